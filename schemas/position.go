@@ -1,0 +1,119 @@
+// Package schemas holds the contracts that both halves share and that outlive
+// a process: positions, cuts, accounts, and, in its sub-packages, project
+// definitions (project), the view compiler (view), envelopes, decoding and the
+// sequencer (event), and the gRPC protos (duetv1).
+//
+// Nothing here does I/O of its own, reads a clock or draws a random number:
+// the same input gives the same bytes, for ever.
+package schemas
+
+import (
+	"fmt"
+	"strings"
+)
+
+// At is the place of a log message in its lane, as one number that orders:
+//
+//	 63      48 47                                   0
+//	+----------+--------------------------------------+
+//	| ordinal  | sequence                             |
+//	+----------+--------------------------------------+
+//	 of the incarnation     of the message in JetStream
+//
+// An event's full position is (lane, At, record, part): the record is the
+// event's index in its envelope. One lane and part 0 today. At 0 is before
+// every message.
+type At int64
+
+// sequenceBits leaves 281 trillion messages to an incarnation and 32,767
+// incarnations to a lane.
+const sequenceBits = 48
+
+// NewAt packs an incarnation's ordinal (from 1) and a sequence (from 1).
+func NewAt(ordinal uint32, sequence uint64) At {
+	return At(int64(ordinal)<<sequenceBits | int64(sequence))
+}
+
+// Ordinal is the incarnation's ordinal.
+func (a At) Ordinal() uint32 { return uint32(a >> sequenceBits) }
+
+// Sequence is the message's sequence within its incarnation.
+func (a At) Sequence() uint64 { return uint64(a) & (1<<sequenceBits - 1) }
+
+// String prints ordinal:sequence, such as "1:20473".
+func (a At) String() string { return fmt.Sprintf("%d:%d", a.Ordinal(), a.Sequence()) }
+
+// Incarnation is one life of a log: the same stream, never recreated. Sequences
+// are only comparable within one.
+type Incarnation struct {
+	Ordinal uint32 `json:"ordinal"` // from 1, in the order of their beginning
+	ID      string `json:"id"`      // of ours, drawn when the stream was created
+	Created string `json:"created"` // the stream's creation time as the log tells it, RFC 3339
+}
+
+// Point is a place in one lane.
+type Point struct {
+	Lane        uint16 `json:"lane"`
+	Incarnation string `json:"incarnation"` // Incarnation.ID
+	Ordinal     uint32 `json:"ordinal"`
+	Sequence    uint64 `json:"sequence"`
+}
+
+// Cut is a list of points, one a lane, ordered by lane: everything at or
+// before it belongs to the batch half, everything after it to the live half
+// (H2). Formats hold the list; there is one lane today.
+type Cut []Point
+
+// NewCut is the cut at one place of lane 0.
+func NewCut(inc Incarnation, at At) Cut {
+	return Cut{{Lane: 0, Incarnation: inc.ID, Ordinal: at.Ordinal(), Sequence: at.Sequence()}}
+}
+
+// At is the place in lane 0; 0 for an empty cut, which is before everything.
+func (c Cut) At() At {
+	if len(c) == 0 {
+		return 0
+	}
+	return NewAt(c[0].Ordinal, c[0].Sequence)
+}
+
+// String prints one lane:ordinal:sequence for each lane, joined by commas.
+func (c Cut) String() string {
+	parts := make([]string, len(c))
+	for i, p := range c {
+		parts[i] = fmt.Sprintf("%d:%d:%d", p.Lane, p.Ordinal, p.Sequence)
+	}
+	return strings.Join(parts, ",")
+}
+
+// Account counts what became of events. It always adds up:
+// Received = Accepted + Duplicate + Rejected.
+type Account struct {
+	Received  int64 `json:"received"`
+	Accepted  int64 `json:"accepted"`
+	Duplicate int64 `json:"duplicate"`
+	Rejected  int64 `json:"rejected"`
+}
+
+// Add adds b to a.
+func (a *Account) Add(b Account) {
+	a.Received += b.Received
+	a.Accepted += b.Accepted
+	a.Duplicate += b.Duplicate
+	a.Rejected += b.Rejected
+}
+
+// Balanced reports whether the account adds up.
+func (a Account) Balanced() bool { return a.Received == a.Accepted+a.Duplicate+a.Rejected }
+
+// Names of the columns that Duet adds to every event. In memory an event
+// carries ColAt and ColRecord; an archive file spells the position out.
+const (
+	ColAt          = "_duet_at"          // BIGINT, an [At]
+	ColRecord      = "_duet_record"      // INTEGER, index in the envelope
+	ColExtra       = "_duet_extra"       // VARCHAR, undeclared members as sent, a JSON object; NULL if none
+	ColLane        = "_duet_lane"        // USMALLINT, archive only
+	ColIncarnation = "_duet_incarnation" // UINTEGER, archive only: the ordinal
+	ColSequence    = "_duet_sequence"    // BIGINT, archive only
+	ColPart        = "_duet_part"        // INTEGER, archive only: 0 until one record can hold several events
+)
