@@ -85,7 +85,9 @@ func (Health) EnumDescriptor() ([]byte, []int) {
 
 // GetStatusRequest asks for the status.
 type GetStatusRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Also return each stream's definition.
+	Definitions   bool `protobuf:"varint,1,opt,name=definitions,proto3" json:"definitions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -118,6 +120,13 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
 	return file_duet_v1_operate_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *GetStatusRequest) GetDefinitions() bool {
+	if x != nil {
+		return x.Definitions
+	}
+	return false
 }
 
 // GetStatusResponse is the status.
@@ -638,8 +647,13 @@ type StreamStatus struct {
 	Account *Account `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
 	// The largest event time counted; unset when there is none.
 	NewestEventTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=newest_event_time,json=newestEventTime,proto3" json:"newest_event_time,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Where the project defines it, such as "streams/orders.yaml".
+	File string `protobuf:"bytes,4,opt,name=file,proto3" json:"file,omitempty"`
+	// That file's text, if definitions were asked for: what a client needs to
+	// read a file as the server does.
+	Definition    string `protobuf:"bytes,5,opt,name=definition,proto3" json:"definition,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StreamStatus) Reset() {
@@ -691,6 +705,20 @@ func (x *StreamStatus) GetNewestEventTime() *timestamppb.Timestamp {
 		return x.NewestEventTime
 	}
 	return nil
+}
+
+func (x *StreamStatus) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *StreamStatus) GetDefinition() string {
+	if x != nil {
+		return x.Definition
+	}
+	return ""
 }
 
 // ViewStatus is how a view stands.
@@ -1155,8 +1183,9 @@ var File_duet_v1_operate_proto protoreflect.FileDescriptor
 
 const file_duet_v1_operate_proto_rawDesc = "" +
 	"\n" +
-	"\x15duet/v1/operate.proto\x12\aduet.v1\x1a\x13duet/v1/batch.proto\x1a\x16duet/v1/position.proto\x1a\x13duet/v1/value.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xe9\x04\n" +
+	"\x15duet/v1/operate.proto\x12\aduet.v1\x1a\x13duet/v1/batch.proto\x1a\x16duet/v1/position.proto\x1a\x13duet/v1/value.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"4\n" +
+	"\x10GetStatusRequest\x12 \n" +
+	"\vdefinitions\x18\x01 \x01(\bR\vdefinitions\"\xe9\x04\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x129\n" +
@@ -1203,11 +1232,15 @@ const file_duet_v1_operate_proto_rawDesc = "" +
 	"\bmanifest\x18\x02 \x01(\x04R\bmanifest\x12\x14\n" +
 	"\x05files\x18\x03 \x01(\x03R\x05files\x12\x14\n" +
 	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\x12!\n" +
-	"\flag_messages\x18\x05 \x01(\x04R\vlagMessages\"\x96\x01\n" +
+	"\flag_messages\x18\x05 \x01(\x04R\vlagMessages\"\xca\x01\n" +
 	"\fStreamStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\aaccount\x18\x02 \x01(\v2\x10.duet.v1.AccountR\aaccount\x12F\n" +
-	"\x11newest_event_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0fnewestEventTime\"]\n" +
+	"\x11newest_event_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0fnewestEventTime\x12\x12\n" +
+	"\x04file\x18\x04 \x01(\tR\x04file\x12\x1e\n" +
+	"\n" +
+	"definition\x18\x05 \x01(\tR\n" +
+	"definition\"]\n" +
 	"\n" +
 	"ViewStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
