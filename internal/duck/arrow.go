@@ -6,40 +6,111 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
+	"reflect"
 
 	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/arrow-go/v18/arrow/array"
 	duckdb "github.com/duckdb/duckdb-go/v2"
+	"github.com/duckdb/duckdb-go/v2/arrowmapping"
+	"github.com/duckdb/duckdb-go/v2/mapping"
 )
 
-// loadView is the name under which a batch is registered while it is loaded.
-const loadView = "_duet_load"
+// vectorRows is how many rows DuckDB takes in one chunk (its vector size).
+const vectorRows = 2048
 
 // LoadArrow appends rec's rows to table, whose columns must be rec's, in
-// order. It takes part in the connection's open transaction.
+// order and type. It takes part in the connection's open transaction.
 //
-// It is the only use of DuckDB's Arrow scan: a scan that projects or filters
-// silently returns the wrong columns (duckdb#17012), and a second scan of one
-// registration returns nothing. So: all columns, no condition, once.
+// Each slice of rec becomes a DuckDB chunk that an appender takes: no SQL, no
+// registered view. DuckDB's Arrow scan is not used, for a scan that projects or
+// filters silently returns the wrong columns (duckdb#17012), and registering
+// one writes to the catalog, which makes every prepared statement bind again.
+// Interrupting ctx has no effect once the load has begun.
 func (c *Conn) LoadArrow(ctx context.Context, table string, rec arrow.RecordBatch) error {
-	return c.arrow(func(a *duckdb.Arrow) error {
-		reader, err := array.NewRecordReader(rec.Schema(), []arrow.RecordBatch{rec})
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return c.Raw(func(dc any) error {
+		conn, err := handle(dc)
 		if err != nil {
 			return fmt.Errorf("duckdb: load %s: %w", table, err)
 		}
-		defer reader.Release()
-		release, err := a.RegisterView(reader, loadView)
-		if err != nil {
+		if err := load(conn, table, rec); err != nil {
 			return fmt.Errorf("duckdb: load %s: %w", table, err)
 		}
-		defer release()
-		rows, err := a.QueryContext(ctx, "INSERT INTO "+Ident(table)+" SELECT * FROM "+loadView)
-		if err != nil {
-			return fmt.Errorf("duckdb: load %s: %w", table, err)
-		}
-		rows.Release()
 		return nil
 	})
+}
+
+// handle is the C connection inside the driver's connection, which the driver
+// has no accessor for.
+func handle(dc any) (mapping.Connection, error) {
+	c, ok := dc.(*duckdb.Conn)
+	if !ok {
+		return mapping.Connection{}, fmt.Errorf("not a DuckDB connection: %T", dc)
+	}
+	f := reflect.ValueOf(c).Elem().FieldByName("conn")
+	if !f.IsValid() || f.Type() != reflect.TypeFor[mapping.Connection]() {
+		return mapping.Connection{}, fmt.Errorf("this version of the DuckDB driver keeps its connection elsewhere")
+	}
+	return mapping.Connection{Ptr: f.FieldByName("Ptr").UnsafePointer()}, nil
+}
+
+func load(conn mapping.Connection, table string, rec arrow.RecordBatch) error {
+	converted, ed := arrowmapping.SchemaFromArrow(conn, rec.Schema())
+	if err := dataError(ed); err != nil {
+		return err
+	}
+	defer arrowmapping.DestroyArrowConvertedSchema(&converted)
+	var a mapping.Appender
+	if mapping.AppenderCreateExt(conn, "", "", table, &a) == mapping.StateError {
+		err := appenderError(a)
+		mapping.AppenderDestroy(&a)
+		return err
+	}
+	defer mapping.AppenderDestroy(&a)
+	if n := mapping.AppenderColumnCount(a); int64(n) != rec.NumCols() {
+		return fmt.Errorf("the table has %d columns, the batch %d", n, rec.NumCols())
+	}
+	for from := int64(0); from < rec.NumRows(); from += vectorRows {
+		if err := loadSlice(conn, a, converted, rec, from); err != nil {
+			return err
+		}
+	}
+	if mapping.AppenderFlush(a) == mapping.StateError {
+		return appenderError(a)
+	}
+	return nil
+}
+
+func loadSlice(conn mapping.Connection, a mapping.Appender, converted arrowmapping.ArrowConvertedSchema, rec arrow.RecordBatch, from int64) error {
+	slice := rec.NewSlice(from, min(from+vectorRows, rec.NumRows()))
+	defer slice.Release()
+	chunk, ed := arrowmapping.DataChunkFromArrow(conn, slice, converted)
+	if err := dataError(ed); err != nil {
+		return err
+	}
+	defer mapping.DestroyDataChunk(&chunk)
+	if mapping.AppendDataChunk(a, chunk) == mapping.StateError {
+		return appenderError(a)
+	}
+	return nil
+}
+
+// appenderError is the appender's last error, never nil.
+func appenderError(a mapping.Appender) error {
+	if err := dataError(mapping.AppenderErrorData(a)); err != nil {
+		return err
+	}
+	return fmt.Errorf("the appender failed without a message")
+}
+
+// dataError frees ed and gives its error as the driver would, typed.
+func dataError(ed mapping.ErrorData) error {
+	defer mapping.DestroyErrorData(&ed)
+	if !mapping.ErrorDataHasError(ed) {
+		return nil
+	}
+	return &duckdb.Error{Type: duckdb.ErrorType(mapping.ErrorDataErrorType(ed)), Msg: mapping.ErrorDataMessage(ed)}
 }
 
 // QueryArrow runs query and hands each batch of its result to f. A batch is
