@@ -9,7 +9,6 @@ TAGS := duckdb_arrow
 GO ?= go
 export CGO_ENABLED := 1
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-BUF := $(GO) tool -modfile=tools/go.mod buf
 LINT := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
 # Test binaries link DuckDB; without symbols they are half the size.
 TESTFLAGS := -tags $(TAGS) -ldflags='-s -w' -p 2 -timeout 20m
@@ -70,17 +69,17 @@ lint: ## everything that a machine can say about the source
 	@$(LINT) run --build-tags $(TAGS) ./...
 	@$(GO) test ./internal/walls
 	@$(GO) mod tidy -diff || { echo "go.mod is not tidy: run go mod tidy and commit go.mod and go.sum." >&2; exit 1; }
-	@$(BUF) lint schemas/proto
 	@$(MAKE) generated
 
 generate: ## protos
-	@$(GO) generate ./schemas/...
+	@schemas/proto/generate.sh
 
-# Generated code in the tree is what make generate would write.
+# Generated code in the tree is what make generate would write (which lints the
+# protos first).
 generated:
-	@before=$$(git ls-files -z schemas | xargs -0 sha256sum); $(MAKE) generate; \
-	after=$$(git ls-files -z schemas | xargs -0 sha256sum); \
-	if [ "$$before" != "$$after" ]; then echo "Generated code is not what its sources say; make generate has written it anew, commit these files:" >&2; git diff --stat -- schemas >&2; exit 1; fi
+	@before=$$(cd schemas/duetv1 && find . -name '*.go' | sort | xargs sha256sum); $(MAKE) generate; \
+	after=$$(cd schemas/duetv1 && find . -name '*.go' | sort | xargs sha256sum); \
+	if [ "$$before" != "$$after" ]; then echo "Generated code is not what its sources say; make generate has written it anew, commit these files:" >&2; git status --short -- schemas/duetv1 >&2; exit 1; fi
 
 race: tools-present
 	@$(GO) test -race -short $(TESTFLAGS) ./...

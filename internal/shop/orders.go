@@ -1,0 +1,183 @@
+package shop
+
+import (
+	"container/heap"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// How often the feed is less than perfect, of events or orders.
+const (
+	resentShare    = 0.002  // of order lines arrive a second time
+	malformedShare = 0.0008 // of order lines are broken
+	lateShare      = 0.004  // of orders arrive hours after the sale
+	returnShare    = 0.06   // of orders come back in part
+	anonymousShare = 0.3    // of store orders have no customer number
+)
+
+// A sold line is what a return can refer to.
+type sold struct {
+	product  *product
+	quantity int
+}
+
+// order places one order at the shop's clock with what follows from it: its
+// lines, the payment, stock leaving, and perhaps a return.
+func (s *Shop) order(at *store) {
+	s.invoice++
+	o := orderHead{
+		invoice: fmt.Sprintf("S%07d", s.invoice),
+		store:   at.code,
+		country: at.country,
+		channel: "store",
+		sold:    s.clock,
+	}
+	if at.web {
+		o.channel = "web"
+		// Squaring a uniform draw makes the first countries the likeliest.
+		u := s.rng.Float64()
+		o.country = webCountries[int(u*u*float64(len(webCountries)))]
+	}
+	if at.web || !s.chance(anonymousShare) {
+		u := s.rng.Float64()
+		o.customer = 10_000 + int64(u*u*25_000)
+	}
+	sent := o.sold
+	if s.chance(lateShare) {
+		sent = sent.Add(s.between(time.Hour, 9*time.Hour))
+	}
+	basket := s.basket(at)
+	var total int64
+	for i, item := range basket {
+		total += item.product.cents * int64(item.quantity)
+		s.line(o, i+1, item, sent.Add(time.Duration(i)*time.Millisecond))
+		s.stockMove(item.product, at, "sale", -item.quantity, o.invoice, sent.Add(s.between(time.Second, 90*time.Second)))
+	}
+	s.payment(o, total, sent)
+	if s.chance(returnShare) {
+		s.giveBack(o, at, basket[s.rng.IntN(len(basket))])
+	}
+}
+
+// basket draws an order's items; web baskets are larger, a few are wholesale.
+func (s *Shop) basket(at *store) []sold {
+	size := 1 + min(int(s.rng.ExpFloat64()*1.3), 11)
+	if at.web {
+		size += s.rng.IntN(3)
+	}
+	items := make([]sold, size)
+	for i := range items {
+		quantity := 1 + min(int(s.rng.ExpFloat64()*0.9), 9)
+		if s.chance(0.01) {
+			quantity *= 12
+		}
+		items[i] = sold{product: &s.catalogue[s.weighted(s.popular)], quantity: quantity}
+	}
+	return items
+}
+
+// line sends one order line, now and then twice, now and then broken and then
+// put right by a second attempt.
+func (s *Shop) line(o orderHead, number int, item sold, sent time.Time) {
+	if s.chance(malformedShare) {
+		s.push("orders", sent, s.malformed(o, number, item))
+		sent = sent.Add(s.between(time.Second, time.Minute))
+	}
+	json := o.line(number, item)
+	s.push("orders", sent, json)
+	if s.chance(resentShare) {
+		s.push("orders", sent.Add(s.between(time.Second, 20*time.Minute)), json)
+	}
+}
+
+// malformed is an order line as a broken till sends it.
+func (s *Shop) malformed(o orderHead, number int, item sold) []byte {
+	switch s.rng.IntN(4) {
+	case 0: // a word where a number belongs
+		return o.fields(number, item, `"one"`, price(item.product.cents))
+	case 1: // more decimals than money has
+		return o.fields(number, item, strconv.Itoa(item.quantity), price(item.product.cents)+"333")
+	case 2: // a missing price
+		return o.fields(number, item, strconv.Itoa(item.quantity), "null")
+	default: // cut off on the way
+		json := o.line(number, item)
+		return json[:len(json)*2/3]
+	}
+}
+
+// giveBack sends a return of some pieces of a line, days later in opening hours,
+// with the refund and the stock.
+func (s *Shop) giveBack(o orderHead, at *store, item sold) {
+	back := o
+	s.invoice++
+	back.invoice = fmt.Sprintf("R%07d", s.invoice)
+	back.returns = o.invoice
+	days := 1 + min(int(s.rng.ExpFloat64()*6), 27)
+	noon := o.sold.Add(at.offset).Truncate(24 * time.Hour).Add(12*time.Hour - at.offset)
+	back.sold = noon.AddDate(0, 0, days).Add(s.between(-2*time.Hour, 5*time.Hour)).Truncate(time.Microsecond)
+	pieces := 1 + s.rng.IntN(item.quantity)
+	s.line(back, 1, sold{product: item.product, quantity: -pieces}, back.sold)
+	s.stockMove(item.product, at, "return", pieces, back.invoice, back.sold.Add(s.between(time.Minute, time.Hour)))
+	s.payment(back, -item.product.cents*int64(pieces), back.sold)
+}
+
+// payment follows an order. How people pay depends on where.
+func (s *Shop) payment(o orderHead, cents int64, after time.Time) {
+	method, wait := "card", s.between(2*time.Second, 40*time.Second)
+	u := s.rng.Float64()
+	switch {
+	case o.channel == "web" && u < .35:
+		method = "paypal"
+	case o.channel == "web" && u < .45:
+		method, wait = "invoice", s.between(20*time.Hour, 14*24*time.Hour)
+	case o.channel == "store" && u < cashShare(o.country):
+		method = "cash"
+	case u > .97:
+		method = "voucher"
+	}
+	paid := after.Add(wait).Truncate(time.Microsecond)
+	s.push("payments", paid, o.payment(method, cents, paid))
+}
+
+// cashShare is the part of store orders paid in cash.
+func cashShare(country string) float64 {
+	switch country {
+	case "Germany", "Japan":
+		return .45
+	case "Netherlands", "Australia":
+		return .08
+	default:
+		return .2
+	}
+}
+
+// stockMove sends a change of a store's stock and keeps count of it.
+func (s *Shop) stockMove(p *product, at *store, kind string, quantity int, reference string, when time.Time) {
+	p.stock[at.index] += quantity
+	when = when.Truncate(time.Microsecond)
+	s.push("stock_moves", when, stockMove(s.made+1, p, at.code, kind, quantity, reference, when))
+}
+
+// piecesAnOrder is about what an average order holds.
+const piecesAnOrder = 3.3
+
+// deliver fills up what has run low in each store, to four days' expected sales,
+// and comes again the next morning at five.
+func (s *Shop) deliver(at time.Time) {
+	var before float64
+	for i := range s.catalogue {
+		p := &s.catalogue[i]
+		weight := (s.popular[i] - before) / s.popular[len(s.popular)-1]
+		before = s.popular[i]
+		for j := range s.stores {
+			full := 40 + int(4*24*3600*s.rate*piecesAnOrder*weight*s.stores[j].share)
+			if have := p.stock[j]; have < full/2 {
+				s.stockMove(p, &s.stores[j], "receipt", full-have, "", at.Add(s.between(0, 30*time.Minute)))
+			}
+		}
+	}
+	s.made++
+	next := at.Add(-5 * time.Hour).Truncate(24 * time.Hour).Add(29 * time.Hour)
+	heap.Push(&s.pending, entry{event: Event{At: next}, made: s.made, delivery: true})
+}
