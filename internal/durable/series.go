@@ -1,0 +1,229 @@
+package durable
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// DamageError says that a file which must be there and whole is not. Nothing
+// smaller is answered in its place (H6).
+type DamageError struct {
+	Path   string // the file
+	Reason string // what is wrong with it, and of what it is a part
+}
+
+// Error names the file and what is wrong.
+func (e *DamageError) Error() string { return e.Path + ": " + e.Reason }
+
+// Seal encodes v as JSON, wrapped with its checksum. The package comment draws
+// the bytes. The same v gives the same bytes.
+func Seal(v any) ([]byte, error) {
+	content, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return fmt.Appendf(nil, "{\"xxh3_128\":%q,\"content\":\n%s\n}\n", SumBytes(content).XXH3, content), nil
+}
+
+// Unseal decodes what Seal wrote into v; path is only for the [*DamageError].
+func Unseal(path string, data []byte, v any) error {
+	var sealed struct {
+		Sum     string          `json:"xxh3_128"`
+		Content json.RawMessage `json:"content"`
+	}
+	if err := json.Unmarshal(data, &sealed); err != nil {
+		return &DamageError{path, "not a sealed JSON document: " + err.Error()}
+	}
+	if got := SumBytes(sealed.Content).XXH3; got != sealed.Sum {
+		return &DamageError{path, fmt.Sprintf("its content has checksum %s, its seal says %q", got, sealed.Sum)}
+	}
+	// What the seal does not cover must be as Seal writes it.
+	if want := fmt.Appendf(nil, "{\"xxh3_128\":%q,\"content\":\n%s\n}\n", sealed.Sum, sealed.Content); !bytes.Equal(want, data) {
+		return &DamageError{path, "the seal around its content was changed"}
+	}
+	dec := json.NewDecoder(bytes.NewReader(sealed.Content))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return &DamageError{path, "not in the format of this version: " + err.Error()}
+	}
+	return nil
+}
+
+// ReadSealed reads a sealed file into v. A missing file is a [*DamageError] that
+// wraps nothing; use os.Stat where a file may be absent.
+func ReadSealed(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &DamageError{path, "the file is missing"}
+	}
+	if err != nil {
+		return err
+	}
+	return Unseal(path, data, v)
+}
+
+// Series is a directory of numbered files, of which the highest is current:
+//
+//	000000000001.json
+//	000000000002.json
+//	floor.json           {"floor": 2}: numbers below have existed, so they cannot
+//	                     all be missing
+//
+// There is no pointer to the current file: publishing the next number, by an
+// exclusive link, is what makes it current (H10). The floor is a witness, not a
+// pointer: it is written after a number is published and may lag behind, never
+// lead; it makes the loss of the newest file visible (H6).
+type Series struct {
+	dir   string
+	files *Files
+}
+
+// NewSeries opens the series in dir, made if it is missing.
+func NewSeries(files *Files, dir string) (*Series, error) {
+	if err := files.MkdirAll(dir); err != nil {
+		return nil, err
+	}
+	return &Series{dir: dir, files: files}, nil
+}
+
+// Path is the file of a number.
+func (s *Series) Path(number uint64) string {
+	return filepath.Join(s.dir, fmt.Sprintf("%012d.json", number))
+}
+
+// Numbers lists the numbers that exist, ascending. A lost newest file is a
+// [*DamageError].
+func (s *Series) Numbers() ([]uint64, error) {
+	floor, err := s.floor()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	var numbers []uint64
+	for _, e := range entries {
+		base, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok {
+			continue
+		}
+		if n, err := strconv.ParseUint(base, 10, 64); err == nil && n > 0 {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	if floor > 0 && (len(numbers) == 0 || numbers[len(numbers)-1] < floor) {
+		return nil, &DamageError{s.Path(floor), "the file is missing, and it was the newest: floor.json beside it says that it was published"}
+	}
+	return numbers, nil
+}
+
+// Latest is the highest number; 0 if there is none.
+func (s *Series) Latest() (uint64, error) {
+	numbers, err := s.Numbers()
+	if err != nil || len(numbers) == 0 {
+		return 0, err
+	}
+	return numbers[len(numbers)-1], nil
+}
+
+// Read reads the sealed file of a number into v.
+func (s *Series) Read(number uint64, v any) error { return ReadSealed(s.Path(number), v) }
+
+// Publish makes number, which must be new, hold v, and returns when that is
+// durable. [ErrExists]: another writer published that number. After any other
+// error, [Series.Holds] tells whether it was published all the same.
+func (s *Series) Publish(number uint64, v any) error {
+	data, err := Seal(v)
+	if err != nil {
+		return err
+	}
+	if err := s.files.Publish(s.Path(number), data); err != nil {
+		return err
+	}
+	s.raise(number)
+	return nil
+}
+
+// Holds reports whether number holds exactly v. If it does, it makes that
+// durable, so that an interrupted Publish counts as done.
+func (s *Series) Holds(number uint64, v any) (bool, error) {
+	want, err := Seal(v)
+	if err != nil {
+		return false, err
+	}
+	got, err := os.ReadFile(s.Path(number))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil || !bytes.Equal(got, want) {
+		return false, err
+	}
+	if err := s.files.syncDir(s.dir); err != nil {
+		return false, err
+	}
+	s.raise(number)
+	return true, nil
+}
+
+// Remove deletes numbers, which must be below the floor.
+func (s *Series) Remove(numbers ...uint64) error {
+	paths := make([]string, len(numbers))
+	for i, n := range numbers {
+		paths[i] = s.Path(n)
+	}
+	return s.files.Remove(paths...)
+}
+
+// Temps lists the files that were left in the making.
+func (s *Series) Temps() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	var temps []string
+	for _, e := range entries {
+		if IsTemp(e.Name()) {
+			temps = append(temps, filepath.Join(s.dir, e.Name()))
+		}
+	}
+	return temps, nil
+}
+
+// floorFile is what floor.json holds.
+type floorFile struct {
+	Floor uint64 `json:"floor"`
+}
+
+func (s *Series) floorPath() string { return filepath.Join(s.dir, "floor.json") }
+
+// floor reads the witness; 0 if none was written yet.
+func (s *Series) floor() (uint64, error) {
+	var f floorFile
+	if _, err := os.Stat(s.floorPath()); errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	err := ReadSealed(s.floorPath(), &f)
+	return f.Floor, err
+}
+
+// raise moves the witness up to number, if it can: number is published whether
+// or not the witness could be written, and the next number raises it again.
+func (s *Series) raise(number uint64) {
+	floor, err := s.floor()
+	if err != nil || floor >= number {
+		return
+	}
+	if data, err := Seal(floorFile{number}); err == nil {
+		_ = s.files.WriteFile(s.floorPath(), data)
+	}
+}
