@@ -57,6 +57,8 @@ type Stream struct {
 	// log's timestamp; defaults to 24 h; 0 means no bound ("off" in the file).
 	FutureBound time.Duration
 	CSV         CSV
+	// Lines holds the line of each top-level key in File, for messages.
+	Lines map[string]int
 }
 
 // Column is one typed column of a stream.
