@@ -95,8 +95,8 @@ func loadStream(file, text string, faults *Faults) *Stream {
 func (s *streamFile) columns(e entry) {
 	entries := s.mapping(e.value, "columns", nil)
 	if len(entries) == 0 {
-		if (*s.faults).Fatal() && e.value != nil && describe(e.value) != "a mapping" && describe(e.value) != "empty" {
-			return // already told that it is no mapping
+		if what := describe(e.value); what != "a mapping" && what != "empty" {
+			return // mapping has told
 		}
 		s.fault(e.node, "columns are missing", "write columns: {name: TYPE, ...}")
 		return
@@ -109,7 +109,7 @@ func (s *streamFile) columns(e entry) {
 	for _, e := range entries {
 		s.places[e.key] = e.node
 		if reason, remedy := checkName("the column's", e.key); reason != "" {
-			if better := snake(e.key); ValidName(better) && better != e.key {
+			if better := snake(e.key); ValidName(better) && better != e.key && !strings.HasPrefix(e.key, "_duet_") {
 				remedy += "; with from: " + e.key + " it is still read from there"
 			}
 			s.fault(e.node, reason, remedy)

@@ -47,7 +47,6 @@ func place(n ast.Node) (line, column int) {
 		}
 	case *ast.MappingValueNode:
 		return place(v.Key)
-	case *ast.NullNode: // an absent value has no place of its own
 	}
 	t := n.GetToken()
 	if t == nil || t.Position == nil {
@@ -144,7 +143,7 @@ func tooDeep(text string) int {
 func (d *document) mapping(n ast.Node, what string, keys []string) []entry {
 	var values []*ast.MappingValueNode
 	switch v := n.(type) {
-	case nil:
+	case nil, *ast.NullNode: // all of its keys are optional or commented out
 		return nil
 	case *ast.MappingNode:
 		values = v.Values
