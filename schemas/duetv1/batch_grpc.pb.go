@@ -170,7 +170,7 @@ func (c *batchServiceClient) GetReconciliation(ctx context.Context, in *GetRecon
 }
 
 // BatchServiceServer is the server API for BatchService service.
-// All implementations must embed UnimplementedBatchServiceServer
+// All implementations should embed UnimplementedBatchServiceServer
 // for forward compatibility.
 //
 // BatchService runs and steers the batch half.
@@ -197,10 +197,9 @@ type BatchServiceServer interface {
 	ListGenerations(context.Context, *ListGenerationsRequest) (*ListGenerationsResponse, error)
 	// GetReconciliation returns a run's comparison of both halves.
 	GetReconciliation(context.Context, *GetReconciliationRequest) (*GetReconciliationResponse, error)
-	mustEmbedUnimplementedBatchServiceServer()
 }
 
-// UnimplementedBatchServiceServer must be embedded to have
+// UnimplementedBatchServiceServer should be embedded to have
 // forward compatible implementations.
 //
 // NOTE: this should be embedded by value instead of pointer to avoid a nil
@@ -237,8 +236,7 @@ func (UnimplementedBatchServiceServer) ListGenerations(context.Context, *ListGen
 func (UnimplementedBatchServiceServer) GetReconciliation(context.Context, *GetReconciliationRequest) (*GetReconciliationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetReconciliation not implemented")
 }
-func (UnimplementedBatchServiceServer) mustEmbedUnimplementedBatchServiceServer() {}
-func (UnimplementedBatchServiceServer) testEmbeddedByValue()                      {}
+func (UnimplementedBatchServiceServer) testEmbeddedByValue() {}
 
 // UnsafeBatchServiceServer may be embedded to opt out of forward compatibility for this service.
 // Use of this interface is not recommended, as added methods to BatchServiceServer will

@@ -3,3 +3,5 @@
 // they hold the contract. Package duetv1connect has the same services as JSON
 // over HTTP.
 package duetv1
+
+//go:generate ../proto/generate.sh

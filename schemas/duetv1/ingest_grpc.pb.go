@@ -84,7 +84,7 @@ func (c *ingestServiceClient) GetAccount(ctx context.Context, in *GetAccountRequ
 }
 
 // IngestServiceServer is the server API for IngestService service.
-// All implementations must embed UnimplementedIngestServiceServer
+// All implementations should embed UnimplementedIngestServiceServer
 // for forward compatibility.
 //
 // IngestService takes events in.
@@ -99,10 +99,9 @@ type IngestServiceServer interface {
 	// GetAccount tells what became of the events of one session, counted since
 	// the server started.
 	GetAccount(context.Context, *GetAccountRequest) (*GetAccountResponse, error)
-	mustEmbedUnimplementedIngestServiceServer()
 }
 
-// UnimplementedIngestServiceServer must be embedded to have
+// UnimplementedIngestServiceServer should be embedded to have
 // forward compatible implementations.
 //
 // NOTE: this should be embedded by value instead of pointer to avoid a nil
@@ -118,8 +117,7 @@ func (UnimplementedIngestServiceServer) AppendStream(grpc.BidiStreamingServer[Ap
 func (UnimplementedIngestServiceServer) GetAccount(context.Context, *GetAccountRequest) (*GetAccountResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetAccount not implemented")
 }
-func (UnimplementedIngestServiceServer) mustEmbedUnimplementedIngestServiceServer() {}
-func (UnimplementedIngestServiceServer) testEmbeddedByValue()                       {}
+func (UnimplementedIngestServiceServer) testEmbeddedByValue() {}
 
 // UnsafeIngestServiceServer may be embedded to opt out of forward compatibility for this service.
 // Use of this interface is not recommended, as added methods to IngestServiceServer will

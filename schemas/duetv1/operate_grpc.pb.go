@@ -78,7 +78,7 @@ func (c *operateServiceClient) Inspect(ctx context.Context, in *InspectRequest, 
 }
 
 // OperateServiceServer is the server API for OperateService service.
-// All implementations must embed UnimplementedOperateServiceServer
+// All implementations should embed UnimplementedOperateServiceServer
 // for forward compatibility.
 //
 // OperateService tells operators how the server does. It answers also while
@@ -90,10 +90,9 @@ type OperateServiceServer interface {
 	ListRejects(context.Context, *ListRejectsRequest) (*ListRejectsResponse, error)
 	// Inspect shows what is stored, as it is stored.
 	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
-	mustEmbedUnimplementedOperateServiceServer()
 }
 
-// UnimplementedOperateServiceServer must be embedded to have
+// UnimplementedOperateServiceServer should be embedded to have
 // forward compatible implementations.
 //
 // NOTE: this should be embedded by value instead of pointer to avoid a nil
@@ -109,8 +108,7 @@ func (UnimplementedOperateServiceServer) ListRejects(context.Context, *ListRejec
 func (UnimplementedOperateServiceServer) Inspect(context.Context, *InspectRequest) (*InspectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Inspect not implemented")
 }
-func (UnimplementedOperateServiceServer) mustEmbedUnimplementedOperateServiceServer() {}
-func (UnimplementedOperateServiceServer) testEmbeddedByValue()                        {}
+func (UnimplementedOperateServiceServer) testEmbeddedByValue() {}
 
 // UnsafeOperateServiceServer may be embedded to opt out of forward compatibility for this service.
 // Use of this interface is not recommended, as added methods to OperateServiceServer will

@@ -92,7 +92,7 @@ func (c *viewServiceClient) Verify(ctx context.Context, in *VerifyRequest, opts 
 }
 
 // ViewServiceServer is the server API for ViewService service.
-// All implementations must embed UnimplementedViewServiceServer
+// All implementations should embed UnimplementedViewServiceServer
 // for forward compatibility.
 //
 // ViewService answers from the views: the batch half's generation merged with
@@ -107,10 +107,9 @@ type ViewServiceServer interface {
 	// Verify computes a view again with plain DuckDB from the archive's files and
 	// the tail of the log, outside of the merge, and compares.
 	Verify(context.Context, *VerifyRequest) (*VerifyResponse, error)
-	mustEmbedUnimplementedViewServiceServer()
 }
 
-// UnimplementedViewServiceServer must be embedded to have
+// UnimplementedViewServiceServer should be embedded to have
 // forward compatible implementations.
 //
 // NOTE: this should be embedded by value instead of pointer to avoid a nil
@@ -129,8 +128,7 @@ func (UnimplementedViewServiceServer) Query(context.Context, *QueryRequest) (*Qu
 func (UnimplementedViewServiceServer) Verify(context.Context, *VerifyRequest) (*VerifyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Verify not implemented")
 }
-func (UnimplementedViewServiceServer) mustEmbedUnimplementedViewServiceServer() {}
-func (UnimplementedViewServiceServer) testEmbeddedByValue()                     {}
+func (UnimplementedViewServiceServer) testEmbeddedByValue() {}
 
 // UnsafeViewServiceServer may be embedded to opt out of forward compatibility for this service.
 // Use of this interface is not recommended, as added methods to ViewServiceServer will
