@@ -105,7 +105,6 @@ func (s *streamFile) columns(e entry) {
 		s.fault(e.node, "the stream has more than 500 columns", "leave out what no view needs: undeclared members are kept as sent")
 		return
 	}
-	readers := map[string]string{}
 	for _, e := range entries {
 		s.places[e.key] = e.node
 		if reason, remedy := checkName("the column's", e.key); reason != "" {
@@ -118,10 +117,6 @@ func (s *streamFile) columns(e entry) {
 		if !ok {
 			continue
 		}
-		if other := readers[c.From]; other != "" {
-			s.fault(e.node, "the column "+c.Name+" is read from "+quote(c.From)+", and so is "+other, "give each column a from of its own")
-		}
-		readers[c.From] = c.Name
 		s.Columns = append(s.Columns, c)
 	}
 }
@@ -182,7 +177,7 @@ func (s *streamFile) format(e entry, c Column) bool {
 		s.faultAtValue(e, c.Name+" has a format, but is "+c.Type.SQL(), "formats are for DATE, TIME and TIMESTAMP: remove it")
 		return false
 	}
-	if reason := checkFormat(c.Format, c.Type); reason != "" {
+	if reason := checkFormat(c.Format, c.Type.Kind); reason != "" {
 		s.faultAtValue(e, "the format "+quote(c.Format)+" "+reason, `write a strptime format such as "%d/%m/%Y %H:%M"`)
 		return false
 	}

@@ -160,34 +160,3 @@ func loadZone(name string) (*time.Location, bool) {
 	return zone, err == nil
 }
 
-// strptime specifiers that a format may use, as DuckDB's strptime has them.
-const formatSpecifiers = "YymbBdHIMSfgnpjzZaAuwTRFDxXcs%"
-
-// checkFormat gives the reason why a strptime format is not one, or "".
-func checkFormat(format string, t Type) string {
-	found := map[byte]bool{}
-	for i := 0; i < len(format); i++ {
-		if format[i] != '%' {
-			continue
-		}
-		i++
-		if i < len(format) && format[i] == '-' {
-			i++
-		}
-		if i >= len(format) {
-			return "ends in the middle of a specifier"
-		}
-		if strings.IndexByte(formatSpecifiers, format[i]) < 0 {
-			return "has the unknown specifier %" + string(rune(format[i]))
-		}
-		found[format[i]] = true
-	}
-	if len(found) == 0 {
-		return "has no specifier such as %Y, %m, %d, %H"
-	}
-	hasYear := found['Y'] || found['y'] || found['F'] || found['D'] || found['c'] || found['x'] || found['s']
-	if t.Kind != Time && !hasYear {
-		return "has no year"
-	}
-	return ""
-}
