@@ -58,7 +58,7 @@ test: tools-present ## everything
 
 torture: tools-present ## random kills
 	@echo "seed $(SEED), $(DUET_KILLS) kills; SEED=$(SEED) DUET_KILLS=$(DUET_KILLS) make torture does it again"
-	@SEED=$(SEED) DUET_KILLS=$(DUET_KILLS) $(GO) test -tags $(TAGS) -ldflags='-s -w' -run Torture -count=1 -timeout 6h -v ./cmd/duet
+	@SEED=$(SEED) DUET_KILLS=$(DUET_KILLS) $(GO) test -tags $(TAGS) -ldflags='-s -w' -run TestRandomKills -count=1 -timeout 6h -v ./internal/torture
 
 bench: tools-present ## name ours unit limit-or-rival ratio target ok|short
 	@$(GO) test -tags $(TAGS) -ldflags='-s -w' -run '^$$' -bench '$(BENCH)' -benchtime=1x -timeout 1h ./...

@@ -17,9 +17,12 @@ import (
 	"time"
 )
 
+// Streams are those of the packaged retail project that a shop feeds.
+var Streams = []string{"orders", "payments", "stock_moves"}
+
 // An Event is one record as a producer would send it.
 type Event struct {
-	Stream string    // a stream of the packaged retail project
+	Stream string    // one of Streams
 	At     time.Time // when it is sent, UTC; the record's own time may be earlier (late events)
 	JSON   []byte    // one object without a line's end; owned by the receiver
 }

@@ -57,12 +57,12 @@ var walls = []wall{
 		Instead: "These helpers have no opinion about the domain. Put code that knows streams or views into the package that owns them.",
 	},
 	{
-		From:    []string{"duet/schemas", "duet/speed", "duet/batch", "duet/internal"},
+		From:    []string{"duet/schemas", "duet/speed", "duet/batch"},
 		To:      []string{"github.com/prometheus"},
 		Instead: "The core is measured through hooks. Give the package a hook and count in serving/, which exports the metrics.",
 	},
 	{
-		From:    []string{"duet/schemas", "duet/batch", "duet/serving", "duet/internal"},
+		From:    []string{"duet/schemas", "duet/batch", "duet/serving"},
 		To:      []string{"github.com/nats-io"},
 		Instead: "Only speed/ knows which log it is. Use the positions and messages of schemas/.",
 	},
