@@ -34,6 +34,8 @@ const (
 	ColumnRole_COLUMN_ROLE_TIME ColumnRole = 2
 	// An aggregate.
 	ColumnRole_COLUMN_ROLE_MEASURE ColumnRole = 3
+	// Computed from keys alone; it goes away with them when rows are grouped by fewer.
+	ColumnRole_COLUMN_ROLE_ATTRIBUTE ColumnRole = 4
 )
 
 // Enum value maps for ColumnRole.
@@ -43,12 +45,14 @@ var (
 		1: "COLUMN_ROLE_KEY",
 		2: "COLUMN_ROLE_TIME",
 		3: "COLUMN_ROLE_MEASURE",
+		4: "COLUMN_ROLE_ATTRIBUTE",
 	}
 	ColumnRole_value = map[string]int32{
 		"COLUMN_ROLE_UNSPECIFIED": 0,
 		"COLUMN_ROLE_KEY":         1,
 		"COLUMN_ROLE_TIME":        2,
 		"COLUMN_ROLE_MEASURE":     3,
+		"COLUMN_ROLE_ATTRIBUTE":   4,
 	}
 )
 
@@ -501,13 +505,14 @@ const file_duet_v1_value_proto_rawDesc = "" +
 	"\x05exact\x18\x05 \x01(\bR\x05exact\x12\x16\n" +
 	"\x06bucket\x18\x06 \x01(\tR\x06bucket\"-\n" +
 	"\x03Row\x12&\n" +
-	"\x06values\x18\x01 \x03(\v2\x0e.duet.v1.ValueR\x06values*m\n" +
+	"\x06values\x18\x01 \x03(\v2\x0e.duet.v1.ValueR\x06values*\x88\x01\n" +
 	"\n" +
 	"ColumnRole\x12\x1b\n" +
 	"\x17COLUMN_ROLE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCOLUMN_ROLE_KEY\x10\x01\x12\x14\n" +
 	"\x10COLUMN_ROLE_TIME\x10\x02\x12\x17\n" +
-	"\x13COLUMN_ROLE_MEASURE\x10\x03B\x1cZ\x1aduet/schemas/duetv1;duetv1b\x06proto3"
+	"\x13COLUMN_ROLE_MEASURE\x10\x03\x12\x19\n" +
+	"\x15COLUMN_ROLE_ATTRIBUTE\x10\x04B\x1cZ\x1aduet/schemas/duetv1;duetv1b\x06proto3"
 
 var (
 	file_duet_v1_value_proto_rawDescOnce sync.Once
