@@ -1,0 +1,106 @@
+package event
+
+import (
+	"bytes"
+	"fmt"
+	"unicode/utf8"
+)
+
+// Members of a record that is no event but the report of one that its source
+// could not read, such as a malformed CSV line.
+const (
+	badName = `{"_duet_bad":"`
+	rawName = `","_duet_raw":"`
+)
+
+// AppendBad appends a record that the decoder rejects with reason and with raw
+// as its raw bytes, whatever they are: for a source that could not turn a line
+// into a record.
+func AppendBad(dst []byte, reason string, raw []byte) []byte {
+	dst = append(dst, badName...)
+	dst = appendEscaped(dst, []byte(reason))
+	dst = append(dst, rawName...)
+	dst = appendEscaped(dst, raw)
+	return append(dst, `"}`...)
+}
+
+// appendEscaped escapes what must be; bytes that are not UTF-8 stay as they are.
+func appendEscaped(dst, s []byte) []byte {
+	for _, c := range s {
+		switch {
+		case c == '"' || c == '\\':
+			dst = append(dst, '\\', c)
+		case c < ' ':
+			dst = fmt.Appendf(dst, `\u%04x`, c)
+		default:
+			dst = append(dst, c)
+		}
+	}
+	return dst
+}
+
+// badRecord is the reject that such a record stands for; nil if the record is
+// none. The spelling need not be AppendBad's: any JSON object of these two
+// string members in this order will do.
+func badRecord(record []byte) *Reject {
+	if !bytes.HasPrefix(record, []byte(`{"_duet_bad"`)) {
+		return nil
+	}
+	s := lenient{scanner{b: record}}
+	i, reason := s.pair(0, '{')
+	i, raw := s.pair(i, ',')
+	if i < 0 || s.expect(i, '}') != len(record) || string(reason[0]) != "_duet_bad" || string(raw[0]) != "_duet_raw" {
+		return nil
+	}
+	return &Reject{Reason: shown(reason[1]), Raw: raw[1]}
+}
+
+// lenient reads strings that may hold NULs and any bytes.
+type lenient struct{ scanner }
+
+// pair reads before, a name and a string, and gives both unescaped.
+func (s *lenient) pair(i int, before byte) (next int, texts [2][]byte) {
+	for k, mark := range []byte{before, ':'} {
+		if i < 0 {
+			return -1, texts
+		}
+		if i = s.expect(i, mark); i < 0 || i >= len(s.b) || s.b[i] != '"' {
+			return -1, texts
+		}
+		end := i + 1
+		for end < len(s.b) && s.b[end] != '"' {
+			switch {
+			case s.b[end] != '\\':
+				end++
+			case bytes.HasPrefix(s.b[end:], []byte(`\u0000`)):
+				end += 6
+			default:
+				if end = s.escape(end); end < 0 {
+					return -1, texts
+				}
+			}
+		}
+		if end >= len(s.b) {
+			return -1, texts
+		}
+		texts[k] = s.unescape(s.b[i+1 : end])
+		i = end + 1
+	}
+	return i, texts
+}
+
+// checkText refuses bytes that are not UTF-8, before anything reads them.
+func (d *decoder) checkText() bool {
+	if utf8.Valid(d.b) {
+		return true
+	}
+	for i := 0; i < len(d.b); {
+		r, n := utf8.DecodeRune(d.b[i:])
+		if r == utf8.RuneError && n == 1 {
+			d.fault = fmt.Sprintf("not UTF-8 at byte %d: 0x%02x", i+1, d.b[i])
+			return false
+		}
+		i += n
+	}
+	return false
+}

@@ -1,0 +1,331 @@
+package event
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"duet/schemas"
+	"duet/schemas/project"
+)
+
+// When a batch is [Batch.Full].
+const (
+	MaxBatchEvents = 65_536
+	MaxBatchBytes  = 32 << 20 // of messages
+)
+
+// RejectArrow is the schema of [Batch.RejectRecord]: the record as it was sent,
+// why it was refused, and the log's timestamp.
+var RejectArrow = arrow.NewSchema([]arrow.Field{
+	{Name: "stream", Type: arrow.BinaryTypes.String},
+	{Name: "reason", Type: arrow.BinaryTypes.String},
+	{Name: "column_name", Type: arrow.BinaryTypes.String, Nullable: true},
+	{Name: "raw", Type: arrow.BinaryTypes.Binary},
+	{Name: "received_at", Type: timestampType},
+	{Name: "session", Type: arrow.BinaryTypes.String, Nullable: true},
+	{Name: schemas.ColAt, Type: arrow.PrimitiveTypes.Int64},
+	{Name: schemas.ColRecord, Type: arrow.PrimitiveTypes.Int32},
+}, nil)
+
+// RejectSQLColumns is RejectArrow as CREATE TABLE lists it.
+const RejectSQLColumns = "stream VARCHAR, reason VARCHAR, column_name VARCHAR, raw BLOB, received_at TIMESTAMP, session VARCHAR, " +
+	schemas.ColAt + " BIGINT, " + schemas.ColRecord + " INTEGER"
+
+// LinesArrow is the schema of [Batch.LinesRecord], one row a run that added
+// lines: their digests in order, 8 bytes each, little-endian; which of them were
+// rejected, as 4-byte indexes into these, and under which definition.
+var LinesArrow = arrow.NewSchema([]arrow.Field{
+	{Name: "stream", Type: arrow.BinaryTypes.String},
+	{Name: "chunk", Type: arrow.BinaryTypes.Binary},
+	{Name: "digests", Type: arrow.BinaryTypes.Binary},
+	{Name: "rejected", Type: arrow.BinaryTypes.Binary},
+	{Name: "definition", Type: arrow.PrimitiveTypes.Int64},
+	{Name: schemas.ColAt, Type: arrow.PrimitiveTypes.Int64},
+	{Name: schemas.ColRecord, Type: arrow.PrimitiveTypes.Int32},
+}, nil)
+
+// LinesSQLColumns is LinesArrow as CREATE TABLE lists it.
+const LinesSQLColumns = "stream VARCHAR, chunk BLOB, digests BLOB, rejected BLOB, definition BIGINT, " +
+	schemas.ColAt + " BIGINT, " + schemas.ColRecord + " INTEGER"
+
+// Batch collects what messages come to, for one transaction of the store. Apply
+// fills it; Records and its sisters then close it, and what they give belongs to
+// the batch until Reset or Release. One goroutine at a time.
+type Batch struct {
+	// Through is the last message applied: everything at or before it is in
+	// this batch or an earlier one.
+	Through schemas.At
+	Events  int   // received, whatever the verdict
+	Bytes   int64 // of messages
+
+	alloc     memory.Allocator
+	streams   map[string]*rows
+	rejects   *array.RecordBuilder
+	lines     *array.RecordBuilder
+	accounts  map[string]*schemas.Account
+	sessions  map[string]*schemas.Account
+	producers map[string]uint64
+	newest    int64
+
+	closed       bool
+	records      []StreamRecord
+	rejectRecord arrow.RecordBatch
+	linesRecord  arrow.RecordBatch
+}
+
+// StreamRecord is the accepted events of one stream, in the order of their
+// positions, in the columns of its [Schema.Arrow].
+type StreamRecord struct {
+	Stream string
+	Schema *Schema
+	Record arrow.RecordBatch
+}
+
+// StreamAccount is what became of one stream's events.
+type StreamAccount struct {
+	Stream string
+	schemas.Account
+}
+
+// SessionAccount is what became of one session's events.
+type SessionAccount struct {
+	Session string
+	schemas.Account
+}
+
+// Producer is a producer's last number.
+type Producer struct {
+	Name string
+	Last uint64
+}
+
+// NewBatch is an empty batch; Release gives its memory back.
+func NewBatch(alloc memory.Allocator) *Batch {
+	return &Batch{
+		alloc: alloc, streams: map[string]*rows{}, newest: math.MinInt64,
+		rejects: array.NewRecordBuilder(alloc, RejectArrow), lines: array.NewRecordBuilder(alloc, LinesArrow),
+		accounts: map[string]*schemas.Account{}, sessions: map[string]*schemas.Account{}, producers: map[string]uint64{},
+	}
+}
+
+// Full reports whether the batch should be stored before more is applied.
+func (b *Batch) Full() bool { return b.Events >= MaxBatchEvents || b.Bytes >= MaxBatchBytes }
+
+// Records is the accepted events, ordered by stream; a stream without any is
+// left out.
+func (b *Batch) Records() []StreamRecord {
+	b.close()
+	return b.records
+}
+
+// RejectRecord is the rejected events, nil if there are none.
+func (b *Batch) RejectRecord() arrow.RecordBatch {
+	b.close()
+	return b.rejectRecord
+}
+
+// LinesRecord is the lines of files that became known, nil if there are none.
+func (b *Batch) LinesRecord() arrow.RecordBatch {
+	b.close()
+	return b.linesRecord
+}
+
+// Accounts is what became of the events, ordered by stream.
+func (b *Batch) Accounts() []StreamAccount {
+	out := make([]StreamAccount, 0, len(b.accounts))
+	for _, name := range slices.Sorted(maps.Keys(b.accounts)) {
+		out = append(out, StreamAccount{name, *b.accounts[name]})
+	}
+	return out
+}
+
+// Sessions is what became of the events that name a session, ordered by it.
+func (b *Batch) Sessions() []SessionAccount {
+	out := make([]SessionAccount, 0, len(b.sessions))
+	for _, name := range slices.Sorted(maps.Keys(b.sessions)) {
+		out = append(out, SessionAccount{name, *b.sessions[name]})
+	}
+	return out
+}
+
+// Producers is the producers that advanced, with their last numbers, ordered by
+// name. The producers at a cut are those of every batch up to it, the later
+// number winning.
+func (b *Batch) Producers() []Producer {
+	out := make([]Producer, 0, len(b.producers))
+	for name, last := range b.producers {
+		out = append(out, Producer{name, last})
+	}
+	slices.SortFunc(out, func(x, y Producer) int { return cmp.Compare(x.Name, y.Name) })
+	return out
+}
+
+// NewestEventTime is the latest event time that was accepted, in UTC; the zero
+// time if no accepted event has one.
+func (b *Batch) NewestEventTime() time.Time {
+	if b.newest == math.MinInt64 {
+		return time.Time{}
+	}
+	return time.UnixMicro(b.newest).UTC()
+}
+
+// Reset empties the batch for reuse.
+func (b *Batch) Reset() {
+	b.close()
+	for i := range b.records {
+		b.records[i].Record.Release()
+	}
+	if b.rejectRecord != nil {
+		b.rejectRecord.Release()
+	}
+	if b.linesRecord != nil {
+		b.linesRecord.Release()
+	}
+	clear(b.records)
+	b.records, b.rejectRecord, b.linesRecord, b.closed = b.records[:0], nil, nil, false
+	clear(b.accounts)
+	clear(b.sessions)
+	clear(b.producers)
+	b.Through, b.Events, b.Bytes, b.newest = 0, 0, 0, math.MinInt64
+}
+
+// Release gives all memory back; the batch cannot be used after.
+func (b *Batch) Release() {
+	b.Reset()
+	for _, r := range b.streams {
+		r.builder.Release()
+	}
+	b.rejects.Release()
+	b.lines.Release()
+}
+
+// begin takes note of a message.
+func (b *Batch) begin(m Message) {
+	if b.closed {
+		panic("event: Apply to a batch that was read; Reset it first")
+	}
+	b.Through = m.At
+	b.Bytes += int64(len(m.Data))
+}
+
+// close turns builders into records, once.
+func (b *Batch) close() {
+	if b.closed {
+		return
+	}
+	b.closed = true
+	for _, name := range slices.Sorted(maps.Keys(b.streams)) {
+		if r := b.streams[name]; r.at.Len() > 0 {
+			b.records = append(b.records, StreamRecord{name, r.schema, r.builder.NewRecordBatch()})
+		}
+	}
+	if b.rejects.Field(0).Len() > 0 {
+		b.rejectRecord = b.rejects.NewRecordBatch()
+	}
+	if b.lines.Field(0).Len() > 0 {
+		b.linesRecord = b.lines.NewRecordBatch()
+	}
+}
+
+func (b *Batch) account(stream string) *schemas.Account { return accountOf(b.accounts, stream) }
+
+func (b *Batch) session(name string) *schemas.Account { return accountOf(b.sessions, name) }
+
+func accountOf(accounts map[string]*schemas.Account, name string) *schemas.Account {
+	a := accounts[name]
+	if a == nil {
+		a = &schemas.Account{}
+		accounts[name] = a
+	}
+	return a
+}
+
+func (b *Batch) reject(m Message, record int, session string, r *Reject) {
+	f := b.rejects.Field
+	f(0).(*array.StringBuilder).Append(m.Stream)
+	f(1).(*array.StringBuilder).Append(r.Reason)
+	appendName(f(2), r.Column)
+	f(3).(*array.BinaryBuilder).Append(r.Raw)
+	f(4).(*array.TimestampBuilder).Append(arrow.Timestamp(m.Time.UnixMicro()))
+	appendName(f(5), session)
+	f(6).(*array.Int64Builder).Append(int64(m.At))
+	f(7).(*array.Int32Builder).Append(int32(record))
+}
+
+// appendName appends a name, "" as NULL.
+func appendName(b array.Builder, name string) {
+	if name == "" {
+		b.AppendNull()
+		return
+	}
+	b.(*array.StringBuilder).Append(name)
+}
+
+func (b *Batch) addLines(m Message, record int, r *lineRun) {
+	f := b.lines.Field
+	f(0).(*array.StringBuilder).Append(r.key.stream)
+	f(1).(*array.BinaryBuilder).Append(r.key.chunk[:])
+	f(2).(*array.BinaryBuilder).Append(r.added)
+	f(3).(*array.BinaryBuilder).Append(r.refused)
+	f(4).(*array.Int64Builder).Append(int64(r.definition))
+	f(5).(*array.Int64Builder).Append(int64(m.At))
+	f(6).(*array.Int32Builder).Append(int32(record))
+}
+
+// rows builds the accepted events of one stream.
+type rows struct {
+	schema  *Schema
+	builder *array.RecordBuilder
+	columns []array.Builder
+	kinds   []project.Kind
+	extra   *array.StringBuilder
+	at      *array.Int64Builder
+	record  *array.Int32Builder
+}
+
+// rowsOf is the stream's builder. A batch has one definition of a stream: it
+// never spans a control record.
+func (b *Batch) rowsOf(s *Schema) *rows {
+	r := b.streams[s.stream.Name]
+	if r != nil && r.schema == s {
+		return r
+	}
+	if r != nil {
+		if r.at.Len() > 0 {
+			panic("event: two definitions of stream " + s.stream.Name + " in one batch")
+		}
+		r.builder.Release()
+	}
+	r = &rows{schema: s, builder: array.NewRecordBuilder(b.alloc, s.arrow)}
+	for i, t := range s.types {
+		r.columns = append(r.columns, r.builder.Field(i))
+		r.kinds = append(r.kinds, t.Kind)
+	}
+	n := len(s.types)
+	r.extra = r.builder.Field(n).(*array.StringBuilder)
+	r.at = r.builder.Field(n + 1).(*array.Int64Builder)
+	r.record = r.builder.Field(n + 2).(*array.Int32Builder)
+	b.streams[s.stream.Name] = r
+	return r
+}
+
+// append adds the event that d decoded.
+func (r *rows) append(d *decoder, at schemas.At, record int) {
+	for i, b := range r.columns {
+		appendCell(b, r.kinds[i], &d.cells[i])
+	}
+	if len(d.extra) > 0 {
+		r.extra.BinaryBuilder.Append(d.extra)
+	} else {
+		r.extra.AppendNull()
+	}
+	r.at.Append(int64(at))
+	r.record.Append(int32(record))
+}

@@ -1,0 +1,198 @@
+package event
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/decimal128"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	gojson "github.com/goccy/go-json"
+
+	"duet/schemas"
+	"duet/schemas/project"
+)
+
+// retailStream has the nine columns of DESIGN's orders.
+func retailStream() *project.Stream {
+	sql := func(k project.Kind) project.Type { return project.Type{Kind: k} }
+	return &project.Stream{
+		Name: "orders", EventTime: "sold_at", FutureBound: 24 * time.Hour,
+		Columns: []project.Column{
+			{Name: "invoice", Type: sql(project.Varchar), NotNull: true},
+			{Name: "line", Type: sql(project.Integer), NotNull: true},
+			{Name: "sku", Type: sql(project.Varchar), NotNull: true},
+			{Name: "quantity", Type: sql(project.Integer), NotNull: true},
+			{Name: "price", Type: project.Type{Kind: project.Decimal, Precision: 18, Scale: 4}, NotNull: true},
+			{Name: "customer", Type: sql(project.BigInt)},
+			{Name: "country", Type: sql(project.Varchar)},
+			{Name: "sold_at", Type: sql(project.Timestamp), NotNull: true},
+			{Name: "discount", Type: sql(project.Double)},
+		},
+	}
+}
+
+var logTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// retailRecords are n valid records from a seed.
+func retailRecords(n int) [][]byte {
+	r := rand.New(rand.NewPCG(1, 2))
+	records := make([][]byte, n)
+	for i := range records {
+		records[i] = fmt.Appendf(nil, `{"invoice":"%d","line":%d,"sku":"8512%dA","quantity":%d,"price":%d.%02d,"customer":%d,"country":"United Kingdom","sold_at":"2011-%02d-%02d %02d:%02d:00","discount":0.%d}`,
+			536365+i/10, i%10, r.IntN(10), r.IntN(100)-5, r.IntN(100), r.IntN(100), 12000+r.IntN(5000), 1+r.IntN(12), 1+r.IntN(28), r.IntN(24), r.IntN(60), r.IntN(100))
+	}
+	return records
+}
+
+func bytesOf(records [][]byte) (n int64) {
+	for _, r := range records {
+		n += int64(len(r))
+	}
+	return n / int64(len(records))
+}
+
+// The figure to hold: 1.35 M rows/s on one core, 9 typed columns into Arrow.
+func BenchmarkDecode(b *testing.B) {
+	records := retailRecords(10_000)
+	b.Run("ours", func(b *testing.B) {
+		s := NewSchema(retailStream())
+		d := newDecoder(s)
+		batch := NewBatch(memory.DefaultAllocator)
+		defer batch.Release()
+		b.SetBytes(bytesOf(records))
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if i%10_000 == 0 {
+				batch.Reset()
+			}
+			if r := d.decode(records[i%len(records)], logTime.UnixMicro()); r != nil {
+				b.Fatal(r.Reason)
+			}
+			batch.rowsOf(s).append(d, 1, i)
+		}
+		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+	})
+	b.Run("parse-only", func(b *testing.B) {
+		d := newDecoder(NewSchema(retailStream()))
+		b.SetBytes(bytesOf(records))
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if r := d.decode(records[i%len(records)], logTime.UnixMicro()); r != nil {
+				b.Fatal(r.Reason)
+			}
+		}
+		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+	})
+	b.Run("goccy", func(b *testing.B) { benchmarkStruct(b, records, gojson.Unmarshal) })
+	b.Run("encoding-json", func(b *testing.B) { benchmarkStruct(b, records, json.Unmarshal) })
+}
+
+// retailRow is what a decoder by reflection would fill; it is less strict.
+type retailRow struct {
+	Invoice  *string      `json:"invoice"`
+	Line     *int32       `json:"line"`
+	Sku      *string      `json:"sku"`
+	Quantity *int32       `json:"quantity"`
+	Price    *json.Number `json:"price"`
+	Customer *int64       `json:"customer"`
+	Country  *string      `json:"country"`
+	SoldAt   *string      `json:"sold_at"`
+	Discount *float64     `json:"discount"`
+}
+
+func benchmarkStruct(b *testing.B, records [][]byte, unmarshal func([]byte, any) error) {
+	builder := array.NewRecordBuilder(memory.DefaultAllocator, NewSchema(retailStream()).Arrow())
+	defer builder.Release()
+	b.SetBytes(bytesOf(records))
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if i%10_000 == 0 {
+			builder.NewRecordBatch().Release()
+		}
+		var row retailRow
+		if err := unmarshal(records[i%len(records)], &row); err != nil {
+			b.Fatal(err)
+		}
+		price, err := decimal128.FromString(row.Price.String(), 18, 4)
+		if err != nil {
+			b.Fatal(err)
+		}
+		at, err := time.Parse(time.DateTime, *row.SoldAt)
+		if err != nil {
+			b.Fatal(err)
+		}
+		f := builder.Field
+		f(0).(*array.StringBuilder).Append(*row.Invoice)
+		f(1).(*array.Int32Builder).Append(*row.Line)
+		f(2).(*array.StringBuilder).Append(*row.Sku)
+		f(3).(*array.Int32Builder).Append(*row.Quantity)
+		f(4).(*array.Decimal128Builder).Append(price)
+		f(5).(*array.Int64Builder).Append(*row.Customer)
+		f(6).(*array.StringBuilder).Append(*row.Country)
+		f(7).(*array.TimestampBuilder).Append(arrow.Timestamp(at.UnixMicro()))
+		f(8).(*array.Float64Builder).Append(*row.Discount)
+		f(9).AppendNull()
+		f(10).(*array.Int64Builder).Append(1)
+		f(11).(*array.Int32Builder).Append(int32(i))
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+}
+
+// Whole envelopes of 1,000 events through the sequencer.
+func BenchmarkApply(b *testing.B) {
+	run := func(name string, edit func(*project.Stream), runs func(n uint64) []Run, bad bool) {
+		b.Run(name, func(b *testing.B) {
+			stream := retailStream()
+			edit(stream)
+			records := retailRecords(1000)
+			if bad {
+				for i := 50; i < len(records); i += 100 {
+					records[i] = []byte(`{"invoice":"1","line":1.5,"sku":"x"}`)
+				}
+			}
+			q := NewSequencer(map[string]*Schema{stream.Name: NewSchema(stream)}, NewState())
+			batch := NewBatch(memory.DefaultAllocator)
+			defer batch.Release()
+			b.ReportAllocs()
+			at := schemas.At(0)
+			for i := uint64(0); b.Loop(); i++ {
+				b.StopTimer()
+				data := AppendEnvelope(nil, stream.Name, runs(i), records)
+				b.StartTimer()
+				at++
+				q.Apply(Message{Stream: stream.Name, At: at, Time: logTime, Data: data}, batch)
+				if batch.Full() {
+					batch.Records()
+					batch.Reset()
+				}
+			}
+			b.ReportMetric(1000*float64(b.N)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+	plain := func(n uint64) []Run { return []Run{{Producer: "p", First: n*1000 + 1, Count: 1000, Session: "s"}} }
+	run("plain", func(*project.Stream) {}, plain, false)
+	run("zone", func(s *project.Stream) { s.Zone = mustZone("Europe/London"); s.DayStarts = 4 * time.Hour }, plain, false)
+	run("rejects-1-in-100", func(*project.Stream) {}, plain, true)
+	run("duplicates-by-id", func(s *project.Stream) { s.ID = []string{"invoice", "line"} }, plain, false)
+	run("file-lines", func(*project.Stream) {}, func(n uint64) []Run {
+		r := Run{Count: 1000, Lines: make([]uint64, 1000), Chunk: [16]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)}}
+		rnd := rand.New(rand.NewPCG(n, 0))
+		for i := range r.Lines {
+			r.Lines[i] = rnd.Uint64()
+		}
+		return []Run{r}
+	}, false)
+}
+
+func mustZone(name string) *time.Location {
+	loc, err := time.LoadLocation(name)
+	if err != nil {
+		panic(err)
+	}
+	return loc
+}

@@ -1,0 +1,254 @@
+package event
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/zeebo/xxh3"
+)
+
+// Limits of an envelope and of a record. The door keeps them; an envelope or
+// record that breaks one is a reject.
+const (
+	MaxRecords       = 65_536  // records in an envelope
+	MaxRecordBytes   = 1 << 20 // bytes of one record
+	MaxEnvelopeBytes = 4 << 20 // bytes of an envelope, header and digests included
+)
+
+const (
+	envelopeMagic   = "DUE"
+	envelopeVersion = 1
+	envelopeHeader  = 20
+	sumFrom         = 12 // the checksum covers everything from here
+)
+
+// Run is what one producer sent at once: Count records with the numbers First,
+// First+1, ...
+type Run struct {
+	Producer string // "" means not deduplicated by number
+	First    uint64 // number of the first record, from 1
+	Count    uint32
+	Session  string   // whose account the records belong to; "" means nobody's
+	Chunk    [16]byte // of a file: the chain's digest before the chunk's first line
+	Lines    []uint64 // of a file: one digest a record; otherwise nil
+}
+
+// Envelope is a parsed message. Its records alias the bytes it was parsed from.
+type Envelope struct {
+	Stream string
+	Runs   []Run
+	ends   []byte // 4 bytes a record
+	body   []byte
+}
+
+// Count is the number of records.
+func (e *Envelope) Count() int { return len(e.ends) / 4 }
+
+// Record is the i-th record's bytes; they alias the message and must not be
+// changed.
+func (e *Envelope) Record(i int) []byte {
+	start := uint32(0)
+	if i > 0 {
+		start = binary.LittleEndian.Uint32(e.ends[4*i-4:])
+	}
+	end := binary.LittleEndian.Uint32(e.ends[4*i:])
+	return e.body[start:end:end]
+}
+
+// AppendEnvelope appends an envelope to dst. The runs' counts must add up to
+// len(records), and a run's Lines must be nil or one a record; anything else is
+// a mistake of the caller and panics. It does not check the limits.
+func AppendEnvelope(dst []byte, stream string, runs []Run, records [][]byte) []byte {
+	start := len(dst)
+	dst = append(dst, envelopeMagic...)
+	dst = append(dst, envelopeVersion)
+	dst = append(dst, make([]byte, 8)...)
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(records)))
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(runs)))
+	dst = appendText(dst, stream)
+	total := uint64(0)
+	for _, r := range runs {
+		if r.Count == 0 || (r.Lines != nil && len(r.Lines) != int(r.Count)) {
+			panic(fmt.Sprintf("event: a run of %d records with %d line digests", r.Count, len(r.Lines)))
+		}
+		total += uint64(r.Count)
+		dst = appendText(dst, r.Producer)
+		dst = binary.AppendUvarint(dst, r.First)
+		dst = binary.AppendUvarint(dst, uint64(r.Count))
+		dst = appendText(dst, r.Session)
+		if r.Lines == nil {
+			dst = append(dst, 0)
+			continue
+		}
+		dst = append(dst, 1)
+		dst = append(dst, r.Chunk[:]...)
+		for _, l := range r.Lines {
+			dst = binary.LittleEndian.AppendUint64(dst, l)
+		}
+	}
+	if total != uint64(len(records)) {
+		panic(fmt.Sprintf("event: runs of %d records, but %d records", total, len(records)))
+	}
+	end := uint32(0)
+	for _, r := range records {
+		end += uint32(len(r))
+		dst = binary.LittleEndian.AppendUint32(dst, end)
+	}
+	for _, r := range records {
+		dst = append(dst, r...)
+	}
+	binary.LittleEndian.PutUint64(dst[start+4:], xxh3.Hash(dst[start+sumFrom:]))
+	return dst
+}
+
+func appendText(dst []byte, s string) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(s)))
+	return append(dst, s...)
+}
+
+// errEnvelopeShort is also what a forged length runs into.
+var errEnvelopeShort = errors.New("envelope: it ends before what its header promises")
+
+// ParseEnvelope checks an envelope's version, checksum, limits and counts. The
+// records alias b; everything else is copied. It never allocates more than a
+// small multiple of len(b).
+func ParseEnvelope(b []byte) (Envelope, error) {
+	var e Envelope
+	if len(b) < envelopeHeader || string(b[:3]) != envelopeMagic {
+		return e, errors.New("envelope: not an envelope")
+	}
+	if b[3] != envelopeVersion {
+		return e, fmt.Errorf("envelope: version %d; this program reads version %d", b[3], envelopeVersion)
+	}
+	if len(b) > MaxEnvelopeBytes {
+		return e, fmt.Errorf("envelope: %d bytes; the limit is %d", len(b), MaxEnvelopeBytes)
+	}
+	if want, got := binary.LittleEndian.Uint64(b[4:]), xxh3.Hash(b[sumFrom:]); want != got {
+		return e, fmt.Errorf("envelope: checksum %016x, its bytes have %016x", want, got)
+	}
+	count, runs := binary.LittleEndian.Uint32(b[12:]), binary.LittleEndian.Uint32(b[16:])
+	if count > MaxRecords {
+		return e, fmt.Errorf("envelope: %d records; the limit is %d", count, MaxRecords)
+	}
+	if runs > count {
+		return e, fmt.Errorf("envelope: %d runs for %d records", runs, count)
+	}
+	r := envelopeReader{b: b[envelopeHeader:]}
+	e.Stream = r.text()
+	if r.err == nil {
+		e.Runs = make([]Run, 0, min(int(runs), len(r.b)/5)) // a run takes at least 5 bytes
+	}
+	total := uint64(0)
+	for range runs {
+		run := r.run(count)
+		if r.err != nil {
+			return Envelope{}, r.err
+		}
+		total += uint64(run.Count)
+		e.Runs = append(e.Runs, run)
+	}
+	if r.err != nil {
+		return Envelope{}, r.err
+	}
+	if total != uint64(count) {
+		return Envelope{}, fmt.Errorf("envelope: the header says %d records, the runs hold %d", count, total)
+	}
+	e.ends = r.take(uint64(count) * 4)
+	if r.err != nil {
+		return Envelope{}, r.err
+	}
+	e.body = r.b
+	return e, e.checkEnds()
+}
+
+// checkEnds makes Record safe: ends never go back and end where the body does.
+func (e *Envelope) checkEnds() error {
+	last := uint32(0)
+	for i := 0; i < len(e.ends); i += 4 {
+		end := binary.LittleEndian.Uint32(e.ends[i:])
+		if end < last {
+			return fmt.Errorf("envelope: record %d ends before it starts", i/4)
+		}
+		last = end
+	}
+	if int(last) != len(e.body) {
+		return fmt.Errorf("envelope: records end at byte %d of %d", last, len(e.body))
+	}
+	return nil
+}
+
+// envelopeReader takes parts off the front of b and keeps the first error.
+type envelopeReader struct {
+	b   []byte
+	err error
+}
+
+func (r *envelopeReader) take(n uint64) []byte {
+	if r.err != nil || n > uint64(len(r.b)) {
+		if r.err == nil {
+			r.err = errEnvelopeShort
+		}
+		return nil
+	}
+	p := r.b[:n:n]
+	r.b = r.b[n:]
+	return p
+}
+
+func (r *envelopeReader) uvarint() uint64 {
+	if r.err != nil {
+		return 0
+	}
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 {
+		r.err = errEnvelopeShort
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *envelopeReader) text() string {
+	p := r.take(r.uvarint())
+	if r.err == nil && !utf8.Valid(p) {
+		r.err = errors.New("envelope: a name is not UTF-8")
+	}
+	return string(p)
+}
+
+func (r *envelopeReader) run(records uint32) Run {
+	run := Run{Producer: r.text(), First: r.uvarint()}
+	count := r.uvarint()
+	run.Session = r.text()
+	flag := r.take(1)
+	if r.err != nil {
+		return run
+	}
+	if count == 0 || count > uint64(records) {
+		r.err = fmt.Errorf("envelope: a run of %d records in an envelope of %d", count, records)
+		return run
+	}
+	if run.First+count < run.First {
+		r.err = fmt.Errorf("envelope: a run's numbers pass 2^64: first %d, count %d", run.First, count)
+		return run
+	}
+	run.Count = uint32(count)
+	switch flag[0] {
+	case 0:
+	case 1:
+		copy(run.Chunk[:], r.take(16))
+		digests := r.take(8 * count)
+		if r.err != nil {
+			return run
+		}
+		run.Lines = make([]uint64, count)
+		for i := range run.Lines {
+			run.Lines[i] = binary.LittleEndian.Uint64(digests[8*i:])
+		}
+	default:
+		r.err = fmt.Errorf("envelope: a run's lines flag is %d", flag[0])
+	}
+	return run
+}
