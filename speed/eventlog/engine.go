@@ -1,0 +1,219 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	streamName   = "DUET"
+	eventPrefix  = "duet.e."
+	controlPrefx = "duet.c."
+	beginKind    = "begin"
+	// apiTimeout bounds one administrative request to the embedded server.
+	apiTimeout = 30 * time.Second
+	// metaIncarnation is the stream's metadata key for our incarnation id: it
+	// outlives the begin record, which may be trimmed.
+	metaIncarnation = "duet.incarnation"
+)
+
+// engine is one life of the embedded server with its connections. The Log
+// replaces it after a write error, because the server keeps refusing writes
+// once one has failed.
+type engine struct {
+	ns     *server.Server
+	pub    *nats.Conn // publishes and their acknowledgements
+	get    *nats.Conn // reads and administration
+	js     jetstream.JetStream
+	blocks string // folder of the block files
+
+	dirMu    sync.Mutex
+	dirStamp time.Time // mtime of blocks when last synced; zero: sync again
+}
+
+// startEngine starts the server over the store folder. A failure leaves
+// nothing running.
+func startEngine(ctx context.Context, cfg Config) (_ *engine, err error) {
+	logger := &serverLogger{log: cfg.Logger}
+	ns, err := server.NewServer(&server.Options{
+		ServerName:             "duet-" + cfg.Project,
+		DontListen:             true,
+		NoSigs:                 true,
+		NoLog:                  true,
+		MaxPayload:             maxPayload,
+		MaxPending:             256 << 20,
+		JetStream:              true,
+		StoreDir:               storePath(cfg.Dir),
+		SyncAlways:             true,
+		JetStreamMaxMemory:     64 << 20,
+		JetStreamMaxStore:      cfg.MaxBytes + 64<<20, // the stream's limit must be the one that counts
+		DisableJetStreamBanner: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("embedded log server: %w", err)
+	}
+	ns.SetLoggerV2(logger, false, false, false)
+	e := &engine{ns: ns, blocks: filepath.Join(storePath(cfg.Dir), "jetstream", "$G", "streams", streamName, "msgs")}
+	defer func() {
+		if err != nil {
+			e.stop()
+		}
+	}()
+	started := make(chan struct{})
+	go func() { defer close(started); ns.Start() }()
+	for !ns.ReadyForConnections(100 * time.Millisecond) {
+		if err := logger.fatal(); err != nil {
+			<-started
+			return nil, fmt.Errorf("embedded log server: %w", err)
+		}
+		if ctx.Err() != nil {
+			<-started
+			return nil, context.Cause(ctx)
+		}
+	}
+	<-started
+	if err := logger.fatal(); err != nil {
+		return nil, fmt.Errorf("embedded log server: %w", err)
+	}
+	if e.pub, err = connect(ns, "duet-publish"); err != nil {
+		return nil, err
+	}
+	if e.get, err = connect(ns, "duet-read"); err != nil {
+		return nil, err
+	}
+	e.js, err = jetstream.New(e.get, jetstream.WithDefaultTimeout(apiTimeout))
+	return e, err
+}
+
+func connect(ns *server.Server, name string) (*nats.Conn, error) {
+	c, err := nats.Connect("", nats.InProcessServer(ns), nats.Name(name), nats.NoReconnect(), nats.Timeout(apiTimeout),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // errors surface where the answer is missed
+	if err != nil {
+		return nil, fmt.Errorf("embedded log server: %w", err)
+	}
+	return c, nil
+}
+
+// stop ends the server and waits for it. After it, nothing that was sent can
+// still be stored.
+func (e *engine) stop() {
+	for _, c := range []*nats.Conn{e.pub, e.get} {
+		if c != nil {
+			c.Close()
+		}
+	}
+	e.ns.Shutdown()
+	e.ns.WaitForShutdown()
+}
+
+// stream finds the stream; nil if there is none.
+func (e *engine) stream(ctx context.Context) (jetstream.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	s, err := e.js.Stream(ctx, streamName)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, nil
+	}
+	return s, err
+}
+
+// info is the stream's current configuration and state.
+func (e *engine) info(ctx context.Context) (*jetstream.StreamInfo, error) {
+	s, err := e.stream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s == nil {
+		return nil, fmt.Errorf("stream %s is gone", streamName)
+	}
+	return s.CachedInfo(), nil
+}
+
+func streamConfig(cfg Config, id string) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        streamName,
+		Description: "Duet's log of " + cfg.Project,
+		Subjects:    []string{eventPrefix + ">", controlPrefx + ">"},
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardNew,
+		MaxBytes:    cfg.MaxBytes,
+		MaxMsgs:     -1,
+		Storage:     jetstream.FileStorage,
+		Replicas:    1,
+		AllowDirect: true,
+		DenyDelete:  true,
+		Duplicates:  time.Second, // unused: no message has an id
+		Metadata:    map[string]string{metaIncarnation: id},
+	}
+}
+
+// syncBlocks makes the names of new block files durable: the server syncs
+// their content only. Called before a publish is acknowledged; it is one stat
+// while no file was added.
+func (e *engine) syncBlocks() error {
+	e.dirMu.Lock()
+	defer e.dirMu.Unlock()
+	st, err := os.Stat(e.blocks)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("folder %s is gone: %w", e.blocks, err)
+	}
+	if err != nil {
+		return err
+	}
+	if !e.dirStamp.IsZero() && st.ModTime().Equal(e.dirStamp) {
+		return nil
+	}
+	if err := syncDir(e.blocks); err != nil {
+		return err
+	}
+	// A file added within the same tick of the file system's clock would not
+	// change the stamp: only a stamp that has aged tells anything.
+	e.dirStamp = time.Time{}
+	if time.Since(st.ModTime()) > 10*time.Millisecond {
+		e.dirStamp = st.ModTime()
+	}
+	return nil
+}
+
+// serverLogger passes the server's warnings and errors on.
+type serverLogger struct {
+	log *slog.Logger
+	mu  sync.Mutex
+	bad error // the first fatal message; guarded by mu
+}
+
+func (l *serverLogger) fatal() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.bad
+}
+
+func (l *serverLogger) Noticef(string, ...any) {}
+func (l *serverLogger) Debugf(string, ...any)  {}
+func (l *serverLogger) Tracef(string, ...any)  {}
+func (l *serverLogger) Warnf(format string, v ...any) {
+	l.log.Warn("log server: " + fmt.Sprintf(format, v...))
+}
+func (l *serverLogger) Errorf(format string, v ...any) {
+	l.log.Error("log server: " + fmt.Sprintf(format, v...))
+}
+func (l *serverLogger) Fatalf(format string, v ...any) {
+	err := fmt.Errorf(format, v...)
+	l.mu.Lock()
+	if l.bad == nil {
+		l.bad = err
+	}
+	l.mu.Unlock()
+	l.log.Error("log server: " + err.Error())
+}

@@ -1,0 +1,115 @@
+package eventlog
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"duet/internal/durable"
+	"duet/schemas"
+)
+
+const fileFormat = 1
+
+// incarnationFile is incarnation.json: which log this is.
+type incarnationFile struct {
+	Format  int    `json:"format"`
+	Project string `json:"project"`
+	schemas.Incarnation
+	// Continues is the last position of the lost log before this one that
+	// counts; nil for a project's first log.
+	Continues *continues `json:"continues,omitempty"`
+}
+
+type continues struct {
+	Ordinal  uint32 `json:"ordinal"`
+	Sequence uint64 `json:"sequence"`
+}
+
+func (f *incarnationFile) continuesAt() schemas.At {
+	if f.Continues == nil {
+		return 0
+	}
+	return schemas.NewAt(f.Continues.Ordinal, f.Continues.Sequence)
+}
+
+// highFile is highwater.json: a message that the log must hold.
+type highFile struct {
+	Format      int    `json:"format"`
+	Incarnation string `json:"incarnation"`
+	Ordinal     uint32 `json:"ordinal"`
+	Sequence    uint64 `json:"sequence"`
+	Sum         string `json:"sum"`
+}
+
+func incarnationPath(dir string) string { return filepath.Join(dir, "incarnation.json") }
+func highPath(dir string) string        { return filepath.Join(dir, "highwater.json") }
+func storePath(dir string) string       { return filepath.Join(dir, "jetstream") }
+
+// readSealed reads a small file of ours. found is false if it is not there; a
+// file that is there but unreadable is an error, never an absent one.
+func readSealed(path string, format *int, into any) (found bool, err error) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err := durable.ReadSealed(path, into); err != nil {
+		return false, fmt.Errorf("%w. Restore it from a copy", err)
+	}
+	if *format != fileFormat {
+		return false, fmt.Errorf("%s has format %d, this program knows %d: use the version of duet that wrote it", path, *format, fileFormat)
+	}
+	return true, nil
+}
+
+func readIncarnation(dir string) (*incarnationFile, error) {
+	f := new(incarnationFile)
+	found, err := readSealed(incarnationPath(dir), &f.Format, f)
+	if err != nil || !found {
+		return nil, err
+	}
+	return f, nil
+}
+
+func readHigh(dir string) (*highFile, error) {
+	f := new(highFile)
+	found, err := readSealed(highPath(dir), &f.Format, f)
+	if err != nil || !found {
+		return nil, err
+	}
+	return f, nil
+}
+
+// writeSealed replaces a small file; after a power cut it is the old or the new
+// one.
+func writeSealed(path string, v any) error {
+	b, err := durable.Seal(v)
+	if err != nil {
+		return err
+	}
+	return durable.OS.WriteFile(path, b)
+}
+
+// sweep deletes what a killed writeSealed left.
+func sweep(dir string) error {
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var old []string
+	for _, n := range names {
+		if n.Type().IsRegular() && durable.IsTemp(n.Name()) {
+			old = append(old, filepath.Join(dir, n.Name()))
+		}
+	}
+	return durable.OS.Remove(old...)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,59 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"duet/schemas"
+)
+
+// Entry describes one message for `duet inspect log`.
+type Entry struct {
+	At      schemas.At
+	Subject string
+	Time    time.Time
+	Bytes   int    // of the envelope or body
+	Data    []byte // the envelope or body; valid during the call only
+	// Problem says why the message, or the range up to Through, cannot be read;
+	// the other fields are then empty.
+	Problem error
+	Through schemas.At // At, unless Problem covers a range
+}
+
+// List calls f for each message from one position to another, both included
+// and bounded by what the log holds. Damage is listed, not an end. It returns
+// f's first error.
+func (l *Log) List(ctx context.Context, from, through schemas.At, f func(Entry) error) error {
+	from, through = max(from, l.First()), min(through, l.Last())
+	for seq := from.Sequence(); l.at(seq) <= through && from.Ordinal() == l.inc.Ordinal; {
+		batch, err := l.fetchFrom(ctx, seq)
+		var gap *GapError
+		var corrupt *CorruptError
+		switch {
+		case errors.As(err, &gap):
+			err = f(Entry{At: gap.From, Through: gap.Through, Problem: err})
+			seq = gap.Through.Sequence() + 1
+		case errors.As(err, &corrupt):
+			err = f(Entry{At: corrupt.At, Through: corrupt.At, Problem: err})
+			seq = corrupt.At.Sequence() + 1
+		}
+		if err != nil {
+			return err
+		}
+		for _, m := range batch {
+			if m.At > through {
+				return nil
+			}
+			subject := eventPrefix + m.Stream
+			if m.Control != "" {
+				subject = controlPrefx + m.Control
+			}
+			if err := f(Entry{At: m.At, Through: m.At, Subject: subject, Time: m.Time, Bytes: len(m.Data), Data: m.Data}); err != nil {
+				return err
+			}
+			seq = m.At.Sequence() + 1
+		}
+	}
+	return nil
+}

@@ -1,0 +1,345 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"duet/internal/durable"
+	"duet/internal/failpoint"
+	"duet/schemas"
+)
+
+// Steps at which a test may end the process.
+var (
+	fpCreated = failpoint.New("eventlog.begin.created")  // the stream is there, empty
+	fpBegun   = failpoint.New("eventlog.begin.record")   // its begin record too, the incarnation file not
+	fpSent    = failpoint.New("eventlog.publish.sent")   // a message went to the server
+	fpSynced  = failpoint.New("eventlog.publish.synced") // it is durable, nobody knows yet
+	fpMarked  = failpoint.New("eventlog.trim.marked")    // before messages are dropped
+	fpTrimmed = failpoint.New("eventlog.trim.dropped")   // after
+)
+
+const remedyCopy = "Restore the whole data folder from one copy, or begin a new log, which gives up what the archive does not hold."
+
+// Open opens a project's log, and begins its first one if there never was any.
+// It refuses, with a *RefusedError or *GapError, a log that is not the one that
+// was there before (H6): see the package comment. ctx bounds the opening only.
+func Open(ctx context.Context, cfg Config) (*Log, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := durable.OS.MkdirAll(cfg.Dir); err != nil {
+		return nil, err
+	}
+	if err := sweep(cfg.Dir); err != nil {
+		return nil, err
+	}
+	inc, err := readIncarnation(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	high, err := readHigh(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if inc != nil && inc.Project != cfg.Project {
+		return nil, &RefusedError{Kind: ErrDiffers, Dir: cfg.Dir, Found: "the log of project " + inc.Project, Expected: "project " + cfg.Project,
+			Remedy: "Name the data folder that belongs to this project."}
+	}
+	if inc != nil {
+		if err := checkNewestBlock(cfg.Dir, inc.Ordinal); err != nil {
+			return nil, err
+		}
+	}
+	eng, err := startEngine(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	l, err := open(ctx, cfg, eng, inc, high)
+	if err != nil {
+		eng.stop()
+		return nil, err
+	}
+	l.wg.Add(1)
+	go l.background()
+	return l, nil
+}
+
+func open(ctx context.Context, cfg Config, eng *engine, inc *incarnationFile, high *highFile) (*Log, error) {
+	stream, err := eng.stream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var id string
+	switch {
+	case stream == nil && inc == nil && high == nil:
+		id, err = create(ctx, cfg, eng)
+	case inc == nil:
+		id, err = adoptable(cfg, stream, high)
+	case stream == nil:
+		err = &RefusedError{Kind: ErrMissing, Dir: cfg.Dir, Found: "no stream in " + storePath(cfg.Dir),
+			Expected: fmt.Sprintf("log %s (number %d, begun %s)", inc.ID, inc.Ordinal, inc.Created), Remedy: remedyCopy}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if inc == nil {
+		if inc, err = begin(ctx, cfg, eng, id, 1, 0); err != nil {
+			return nil, err
+		}
+	}
+	if err := fit(ctx, cfg, eng, inc); err != nil {
+		return nil, err
+	}
+	st, err := examine(ctx, cfg, eng, inc.Incarnation, high)
+	if err != nil {
+		return nil, err
+	}
+	l := &Log{
+		cfg: cfg, inc: inc.Incarnation, from: inc.continuesAt(), eng: eng,
+		slots: make(chan struct{}, window),
+		first: st.first, last: st.last, lastSum: st.lastSum, used: st.used,
+	}
+	if high != nil {
+		l.high = high.Sequence
+	}
+	l.life, l.end = context.WithCancelCause(context.Background())
+	return l, l.listen(st.last)
+}
+
+// create makes the stream; its metadata hold the new incarnation's id.
+func create(ctx context.Context, cfg Config, eng *engine) (id string, err error) {
+	id = nuid.Next()
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	if _, err := eng.js.CreateStream(ctx, streamConfig(cfg, id)); err != nil {
+		return "", fmt.Errorf("creating the log: %w", err)
+	}
+	return id, fpCreated.Hit()
+}
+
+// adoptable decides whether a stream without an incarnation file is one whose
+// creation was cut short: it then holds nothing but, perhaps, its begin record.
+func adoptable(cfg Config, stream jetstream.Stream, high *highFile) (id string, err error) {
+	refused := &RefusedError{Kind: ErrMissing, Dir: cfg.Dir, Found: "no file " + incarnationPath(cfg.Dir), Expected: "it, as the log was in use",
+		Remedy: "Restore that file, or the whole data folder, from a copy."}
+	if stream == nil || high != nil {
+		return "", refused
+	}
+	info := stream.CachedInfo()
+	if id = info.Config.Metadata[metaIncarnation]; id == "" || info.State.LastSeq > 1 {
+		return "", refused
+	}
+	return id, nil
+}
+
+// begin writes the first message, unless it is there, and then the incarnation
+// file: the log exists from then on.
+func begin(ctx context.Context, cfg Config, eng *engine, id string, ordinal uint32, from schemas.At) (*incarnationFile, error) {
+	info, err := eng.info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f := &incarnationFile{Format: fileFormat, Project: cfg.Project,
+		Incarnation: schemas.Incarnation{ID: id, Ordinal: ordinal, Created: created(info)}}
+	if from != 0 {
+		f.Continues = &continues{Ordinal: from.Ordinal(), Sequence: from.Sequence()}
+	}
+	if info.State.LastSeq == 0 {
+		if err := publishBegin(ctx, eng, f.Incarnation); err != nil {
+			return nil, fmt.Errorf("beginning the log: %w", err)
+		}
+	}
+	if err := fpBegun.Hit(); err != nil {
+		return nil, err
+	}
+	// The store's folders are new: their names must outlive a power cut too.
+	for dir := eng.blocks; len(dir) >= len(cfg.Dir); dir = filepath.Dir(dir) {
+		if err := syncDir(dir); err != nil {
+			return nil, err
+		}
+	}
+	return f, writeSealed(incarnationPath(cfg.Dir), f)
+}
+
+func created(info *jetstream.StreamInfo) string {
+	return info.Created.UTC().Format(time.RFC3339Nano)
+}
+
+func publishBegin(ctx context.Context, eng *engine, inc schemas.Incarnation) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	message, subject := beginMessage(inc), controlPrefx+beginKind
+	ack, err := eng.js.Publish(ctx, subject, message, jetstream.WithExpectLastSequence(0))
+	if err != nil {
+		return err
+	}
+	if ack.Sequence != 1 {
+		return fmt.Errorf("its first message has sequence %d", ack.Sequence)
+	}
+	return nil
+}
+
+// fit gives the stream the configured limit. It never goes below what is used,
+// so nothing can be discarded.
+func fit(ctx context.Context, cfg Config, eng *engine, inc *incarnationFile) error {
+	info, err := eng.info(ctx)
+	if err != nil {
+		return err
+	}
+	if info.Config.Metadata[metaIncarnation] != inc.ID || info.Config.MaxBytes == cfg.MaxBytes {
+		return nil // another log is examine's finding
+	}
+	if need := int64(info.State.Bytes) * 100 / refusePercent; cfg.MaxBytes < need {
+		return fmt.Errorf("log %s: limits.log of %d bytes is too small for the %d that are in use: give it at least %d, and lower it when batch runs have emptied the log",
+			cfg.Dir, cfg.MaxBytes, info.State.Bytes, need)
+	}
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	if _, err := eng.js.UpdateStream(ctx, streamConfig(cfg, inc.ID)); err != nil {
+		return fmt.Errorf("changing the log's limit: %w", err)
+	}
+	return nil
+}
+
+// logState is what a store holds, after examine has found it to be whole.
+type logState struct {
+	first, last uint64
+	lastSum     sum
+	used        int64
+}
+
+// examine makes sure that a store is this incarnation's, whole, and not behind
+// its high-water mark (H6). high may be nil.
+func examine(ctx context.Context, cfg Config, eng *engine, inc schemas.Incarnation, high *highFile) (logState, error) {
+	info, err := eng.info(ctx)
+	if err != nil {
+		return logState{}, err
+	}
+	refuse := func(kind error, found, expected string) (logState, error) {
+		return logState{}, &RefusedError{Kind: kind, Dir: cfg.Dir, Found: found, Expected: expected, Remedy: remedyCopy}
+	}
+	if id := info.Config.Metadata[metaIncarnation]; id != inc.ID || created(info) != inc.Created {
+		return refuse(ErrRecreated, fmt.Sprintf("log %q begun %s", id, created(info)), fmt.Sprintf("log %q begun %s", inc.ID, inc.Created))
+	}
+	at := func(seq uint64) schemas.At { return schemas.NewAt(inc.Ordinal, seq) }
+	s := info.State
+	if high != nil {
+		switch {
+		case high.Incarnation != inc.ID:
+			return refuse(ErrDiffers, highPath(cfg.Dir)+" of log "+high.Incarnation, "log "+inc.ID)
+		case s.LastSeq < high.Sequence:
+			return logState{}, behind(cfg.Dir, at(s.LastSeq), at(high.Sequence))
+		}
+	}
+	if s.Msgs == 0 || s.LastSeq == 0 {
+		return refuse(ErrMissing, "no message", "at least one: the last one is never trimmed")
+	}
+	if s.Msgs != s.LastSeq-s.FirstSeq+1 {
+		return logState{}, findGap(ctx, eng, at, s)
+	}
+	last, err := eng.message(ctx, inc, s.LastSeq)
+	if err != nil {
+		return logState{}, err
+	}
+	if high != nil && high.Sequence < s.FirstSeq {
+		return refuse(ErrDamaged, fmt.Sprintf("a first message %s", at(s.FirstSeq)), fmt.Sprintf("message %s, which was never trimmed", at(high.Sequence)))
+	}
+	if high != nil {
+		m, err := eng.message(ctx, inc, high.Sequence)
+		if err != nil {
+			return logState{}, err
+		}
+		if m.sum.String() != high.Sum {
+			return refuse(ErrDiffers, fmt.Sprintf("message %s with checksum %s", m.At, m.sum), "checksum "+high.Sum)
+		}
+	}
+	return logState{first: s.FirstSeq, last: s.LastSeq, lastSum: last.sum, used: int64(s.Bytes)}, nil
+}
+
+func behind(dir string, found, expected schemas.At) error {
+	return &RefusedError{Kind: ErrBehind, Dir: dir, Found: "a log that ends at " + found.String(), Expected: "at least " + expected.String(), Remedy: remedyCopy}
+}
+
+// findGap names the first hole of a store that says that it has some.
+func findGap(ctx context.Context, eng *engine, at func(uint64) schemas.At, s jetstream.StreamState) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	stream, err := eng.js.Stream(ctx, streamName)
+	if err != nil {
+		return err
+	}
+	info, err := stream.Info(ctx, jetstream.WithDeletedDetails(true))
+	if err != nil {
+		return err
+	}
+	if len(info.State.Deleted) == 0 {
+		return &GapError{From: at(s.FirstSeq), Through: at(s.LastSeq)}
+	}
+	d := info.State.Deleted
+	through := d[0]
+	for _, seq := range d[1:] {
+		if seq != through+1 {
+			break
+		}
+		through = seq
+	}
+	return &GapError{From: at(d[0]), Through: at(through)}
+}
+
+// CheckBehind makes sure that the log continues from a position that was
+// archived: at is in this log or in what it continues from (H6). Call it with
+// the archive's cut after Open.
+func (l *Log) CheckBehind(at schemas.At) error {
+	l.mu.Lock()
+	first, last := l.at(l.first), l.at(l.last)
+	l.mu.Unlock()
+	switch {
+	case at.Ordinal() > l.inc.Ordinal || at.Ordinal() == l.inc.Ordinal && at > last:
+		return behind(l.cfg.Dir, last, at)
+	case at.Ordinal() < l.inc.Ordinal && at < l.from:
+		return &GapError{From: at + 1, Through: l.from, Trimmed: true}
+	case at.Ordinal() < l.inc.Ordinal && first.Sequence() > 1:
+		return &GapError{From: schemas.NewAt(l.inc.Ordinal, 1), Through: first - 1, Trimmed: true}
+	case at.Ordinal() == l.inc.Ordinal && at+1 < first:
+		return &GapError{From: at + 1, Through: first - 1, Trimmed: true}
+	}
+	return nil
+}
+
+// CheckCut is CheckBehind for a cut of an archive or generation: its
+// incarnation must be this one, or an earlier one.
+func (l *Log) CheckCut(cut schemas.Cut) error {
+	for _, p := range cut {
+		if p.Lane != 0 {
+			return fmt.Errorf("cut %s: lane %d is not known to this version of duet", cut, p.Lane)
+		}
+		if p.Ordinal == l.inc.Ordinal && p.Incarnation != l.inc.ID {
+			return &RefusedError{Kind: ErrRecreated, Dir: l.cfg.Dir, Found: "log " + l.inc.ID, Expected: "log " + p.Incarnation + ", which the archive was written from", Remedy: remedyCopy}
+		}
+	}
+	return l.CheckBehind(cut.At())
+}
+
+// probe makes sure that the disk takes writes, before a server that failed is
+// trusted again.
+func probe(dir string) (err error) {
+	path := filepath.Join(dir, "probe.tmp")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, 1<<20))
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close(), os.Remove(path))
+}

@@ -1,0 +1,323 @@
+package eventlog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"duet/schemas"
+)
+
+const (
+	// A batch that a reader fetches in one request, at most.
+	fetchMessages = 512
+	fetchBytes    = 4 << 20
+	// fetchTimeout is how long the embedded server may be silent while it
+	// answers a read.
+	fetchTimeout = 30 * time.Second
+)
+
+// Message is one message of the log.
+type Message struct {
+	At      schemas.At
+	Time    time.Time // when the log stored it, UTC
+	Stream  string    // the event stream of an envelope; "" for a control record
+	Control string    // the kind of a control record; "" for an envelope
+	Data    []byte    // the envelope or body; the receiver's to keep
+
+	sum sum
+}
+
+// Reader reads a log in order. It is for one goroutine at a time. Reads are
+// stateless requests by sequence, so nothing is ever delivered twice or
+// skipped: a message that is not there ends the reader with a *GapError, one
+// that is not what was stored with a *CorruptError.
+type Reader struct {
+	log     *Log
+	cancel  context.CancelCauseFunc
+	ctx     context.Context
+	batches chan []Message
+	err     error // why batches was closed; read after that only
+
+	batch []Message
+	next  uint64 // sequence of the next message to be returned
+}
+
+// Read begins to read behind a position: with the message after it, which the
+// log must hold or still get. The reader ends with ctx, and must be closed.
+func (l *Log) Read(ctx context.Context, after schemas.At) (*Reader, error) {
+	if err := l.CheckBehind(after); err != nil {
+		return nil, err
+	}
+	seq := uint64(1)
+	if after.Ordinal() == l.inc.Ordinal {
+		seq = after.Sequence() + 1
+	}
+	if after == 0 {
+		if first := l.First(); first.Sequence() > 1 {
+			return nil, &GapError{From: l.at(1), Through: first - 1, Trimmed: true}
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, ErrClosed
+	}
+	r := &Reader{log: l, batches: make(chan []Message, 1), next: seq}
+	r.ctx, r.cancel = context.WithCancelCause(ctx)
+	l.wg.Add(1)
+	go r.run(seq)
+	return r, nil
+}
+
+// Next returns the next message. It waits for it until ctx ends, which does not
+// end the reader; any other error does.
+func (r *Reader) Next(ctx context.Context) (Message, error) {
+	for len(r.batch) == 0 {
+		select {
+		case b, ok := <-r.batches:
+			if !ok {
+				return Message{}, r.err
+			}
+			r.batch = b
+		case <-ctx.Done():
+			return Message{}, context.Cause(ctx)
+		}
+	}
+	return r.take(), nil
+}
+
+// TryNext returns the next message if the log holds it, without waiting for one
+// to be published; ok is false at the log's end.
+func (r *Reader) TryNext() (m Message, ok bool, err error) {
+	if len(r.batch) == 0 {
+		select {
+		case b, open := <-r.batches:
+			if !open {
+				return Message{}, false, r.err
+			}
+			r.batch = b
+		default:
+			if r.next > r.log.Last().Sequence() {
+				return Message{}, false, nil
+			}
+			m, err := r.Next(r.ctx)
+			return m, err == nil, err
+		}
+	}
+	return r.take(), true, nil
+}
+
+func (r *Reader) take() Message {
+	m := r.batch[0]
+	r.batch = r.batch[1:]
+	r.next = m.At.Sequence() + 1
+	return m
+}
+
+// Close ends the reader. Closing twice is fine.
+func (r *Reader) Close() {
+	r.cancel(ErrClosed)
+	for range r.batches { // until run has ended
+	}
+}
+
+// run fetches ahead of the consumer, one batch.
+func (r *Reader) run(seq uint64) {
+	defer r.log.wg.Done()
+	defer close(r.batches)
+	defer context.AfterFunc(r.log.life, func() { r.cancel(ErrClosed) })() // the log's end is the reader's
+	for {
+		batch, err := r.log.fetchFrom(r.ctx, seq)
+		if err != nil {
+			r.err = err
+			return
+		}
+		select {
+		case r.batches <- batch:
+			seq += uint64(len(batch))
+		case <-r.ctx.Done():
+			r.err = context.Cause(r.ctx)
+			return
+		}
+	}
+}
+
+// fetchFrom waits until the log holds a message and returns it with some of
+// those behind it. It rides out a server that is started anew.
+func (l *Log) fetchFrom(ctx context.Context, seq uint64) ([]Message, error) {
+	for {
+		changed := l.change()
+		l.mu.Lock()
+		eng, last, fatal := l.eng, l.last, l.fatal
+		first, broken := l.first, l.chain.broken != nil && l.chain.repaired
+		l.mu.Unlock()
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case fatal != nil:
+			return nil, fatal
+		case seq < first:
+			return nil, &GapError{From: l.at(seq), Through: l.at(first - 1), Trimmed: true}
+		case seq <= last && !broken:
+			batch, err := eng.fetch(ctx, l.inc, seq, int(min(last-seq+1, fetchMessages)))
+			if err == nil {
+				return batch, nil
+			}
+			l.mu.Lock()
+			replaced := l.eng != eng || l.chain.broken != nil && l.chain.repaired
+			trimmed := seq < l.first
+			l.mu.Unlock()
+			if !replaced && !trimmed {
+				return nil, err
+			}
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// fetch reads at least one and up to count messages from a sequence on; all of
+// them are durable, so a missing one is lost.
+func (e *engine) fetch(ctx context.Context, inc schemas.Incarnation, seq uint64, count int) ([]Message, error) {
+	raw, err := e.request(ctx, seq, count)
+	if err != nil {
+		return nil, err
+	}
+	at := func(s uint64) schemas.At { return schemas.NewAt(inc.Ordinal, s) }
+	batch := make([]Message, 0, len(raw))
+	for _, r := range raw {
+		m, err := parse(r, inc)
+		if want := seq + uint64(len(batch)); m.At != at(want) {
+			err = &GapError{From: at(want), Through: m.At - 1}
+		}
+		if err != nil {
+			if len(batch) > 0 {
+				return batch, nil // deliver what is good; the next fetch begins with the error
+			}
+			return nil, err
+		}
+		batch = append(batch, m)
+	}
+	if len(batch) == 0 {
+		return nil, e.unreadable(ctx, at, seq, seq+uint64(count)-1)
+	}
+	return batch, nil
+}
+
+// unreadable names the messages that cannot be read from seq on, looking no
+// further than last.
+func (e *engine) unreadable(ctx context.Context, at func(uint64) schemas.At, seq, last uint64) error {
+	for s := seq + 1; s <= last; s++ {
+		raw, err := e.request(ctx, s, 1)
+		if err != nil {
+			return err
+		}
+		if len(raw) > 0 {
+			return &GapError{From: at(seq), Through: at(sequence(raw[0]) - 1)}
+		}
+	}
+	return &GapError{From: at(seq), Through: at(last)}
+}
+
+// message reads one message.
+func (e *engine) message(ctx context.Context, inc schemas.Incarnation, seq uint64) (Message, error) {
+	batch, err := e.fetch(ctx, inc, seq, 1)
+	if err != nil {
+		return Message{}, err
+	}
+	return batch[0], nil
+}
+
+// request asks for messages from a sequence on and returns what the server
+// sends, which may be less, or begin later.
+func (e *engine) request(ctx context.Context, seq uint64, count int) ([]*nats.Msg, error) {
+	inbox := nats.NewInbox()
+	sub, err := e.get.SubscribeSync(inbox)
+	if err != nil {
+		return nil, fmt.Errorf("reading the log: %w", err)
+	}
+	defer sub.Unsubscribe() //nolint:errcheck // the connection is gone: nothing is left to end
+	if err := sub.SetPendingLimits(-1, -1); err != nil {
+		return nil, err
+	}
+	body, err := json.Marshal(struct {
+		Seq      uint64 `json:"seq"`
+		Batch    int    `json:"batch"`
+		MaxBytes int    `json:"max_bytes"`
+	}{seq, count, fetchBytes})
+	if err != nil {
+		return nil, err
+	}
+	if err := e.get.PublishRequest("$JS.API.DIRECT.GET."+streamName, inbox, body); err != nil {
+		return nil, fmt.Errorf("reading the log: %w", err)
+	}
+	var got []*nats.Msg
+	for {
+		m, err := nextMsg(ctx, sub)
+		if err != nil {
+			return nil, err
+		}
+		switch status := m.Header.Get("Status"); status {
+		case "":
+			got = append(got, m)
+		case "204", "404": // the end of the batch; nothing there
+			return got, nil
+		default:
+			return nil, fmt.Errorf("reading the log at sequence %d: %s %s", seq, status, m.Header.Get("Description"))
+		}
+	}
+}
+
+func nextMsg(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	m, err := sub.NextMsgWithContext(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.DeadlineExceeded) {
+		return nil, cause
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the log: %w", err)
+	}
+	return m, nil
+}
+
+func sequence(m *nats.Msg) uint64 {
+	seq, _ := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
+	return seq
+}
+
+// parse turns a stored message into ours. At is set even with an error.
+func parse(raw *nats.Msg, inc schemas.Incarnation) (m Message, err error) {
+	seq := sequence(raw)
+	m.At = schemas.NewAt(inc.Ordinal, seq)
+	corrupt := func(reason string) (Message, error) { return m, &CorruptError{At: m.At, Reason: reason} }
+	subject := raw.Header.Get(jetstream.SubjectHeader)
+	stream, isEvent := strings.CutPrefix(subject, eventPrefix)
+	kind, isControl := strings.CutPrefix(subject, controlPrefx)
+	switch {
+	case isEvent:
+		m.Stream = stream
+	case isControl:
+		m.Control = kind
+	default:
+		return corrupt(fmt.Sprintf("subject %q", subject))
+	}
+	if m.Time, err = time.Parse(time.RFC3339Nano, raw.Header.Get(jetstream.TimeStampHeaer)); err != nil {
+		return corrupt(err.Error())
+	}
+	if m.Data, m.sum, err = unseal(raw.Data, inc.ID, seq, subject); err != nil {
+		return corrupt(err.Error())
+	}
+	return m, nil
+}

@@ -1,0 +1,264 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"duet/schemas"
+)
+
+// smallBlocks is a limit for which the store makes blocks of 32 kB.
+const smallBlocks = 120_000
+
+// filled makes a log with n events of 1,000 bytes in small blocks, closed.
+func filled(t testing.TB, n int) Config {
+	t.Helper()
+	cfg := config(t, smallBlocks)
+	fill(t, cfg, n)
+	return cfg
+}
+
+func fill(t testing.TB, cfg Config, n int) {
+	t.Helper()
+	l, err := Open(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		mustAppend(t, l, "orders", body(i, 1000))
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func copyDir(t testing.TB, from string) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+func blockDir(dir string) string {
+	return filepath.Join(storePath(dir), "jetstream", "$G", "streams", streamName, "msgs")
+}
+
+func blockFiles(t testing.TB, dir string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(blockDir(dir), "*.blk"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no block files: %v", err)
+	}
+	return files
+}
+
+// wantRefused checks that Open fails with a kind and an error that tells, twice:
+// a refusal must not heal itself.
+func wantRefused(t *testing.T, cfg Config, kind error, tells ...string) {
+	t.Helper()
+	for range 2 {
+		l, err := Open(context.Background(), cfg)
+		if err == nil {
+			l.Close()
+			t.Fatalf("opened, want %v", kind)
+		}
+		if !errors.Is(err, kind) {
+			t.Fatalf("error %v, want %v", err, kind)
+		}
+		for _, s := range tells {
+			if !strings.Contains(err.Error(), s) {
+				t.Fatalf("error %q does not tell %q", err, s)
+			}
+		}
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestALogThatIsNotTheOneItWasIsRefused(t *testing.T) {
+	t.Run("store is gone", func(t *testing.T) {
+		cfg := filled(t, 10)
+		must(t, os.RemoveAll(storePath(cfg.Dir)))
+		wantRefused(t, cfg, ErrMissing, "no stream", "Restore", cfg.Dir)
+	})
+	t.Run("stream's messages are gone", func(t *testing.T) {
+		cfg := filled(t, 10)
+		must(t, os.RemoveAll(blockDir(cfg.Dir)))
+		wantRefused(t, cfg, ErrBehind, "1:11", "Restore")
+	})
+	t.Run("incarnation file is gone", func(t *testing.T) {
+		cfg := filled(t, 10)
+		must(t, os.Remove(incarnationPath(cfg.Dir)))
+		wantRefused(t, cfg, ErrMissing, "incarnation.json", "Restore")
+	})
+	t.Run("all but the mark is gone", func(t *testing.T) {
+		cfg := filled(t, 10)
+		must(t, os.Remove(incarnationPath(cfg.Dir)))
+		must(t, os.RemoveAll(storePath(cfg.Dir)))
+		wantRefused(t, cfg, ErrMissing)
+	})
+	t.Run("incarnation file is torn", func(t *testing.T) {
+		cfg := filled(t, 10)
+		must(t, os.Truncate(incarnationPath(cfg.Dir), 20))
+		l, err := Open(context.Background(), cfg)
+		if err == nil {
+			l.Close()
+			t.Fatal("opened")
+		}
+		if !strings.Contains(err.Error(), "incarnation.json") || !strings.Contains(err.Error(), "Restore") {
+			t.Fatal(err)
+		}
+	})
+	t.Run("recreated", func(t *testing.T) {
+		cfg, other := filled(t, 10), filled(t, 20)
+		must(t, os.RemoveAll(storePath(cfg.Dir)))
+		must(t, os.Rename(storePath(other.Dir), storePath(cfg.Dir)))
+		wantRefused(t, cfg, ErrRecreated, "Restore")
+	})
+	t.Run("older copy put back", func(t *testing.T) {
+		cfg := filled(t, 10)
+		old := copyDir(t, storePath(cfg.Dir))
+		fill(t, cfg, 7)
+		must(t, os.RemoveAll(storePath(cfg.Dir)))
+		must(t, os.Rename(old, storePath(cfg.Dir)))
+		wantRefused(t, cfg, ErrBehind, "1:11", "1:18")
+	})
+	t.Run("older copy that went on", func(t *testing.T) {
+		cfg := filled(t, 10)
+		old := copyDir(t, cfg.Dir)
+		fill(t, cfg, 7)
+		oldCfg := cfg
+		oldCfg.Dir = old
+		l, err := Open(context.Background(), oldCfg)
+		must(t, err)
+		for i := range 30 {
+			mustAppend(t, l, "orders", body(i+1, 5))
+		}
+		must(t, l.Close())
+		must(t, os.RemoveAll(storePath(cfg.Dir)))
+		must(t, os.Rename(storePath(old), storePath(cfg.Dir)))
+		wantRefused(t, cfg, ErrDiffers, "1:18", "checksum")
+	})
+	t.Run("mark of another log", func(t *testing.T) {
+		cfg, other := filled(t, 10), filled(t, 10)
+		must(t, os.Rename(highPath(other.Dir), highPath(cfg.Dir)))
+		wantRefused(t, cfg, ErrDiffers)
+	})
+	t.Run("another project", func(t *testing.T) {
+		cfg := filled(t, 10)
+		cfg.Project = "bank"
+		wantRefused(t, cfg, ErrDiffers, "shop", "bank")
+	})
+	t.Run("a middle block is gone", func(t *testing.T) {
+		cfg := filled(t, 90)
+		must(t, os.Remove(filepath.Join(blockDir(cfg.Dir), "2.blk")))
+		wantRefused(t, cfg, ErrDamaged, "missing", "Restore")
+	})
+	t.Run("the newest block is gone", func(t *testing.T) {
+		cfg := filled(t, 90)
+		must(t, os.Remove(filepath.Join(blockDir(cfg.Dir), fmt.Sprintf("%d.blk", len(blockFiles(t, cfg.Dir))))))
+		wantRefused(t, cfg, ErrDamaged, "to 1:91", "missing")
+	})
+}
+
+func TestTheOldestBlockIsMissed(t *testing.T) {
+	cfg := filled(t, 90)
+	must(t, os.Remove(filepath.Join(blockDir(cfg.Dir), "1.blk")))
+	l, err := Open(context.Background(), cfg)
+	var gap *GapError
+	if err == nil { // the store looks like one that was trimmed: whoever reads finds out
+		defer l.Close()
+		if l.First() == schemas.NewAt(1, 1) {
+			t.Fatal("nothing is missing")
+		}
+		_, err = l.Read(context.Background(), 0)
+	}
+	if !errors.As(err, &gap) || gap.From != schemas.NewAt(1, 1) {
+		t.Fatalf("got %v, want a gap from 1:1", err)
+	}
+}
+
+func TestTheArchiveMustNotBeAheadOfTheLog(t *testing.T) {
+	l := mustOpen(t, config(t, 1<<20))
+	for i := range 5 {
+		mustAppend(t, l, "orders", body(i, 10))
+	}
+	for _, seq := range []uint64{0, 1, 5, 6} {
+		must(t, l.CheckBehind(schemas.NewAt(1, seq)))
+	}
+	must(t, l.CheckBehind(0))
+	for _, at := range []schemas.At{schemas.NewAt(1, 7), schemas.NewAt(2, 1)} {
+		if err := l.CheckBehind(at); !errors.Is(err, ErrBehind) {
+			t.Errorf("archive at %s: %v", at, err)
+		}
+		if _, err := l.Read(context.Background(), at); !errors.Is(err, ErrBehind) {
+			t.Errorf("reading behind %s: %v", at, err)
+		}
+	}
+	must(t, l.CheckCut(schemas.NewCut(l.Incarnation(), schemas.NewAt(1, 6))))
+	other := l.Incarnation()
+	other.ID = "another"
+	if err := l.CheckCut(schemas.NewCut(other, schemas.NewAt(1, 2))); !errors.Is(err, ErrRecreated) {
+		t.Errorf("cut of another log: %v", err)
+	}
+}
+
+func TestANewLogBeginsOnlyByCommandAndTellsTheLoss(t *testing.T) {
+	cfg := filled(t, 10)
+	must(t, os.RemoveAll(blockDir(cfg.Dir)))
+	wantRefused(t, cfg, ErrBehind)
+	archived := schemas.NewAt(1, 8)
+	inc, loss, err := Renew(context.Background(), cfg, archived)
+	must(t, err)
+	if inc.Ordinal != 2 || loss.Known != schemas.NewAt(1, 11) || loss.Archived != archived {
+		t.Fatalf("incarnation %+v, loss %+v", inc, loss)
+	}
+	if _, err := os.Stat(loss.Store); err != nil {
+		t.Fatalf("the lost store: %v", err)
+	}
+	l := mustOpen(t, cfg)
+	if l.Incarnation() != inc || l.Continues() != archived || l.Last() != schemas.NewAt(2, 1) {
+		t.Fatalf("%+v continues %s, last %s", l.Incarnation(), l.Continues(), l.Last())
+	}
+	at := mustAppend(t, l, "orders", []byte("x"))
+	all, err := readAll(t, l, archived)
+	if err != nil || len(all) != 2 || all[1].At != at {
+		t.Fatalf("%d messages, %v", len(all), err)
+	}
+	var gap *GapError
+	if _, err := l.Read(context.Background(), archived-1); !errors.As(err, &gap) || gap.From != archived || gap.Through != archived {
+		t.Fatalf("reading behind 1:7: %v", err)
+	}
+	if _, err := l.Read(context.Background(), 0); !errors.As(err, &gap) {
+		t.Fatalf("reading everything: %v", err)
+	}
+}
+
+func TestACreationCutShortIsTakenUp(t *testing.T) {
+	for _, point := range []string{"eventlog.begin.created", "eventlog.begin.record"} {
+		cfg := config(t, 1<<20)
+		disarm := failAt(point, errors.New("cut short"))
+		if l, err := Open(context.Background(), cfg); err == nil {
+			l.Close()
+			t.Fatalf("%s: opened", point)
+		}
+		disarm()
+		l := mustOpen(t, cfg)
+		mustAppend(t, l, "orders", []byte("x"))
+		if all, err := readAll(t, l, 0); err != nil || len(all) != 2 || all[0].Control != beginKind {
+			t.Fatalf("%s: %d messages, %v", point, len(all), err)
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"duet/schemas"
+)
+
+// Trim lets the log drop its oldest messages, none behind through: the caller
+// promises that the archive holds them and that the live half has passed them
+// (H5). Nothing is dropped until 70 % of the limit is used, and then only as
+// much as brings it to half, because the log is the archive's repair copy. The
+// last message always stays: a store that was emptied has forgotten its
+// sequence before now.
+func (l *Log) Trim(ctx context.Context, through schemas.At) error {
+	return l.trim(ctx, through, trimPercent, degradePercent)
+}
+
+// trim drops messages when more than above percent are used, until at most down
+// percent are, or through is reached.
+func (l *Log) trim(ctx context.Context, through schemas.At, above, down int64) error {
+	l.trimMu.Lock()
+	defer l.trimMu.Unlock()
+	if through.Ordinal() > l.inc.Ordinal || through > l.Last() {
+		return fmt.Errorf("trim through %s: the log ends at %s", through, l.Last())
+	}
+	if through.Ordinal() < l.inc.Ordinal {
+		return nil
+	}
+	if used, limit := l.Usage(); used*100 <= limit*above {
+		return nil
+	}
+	// The mark must name a message that stays.
+	if err := l.MarkHigh(ctx); err != nil {
+		return err
+	}
+	if err := fpMarked.Hit(); err != nil {
+		return err
+	}
+	for {
+		used, limit := l.Usage()
+		first, last := l.First().Sequence(), l.Last().Sequence()
+		keep := min(through.Sequence()+1, last)
+		target := limit * down / 100
+		if used <= target || first >= keep {
+			return nil
+		}
+		// Message sizes differ, so this is a guess from below; then again.
+		step := max(1, uint64(float64(used-target)/float64(used)*float64(last-first+1)))
+		if err := l.purge(ctx, min(first+step, keep)); err != nil {
+			return err
+		}
+	}
+}
+
+// purge drops all messages before keep, and checks what is left.
+func (l *Log) purge(ctx context.Context, keep uint64) error {
+	l.mu.Lock()
+	eng, before := l.eng, l.first
+	l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	stream, err := eng.js.Stream(ctx, streamName)
+	if err != nil {
+		return fmt.Errorf("trimming the log: %w", err)
+	}
+	// Readers learn of it first: a message that is about to go is gone.
+	l.mu.Lock()
+	l.first = max(l.first, keep)
+	l.mu.Unlock()
+	err = errors.Join(stream.Purge(ctx, jetstream.WithPurgeSequence(keep)), fpTrimmed.Hit())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		l.first = before
+		return fmt.Errorf("trimming the log: %w", err)
+	}
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("trimming the log: %w", err)
+	}
+	s := info.State
+	// The chain may have stored more than has been acknowledged: those bytes
+	// are counted when they are.
+	if s.FirstSeq != keep || s.LastSeq < l.last || s.Msgs != s.LastSeq-s.FirstSeq+1 {
+		err := &RefusedError{Kind: ErrDamaged, Dir: l.cfg.Dir,
+			Found:    fmt.Sprintf("%d messages from %d to %d after a trim", s.Msgs, s.FirstSeq, s.LastSeq),
+			Expected: fmt.Sprintf("all from %d to at least %d", keep, l.last), Remedy: remedyCopy}
+		l.fail(err)
+		return err
+	}
+	l.used = int64(s.Bytes)
+	for _, p := range l.chain.pending {
+		if p.seq <= s.LastSeq {
+			l.used -= p.size
+		}
+	}
+	return nil
+}
