@@ -55,6 +55,28 @@ func TestLoadArrowCarriesEveryType(t *testing.T) {
 			b.(*array.Float64Builder).Append(float64(i) + 0.5)
 			return fmt.Sprintf("%.1f", float64(i)+0.5)
 		}},
+		{"FLOAT", arrow.PrimitiveTypes.Float32, func(b array.Builder, i int64) string {
+			b.(*array.Float32Builder).Append(float32(i) + 0.25)
+			return fmt.Sprintf("%.2f", float64(i)+0.25)
+		}},
+		{"UUID", arrow.BinaryTypes.String, func(b array.Builder, i int64) string {
+			s := fmt.Sprintf("f0000000-0000-4000-8000-%012d", i)
+			b.(*array.StringBuilder).Append(s)
+			return s
+		}},
+		{"DATE", arrow.FixedWidthTypes.Date32, func(b array.Builder, i int64) string {
+			b.(*array.Date32Builder).Append(arrow.Date32(i % 28))
+			return fmt.Sprintf("1970-01-%02d", i%28+1)
+		}},
+		{"TIME", arrow.FixedWidthTypes.Time64us, func(b array.Builder, i int64) string {
+			b.(*array.Time64Builder).Append(arrow.Time64(i * 1e6))
+			return fmt.Sprintf("%02d:%02d:%02d", i/3600, i/60%60, i%60)
+		}},
+		{"BLOB", arrow.BinaryTypes.Binary, func(b array.Builder, i int64) string {
+			s := fmt.Sprintf("b%d", i)
+			b.(*array.BinaryBuilder).Append([]byte(s))
+			return s
+		}},
 		{"VARCHAR", arrow.BinaryTypes.String, func(b array.Builder, i int64) string {
 			s := fmt.Sprintf("é%d-%s", i, "a text that is longer than twelve bytes"[:i%38])
 			b.(*array.StringBuilder).Append(s)

@@ -1,0 +1,247 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/util"
+
+	"duet/internal/duck"
+	"duet/schemas"
+)
+
+// A load is one micro-batch as the store takes it.
+type load struct {
+	through schemas.At
+	// sets holds new rows by data set; every _duet_at lies after the store's
+	// live-through and at or before through. Sets without rows may be left out.
+	sets      []setRows
+	accounts  map[string]schemas.Account // by stream
+	producers map[string]uint64          // last numbers, of producers that the batch saw
+	newest    map[string]time.Time       // newest accepted event time, by stream
+}
+
+type setRows struct {
+	name string
+	rec  arrow.RecordBatch
+}
+
+func (in *load) rows() (rows, bytes int64) {
+	for _, r := range in.sets {
+		rows += r.rec.NumRows()
+		bytes += util.TotalRecordSize(r.rec)
+	}
+	return rows, bytes
+}
+
+// viewError says that folding into a view failed for a reason of the view's.
+type viewError struct {
+	view string
+	err  error
+}
+
+func (e *viewError) Error() string { return "view " + e.view + ": " + e.err.Error() }
+func (e *viewError) Unwrap() error { return e.err }
+
+// apply is one micro-batch in one transaction. Views that cannot be computed
+// for it are suspended and the rest done again without them.
+func (s *Store) apply(ctx context.Context, in *load) error {
+	return s.do(ctx, func(w *writer) error { return w.apply(in) })
+}
+
+func (w *writer) apply(in *load) error {
+	if in.through <= w.m.through {
+		if rows, _ := in.rows(); rows == 0 && in.through == w.m.through {
+			return nil
+		}
+		return fmt.Errorf("store: a batch through %s after one through %s", in.through, w.m.through)
+	}
+	if err := w.admit(in); err != nil {
+		return err
+	}
+	failed := map[string]*Suspension{}
+	for {
+		err := w.try(in, failed)
+		var ve *viewError
+		if !errors.As(err, &ve) {
+			if err != nil {
+				return err
+			}
+			break
+		}
+		sus, err := w.locate(in, ve)
+		if err != nil {
+			return err
+		}
+		failed[ve.view] = sus
+	}
+	w.account(in)
+	w.announce(failed)
+	w.closeBigBlock()
+	w.startMerge()
+	return nil
+}
+
+// try makes the transaction without the views in failed, which it marks.
+func (w *writer) try(in *load, failed map[string]*Suspension) error {
+	m := w.next()
+	m.through = in.through
+	m.newest = newer(m.newest, in.newest)
+	w.suspend(m, failed)
+	made := map[string]int64{}     // rows folded, by live table
+	current := map[string]string{} // new live tables, by view
+	err := w.commit(m, func(ctx context.Context) error {
+		for _, r := range in.sets {
+			if r.rec.NumRows() == 0 {
+				continue
+			}
+			table, err := w.loadSet(ctx, m, r)
+			if err != nil {
+				return err
+			}
+			if r.name == RejectsSet || r.name == LinesSet {
+				continue
+			}
+			if err := w.fold(ctx, m, r.name, table, made, current); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for t, n := range made {
+		w.rows[t] += n
+	}
+	maps.Copy(w.current, current)
+	return nil
+}
+
+// loadSet appends rows to the open block's table of their set.
+func (w *writer) loadSet(ctx context.Context, m *moment, r setRows) (table string, err error) {
+	d := w.s.sets[r.name]
+	if d == nil {
+		return "", fmt.Errorf("store: rows of %s, which the project does not have", r.name)
+	}
+	table = m.layout.openBlock().tables[r.name]
+	if table == "" {
+		table = blockTable(r.name, m.layout.openBlock().id)
+		if _, err := w.conn.ExecContext(ctx, "CREATE TABLE "+duck.Ident(table)+" ("+d.columns+")"); err != nil {
+			return "", resource("create "+table, err)
+		}
+		w.relayout(m).addBlockTable(r.name, table)
+	}
+	if err := w.conn.LoadArrow(ctx, table, r.rec); err != nil {
+		return "", resource("load rows of "+r.name, err)
+	}
+	return table, nil
+}
+
+func blockTable(set string, id int64) string {
+	switch set {
+	case RejectsSet:
+		return fmt.Sprintf("r_%d", id)
+	case LinesSet:
+		return fmt.Sprintf("f_%d", id)
+	}
+	return fmt.Sprintf("t_%s_%d", set, id)
+}
+
+// fold adds the rows of tail after the current live-through to every view of
+// stream that is complete in the open segment.
+func (w *writer) fold(ctx context.Context, m *moment, stream, tail string, made map[string]int64, current map[string]string) error {
+	for _, name := range viewNames(m.layout) {
+		v := m.layout.views[name]
+		if v.def.stream != stream || !m.layout.folds(v) {
+			continue
+		}
+		live := w.current[name]
+		if live == "" {
+			live = w.s.liveTable(name)
+			if _, err := w.conn.ExecContext(ctx, "CREATE TABLE "+duck.Ident(live)+" ("+v.def.cells+")"); err != nil {
+				return resource("create "+live, err)
+			}
+			l := w.relayout(m)
+			l.addLive(name, live, l.openSegment().number)
+			current[name] = live
+		}
+		n, err := w.foldInto(ctx, v.def, live, tail)
+		if err != nil {
+			return err
+		}
+		made[live] += n
+	}
+	return nil
+}
+
+// foldInto runs one view's partial SQL over the new rows of tail. The
+// statement stays prepared; its parameter is the live-through before them.
+func (w *writer) foldInto(ctx context.Context, v *definition, live, tail string) (int64, error) {
+	from := "(SELECT * FROM " + duck.Ident(tail) + " WHERE " + schemas.ColAt + " > $1)"
+	st, err := w.statement(ctx, live+" "+tail, "INSERT INTO "+duck.Ident(live)+" "+v.partial(from))
+	if err == nil {
+		res, xerr := st.ExecContext(ctx, int64(w.m.through))
+		if xerr == nil {
+			return res.RowsAffected()
+		}
+		err = xerr
+	}
+	if evaluates(err) || binds(err) {
+		return 0, &viewError{v.name, err}
+	}
+	return 0, resource("fold into view "+v.name, err)
+}
+
+func (s *Store) liveTable(view string) string { return fmt.Sprintf("l_%s_%d", view, s.ids.Add(1)) }
+
+// suspend marks views as not computable in the open segment of m.
+func (w *writer) suspend(m *moment, failed map[string]*Suspension) {
+	for name, sus := range failed {
+		l := w.relayout(m)
+		v := l.views[name]
+		if v.suspended == nil {
+			v.suspended = sus
+		}
+		l.views[name] = v
+		l.markIncomplete(name, l.openSegment().number)
+	}
+}
+
+// announce tells the outside of views that failed now and did not before.
+func (w *writer) announce(failed map[string]*Suspension) {
+	for _, name := range slices.Sorted(maps.Keys(failed)) {
+		sus := failed[name]
+		if now := w.m.layout.views[name].suspended; now == nil || *now != *sus {
+			continue
+		}
+		w.s.cfg.Log.Error("view suspended", "view", name, "position", sus.At.String(), "record", sus.Record, "event", sus.Event, "reason", sus.Message)
+		if w.s.cfg.OnSuspend != nil {
+			w.s.cfg.OnSuspend(*sus)
+		}
+	}
+}
+
+// newer is old with the later times of more; old itself does not change.
+func newer(old, more map[string]time.Time) map[string]time.Time {
+	out, own := old, false
+	for k, t := range more {
+		if !t.After(out[k]) {
+			continue
+		}
+		if !own {
+			out, own = map[string]time.Time{}, true
+			maps.Copy(out, old)
+		}
+		out[k] = t
+	}
+	return out
+}
+
+// viewNames is every view of l in order, so that a run can be repeated.
+func viewNames(l *layout) []string { return slices.Sorted(maps.Keys(l.views)) }

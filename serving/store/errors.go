@@ -1,0 +1,125 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+
+	duckdb "github.com/duckdb/duckdb-go/v2"
+
+	"duet/schemas"
+)
+
+// ErrClosed is the answer of a store that is closed or closing.
+var ErrClosed = errors.New("store: closed")
+
+// UnknownViewError names a view that the project does not have.
+type UnknownViewError struct{ View string }
+
+func (e *UnknownViewError) Error() string { return "there is no view " + e.View }
+
+// SuspendedError is the answer of a view that an event, or its number of
+// groups, made impossible to compute.
+type SuspendedError struct{ Suspension Suspension }
+
+func (e *SuspendedError) Error() string { return e.Suspension.Error() }
+
+// RebuildingError is the answer of a view that the current generation does not
+// hold under its present definition (H6: never a smaller number).
+type RebuildingError struct {
+	View       string
+	Generation uint64
+}
+
+func (e *RebuildingError) Error() string {
+	return fmt.Sprintf("view %s is being rebuilt: generation %d does not hold its present definition; wait for the next batch run, or start one: duet batch run", e.View, e.Generation)
+}
+
+// TailFullError refuses a batch because too many rows wait for the archive.
+// Nothing was applied; apply the batch again when a block has been released.
+type TailFullError struct{ Rows, Bytes, RowLimit, ByteLimit int64 }
+
+func (e *TailFullError) Error() string {
+	return fmt.Sprintf("store: %d rows (%d bytes) are not archived yet, the limit is %d rows (%d bytes); the live half waits for the archive", e.Rows, e.Bytes, e.RowLimit, e.ByteLimit)
+}
+
+// MemoryError refuses a generation that does not fit beside the one being served.
+type MemoryError struct {
+	Generation         uint64
+	Need, Used, Limit  int64 // bytes
+	LargestView        string
+	LargestViewNeeding int64
+}
+
+func (e *MemoryError) Error() string {
+	return fmt.Sprintf("store: generation %d needs about %d MB more, %d of %d MB are in use (view %s alone: %d MB); raise limits.memory in duet.yaml or let the largest view group by less",
+		e.Generation, e.Need>>20, e.Used>>20, e.Limit>>20, e.LargestView, e.LargestViewNeeding>>20)
+}
+
+// BoundaryError says that no segment or block ends where one was asked for.
+type BoundaryError struct {
+	What string
+	At   schemas.At
+}
+
+func (e *BoundaryError) Error() string {
+	return fmt.Sprintf("store: %s: no segment ends at %s; it was merged, or the live state was rebuilt since that cut: start the run again", e.What, e.At)
+}
+
+// ResourceError is a failure of the machine or the engine, not of a view or an
+// event. Nothing was applied and nothing suspended: the same call may succeed
+// later. If Fatal, the database itself is unusable and the process must end;
+// recovery loads everything again.
+type ResourceError struct {
+	Doing string
+	Fatal bool
+	Err   error
+}
+
+func (e *ResourceError) Error() string { return "store: " + e.Doing + ": " + e.Err.Error() }
+
+// Unwrap gives DuckDB's error.
+func (e *ResourceError) Unwrap() error { return e.Err }
+
+// evaluates reports whether err says that an expression could not be computed
+// for some row. The list is closed: what is not on it is a resource error,
+// which never suspends a view.
+func evaluates(err error) bool {
+	var de *duckdb.Error
+	if !errors.As(err, &de) {
+		return false
+	}
+	switch de.Type {
+	// Not ErrorTypeDecimal: the driver gives it the number of "Index Error".
+	case duckdb.ErrorTypeOutOfRange, duckdb.ErrorTypeConversion, duckdb.ErrorTypeMismatchType,
+		duckdb.ErrorTypeDivideByZero, duckdb.ErrorTypeInvalidInput, duckdb.ErrorTypeExpression,
+		duckdb.ErrorTypeInvalidType:
+		return true
+	}
+	return false
+}
+
+// binds reports whether err says that a statement does not fit the tables: a
+// fault of the view's definition, whatever the rows.
+func binds(err error) bool {
+	var de *duckdb.Error
+	if !errors.As(err, &de) {
+		return false
+	}
+	switch de.Type {
+	case duckdb.ErrorTypeBinder, duckdb.ErrorTypeParser, duckdb.ErrorTypeSyntax,
+		duckdb.ErrorTypeNotImplemented, duckdb.ErrorTypeParameterNotResolved:
+		return true
+	}
+	return false
+}
+
+// resource wraps a DuckDB error that is nobody's fault; it passes our own
+// typed errors through.
+func resource(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var de *duckdb.Error
+	fatal := errors.As(err, &de) && (de.Type == duckdb.ErrorTypeFatal || de.Type == duckdb.ErrorTypeInternal)
+	return &ResourceError{Doing: doing, Fatal: fatal, Err: err}
+}

@@ -1,0 +1,242 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"duet/internal/duck"
+	"duet/schemas"
+)
+
+// reader is one pooled connection.
+type reader struct {
+	conn  *duck.Conn // nil until first used
+	state *sql.Stmt
+}
+
+func (r *reader) open(ctx context.Context, db *duck.DB) (err error) {
+	if r.conn != nil {
+		return nil
+	}
+	if r.conn, err = db.Conn(ctx); err != nil {
+		return err
+	}
+	r.state, err = r.conn.PrepareContext(ctx, "SELECT n FROM state ORDER BY n DESC LIMIT 1")
+	if err != nil {
+		r.close()
+	}
+	return err
+}
+
+func (r *reader) close() {
+	if r.state != nil {
+		r.state.Close()
+	}
+	if r.conn != nil {
+		r.conn.Close()
+	}
+	*r = reader{}
+}
+
+// Snapshot is one read transaction: all it says belongs to one moment (H2, H3,
+// H4). It is valid until the function that got it returns, for one goroutine.
+type Snapshot struct {
+	m    *moment
+	conn *duck.Conn
+}
+
+// Read runs f in one read transaction and ends it when f returns. ctx
+// interrupts the query under way. f must not keep the snapshot, nor rows of it,
+// and should not wait for anything else: while a transaction is open, dropped
+// tables keep their memory.
+func (s *Store) Read(ctx context.Context, f func(*Snapshot) error) (err error) {
+	ctx, cancel := s.working(ctx)
+	defer cancel()
+	var r *reader
+	select {
+	case r = <-s.readers:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { s.readers <- r }()
+	if s.ctx.Err() != nil {
+		return ErrClosed
+	}
+	if err := r.open(ctx, s.db); err != nil {
+		return err
+	}
+	began := s.moments.begin()
+	defer s.moments.end(began)
+	if _, err := r.conn.ExecContext(ctx, "BEGIN"); err != nil {
+		r.close()
+		return resource("begin to read", err)
+	}
+	defer func() {
+		if _, rerr := r.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); rerr != nil {
+			r.close() // its transaction ends with it
+		}
+	}()
+	var n int64
+	if err := r.state.QueryRowContext(ctx).Scan(&n); err != nil {
+		return resource("read the position", err)
+	}
+	m := s.moments.get(n)
+	if m == nil {
+		return fmt.Errorf("store: moment %d is forgotten though a reader of %d is open", n, began)
+	}
+	return f(&Snapshot{m: m, conn: r.conn})
+}
+
+// Generation is the number of the generation; 0 before the first.
+func (sn *Snapshot) Generation() uint64 { return sn.m.generation }
+
+// Cut is the generation's cut.
+func (sn *Snapshot) Cut() schemas.At { return sn.m.cut }
+
+// LiveThrough is how far everything is folded.
+func (sn *Snapshot) LiveThrough() schemas.At { return sn.m.through }
+
+// Archived is the position behind which the tail begins: rows at or before it
+// are in archive files.
+func (sn *Snapshot) Archived() schemas.At { return sn.m.layout.archived }
+
+// NewestEventTime is the newest event time that the stream's accepted events
+// have, as far as they were applied here or told to Rebuild.
+func (sn *Snapshot) NewestEventTime(stream string) (t time.Time, ok bool) {
+	t, ok = sn.m.newest[stream]
+	return t, ok
+}
+
+// Partials is a parenthesised SELECT of a view's partial rows, unmerged, of
+// both halves: together, every accepted event through LiveThrough once. The
+// error is an *UnknownViewError, *SuspendedError or *RebuildingError.
+func (sn *Snapshot) Partials(view string) (string, error) {
+	v, err := sn.answering(view)
+	if err != nil {
+		return "", err
+	}
+	tables := make([]string, 0, len(v.live)+1)
+	if v.batch != "" {
+		tables = append(tables, v.batch)
+	}
+	for _, t := range v.live {
+		tables = append(tables, t.name)
+	}
+	return union(tables, "e_"+view), nil
+}
+
+// BatchPartials is Partials of the generation alone.
+func (sn *Snapshot) BatchPartials(view string) (string, error) {
+	v, err := sn.answering(view)
+	if err != nil {
+		return "", err
+	}
+	if v.batch == "" {
+		return union(nil, "e_"+view), nil
+	}
+	return union([]string{v.batch}, ""), nil
+}
+
+func (sn *Snapshot) answering(view string) (viewTables, error) {
+	v, ok := sn.m.layout.views[view]
+	switch {
+	case !ok:
+		return v, &UnknownViewError{view}
+	case v.suspended != nil:
+		return v, &SuspendedError{*v.suspended}
+	case v.rebuilding:
+		return v, &RebuildingError{view, sn.m.generation}
+	}
+	return v, nil
+}
+
+// Tail is a parenthesised SELECT of the rows of a stream, of RejectsSet or of
+// LinesSet after Archived, in order of position, with the columns as in memory.
+func (sn *Snapshot) Tail(set string) string {
+	var tables []string
+	for _, b := range sn.m.layout.blocks {
+		if t := b.tables[set]; t != "" {
+			tables = append(tables, t)
+		}
+	}
+	return union(tables, emptySet(set))
+}
+
+// union reads all tables, or empty if there is none.
+func union(tables []string, empty string) string {
+	if len(tables) == 0 {
+		tables = []string{empty}
+	}
+	parts := make([]string, len(tables))
+	for i, t := range tables {
+		parts[i] = "SELECT * FROM " + duck.Ident(t)
+	}
+	return "(" + strings.Join(parts, " UNION ALL ") + ")"
+}
+
+// Query runs one statement in the transaction. The rows must be closed before
+// the snapshot's function returns.
+func (sn *Snapshot) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return sn.conn.QueryContext(ctx, query, args...)
+}
+
+// QueryArrow runs one statement in the transaction and hands each batch of its
+// result to f, which must not keep it.
+func (sn *Snapshot) QueryArrow(ctx context.Context, query string, f func(arrow.RecordBatch) error) error {
+	return sn.conn.QueryArrow(ctx, query, f)
+}
+
+// Result is a materialised answer.
+type Result struct {
+	Columns   []string
+	Types     []string // DuckDB's, such as DECIMAL(38,4)
+	Rows      [][]any  // values as the driver gives them
+	Truncated bool     // there were more rows than the limit
+}
+
+// Collect runs query and keeps at most limit rows (0: no limit).
+func (sn *Snapshot) Collect(ctx context.Context, limit int, query string, args ...any) (*Result, error) {
+	rows, err := sn.conn.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	types, err := rows.ColumnTypes()
+	if err != nil {
+		return nil, err
+	}
+	res := &Result{}
+	for _, t := range types {
+		res.Columns = append(res.Columns, t.Name())
+		res.Types = append(res.Types, t.DatabaseTypeName())
+	}
+	for rows.Next() {
+		if limit > 0 && len(res.Rows) == limit {
+			res.Truncated = true
+			return res, nil
+		}
+		vals, ptrs := make([]any, len(types)), make([]any, len(types))
+		for i := range vals {
+			ptrs[i] = &vals[i]
+		}
+		if err := rows.Scan(ptrs...); err != nil {
+			return nil, err
+		}
+		res.Rows = append(res.Rows, vals)
+	}
+	return res, rows.Err()
+}
+
+// copy writes the result of query to path as zstd Parquet.
+func (sn *Snapshot) copy(ctx context.Context, query, path string) (int64, error) {
+	res, err := sn.conn.ExecContext(ctx, "COPY ("+query+") TO "+duck.Literal(path)+" (FORMAT parquet, COMPRESSION zstd)")
+	if err != nil {
+		return 0, resource("write "+path, err)
+	}
+	return res.RowsAffected()
+}

@@ -1,0 +1,352 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"duet/internal/duck"
+	"duet/schemas"
+)
+
+// Archive says what a rebuild reads: every accepted event at or before Through
+// is in the files.
+type Archive struct {
+	Through schemas.At
+	Files   map[string][]string  // by stream, in order of position; they must stay until Rebuild returns
+	Newest  map[string]time.Time // newest event time through Through, by stream
+}
+
+// Rebuild makes the live state after a generation's cut anew, from the archive
+// and the tail, and switches to the generation with it in one transaction;
+// answers come from the old state until then. It serves both:
+//
+//   - recovery, on a store to which nothing was applied: live-through is then
+//     a.Through, and Apply goes on with the log behind it. Generation 0 means
+//     that none is published;
+//   - rollback: g carries a new number, an older cut, and the old cells.
+//
+// The cut need not be a boundary; all segments become one, so that a batch run
+// which cut before the rebuild cannot switch any more. Blocks may be released
+// meanwhile; their rows stay as long as the rebuild needs them.
+func (s *Store) Rebuild(ctx context.Context, g Generation, a Archive) error {
+	ctx, cancel := s.working(ctx)
+	defer cancel()
+	if err := s.hold(ctx); err != nil {
+		return err
+	}
+	defer s.unhold()
+	b := &rebuild{s: s, g: g, a: a, live: map[string]*rebuiltView{}}
+	err := s.do(ctx, func(w *writer) error {
+		if err := w.closeBlock(); err != nil {
+			return err
+		}
+		b.base = w.m
+		return b.check()
+	})
+	if err != nil {
+		return err
+	}
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := b.prepare(ctx, conn); err != nil {
+		b.abandon()
+		return err
+	}
+	if err := s.do(ctx, b.install); err != nil {
+		b.abandon()
+		return err
+	}
+	return nil
+}
+
+// A rebuild is one call of Rebuild.
+type rebuild struct {
+	s    *Store
+	g    Generation
+	a    Archive
+	base *moment // what the side work starts from; all its blocks but the last are closed
+	st   *stagedGeneration
+	live map[string]*rebuiltView
+}
+
+type rebuiltView struct {
+	def       *definition
+	table     string
+	rows      int64
+	suspended *Suspension
+}
+
+func (b *rebuild) fresh() bool { return b.base.through == 0 }
+
+func (b *rebuild) check() error {
+	switch {
+	case b.g.Cut > b.a.Through:
+		return fmt.Errorf("store: generation %d has cut %s, but the archive ends at %s (H6)", b.g.Number, b.g.Cut, b.a.Through)
+	case b.fresh():
+		return nil
+	case b.g.Number <= b.base.generation:
+		return fmt.Errorf("store: generation %d after %d: numbers only grow (H9)", b.g.Number, b.base.generation)
+	case b.a.Through > b.base.through:
+		return fmt.Errorf("store: the archive reaches %s, the live half only %s", b.a.Through, b.base.through)
+	case b.a.Through < b.base.layout.archived:
+		return fmt.Errorf("store: the list of archive files ends at %s, but rows through %s are released; list the archive again", b.a.Through, b.base.layout.archived)
+	}
+	return nil
+}
+
+// prepare does all that takes long: cells, archive rows and closed blocks.
+func (b *rebuild) prepare(ctx context.Context, conn *duck.Conn) (err error) {
+	if b.st, err = b.s.stage(ctx, conn, b.g); err != nil {
+		return err
+	}
+	for _, name := range viewNames(b.base.layout) {
+		v := &rebuiltView{def: b.base.layout.views[name].def, table: b.s.liveTable(name)}
+		b.live[name] = v
+		if _, err := conn.ExecContext(ctx, "CREATE TABLE "+duck.Ident(v.table)+" ("+v.def.cells+")"); err != nil {
+			return resource("rebuild view "+name, err)
+		}
+		if err := b.foldArchive(ctx, conn, v); err != nil {
+			return err
+		}
+		for _, blk := range b.base.layout.blocks {
+			if blk.through <= b.a.Through || blk.tables[v.def.stream] == "" || v.suspended != nil {
+				continue
+			}
+			from := tailAfter(blk.tables[v.def.stream], b.a.Through)
+			if err := b.foldOrSuspend(ctx, conn, v, from, blk.through); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// tailAfter selects the rows of a tail table behind a position.
+func tailAfter(table string, after schemas.At) string {
+	return fmt.Sprintf("(SELECT * FROM %s WHERE %s > %d)", duck.Ident(table), schemas.ColAt, int64(after))
+}
+
+func (b *rebuild) foldArchive(ctx context.Context, conn *duck.Conn, v *rebuiltView) error {
+	files, set := b.a.Files[v.def.stream], b.s.sets[v.def.stream]
+	if len(files) == 0 || b.g.Cut >= b.a.Through {
+		return nil
+	}
+	err := b.fold(ctx, conn, v, archived(set, files, b.g.Cut, b.a.Through))
+	if err == nil || !evaluates(err) && !binds(err) {
+		return resource(fmt.Sprintf("rebuild view %s from %d archive files", v.def.name, len(files)), err)
+	}
+	// File by file, to name the event. What folds meanwhile is not kept.
+	cause := err
+	for _, f := range files {
+		if err := b.foldOrSuspend(ctx, conn, v, archived(set, []string{f}, b.g.Cut, b.a.Through), b.a.Through); err != nil {
+			return err
+		}
+		if v.suspended != nil {
+			return nil
+		}
+	}
+	v.suspended = &Suspension{View: v.def.name, At: b.a.Through, Record: -1, Message: oneLine(cause), Remedy: remedyEvaluation}
+	return nil
+}
+
+func (b *rebuild) fold(ctx context.Context, conn *duck.Conn, v *rebuiltView, from string) error {
+	res, err := conn.ExecContext(ctx, "INSERT INTO "+duck.Ident(v.table)+" "+v.def.partial(from))
+	if err != nil {
+		return err
+	}
+	n, err := res.RowsAffected()
+	v.rows += n
+	return err
+}
+
+// foldOrSuspend folds rows into v, or finds the event that it cannot.
+func (b *rebuild) foldOrSuspend(ctx context.Context, conn *duck.Conn, v *rebuiltView, from string, through schemas.At) error {
+	err := b.fold(ctx, conn, v, from)
+	if err == nil {
+		return nil
+	}
+	if !evaluates(err) && !binds(err) {
+		return resource("rebuild view "+v.def.name, err)
+	}
+	v.suspended, err = locateIn(ctx, b.s, conn, v.def, from, through, err)
+	return err
+}
+
+// locateIn finds the row of a relation, which is in order of position, that a
+// view cannot compute.
+func locateIn(ctx context.Context, s *Store, conn *duck.Conn, def *definition, from string, through schemas.At, cause error) (*Suspension, error) {
+	p := newProbe(s, conn, def)
+	defer p.drop(context.WithoutCancel(ctx))
+	if err := p.exec(ctx, "CREATE TABLE "+p.rows+" AS FROM "+from); err != nil {
+		return nil, resource("look for the event", err)
+	}
+	return p.locate(ctx, through, cause)
+}
+
+// install adds what came meanwhile and makes the rebuilt state current.
+func (b *rebuild) install(w *writer) error {
+	for {
+		err := b.tryInstall(w)
+		var ve *viewError
+		if !errors.As(err, &ve) {
+			return err
+		}
+		v := b.live[ve.view]
+		if v.suspended, err = b.locateTail(w, v, ve.err); err != nil {
+			return err
+		}
+	}
+}
+
+func (b *rebuild) locateTail(w *writer, v *rebuiltView, cause error) (*Suspension, error) {
+	var froms []string
+	for _, blk := range w.m.layout.blocks {
+		if t := blk.tables[v.def.stream]; t != "" {
+			froms = append(froms, tailAfter(t, b.base.through))
+		}
+	}
+	from := "(" + strings.Join(froms, " UNION ALL ") + ")"
+	return locateIn(context.Background(), w.s, w.conn, v.def, from, w.m.through, cause)
+}
+
+func (b *rebuild) tryInstall(w *writer) error {
+	m := w.next()
+	if !b.fresh() && b.g.Number <= m.generation {
+		return fmt.Errorf("store: generation %d after %d: numbers only grow (H9)", b.g.Number, m.generation)
+	}
+	if b.fresh() && m.through != 0 {
+		return fmt.Errorf("store: events were applied while the store was recovering")
+	}
+	l := w.relayout(m)
+	m.generation, m.cut, m.through = b.g.Number, b.g.Cut, max(m.through, b.a.Through)
+	if b.fresh() {
+		l.archived = b.a.Through
+		l.blocks = slices.Clone(l.blocks)
+		l.blocks[0].after = b.a.Through
+		m.newest = newer(m.newest, b.a.Newest)
+	}
+	l.segments = []segment{{number: w.s.ids.Add(1), after: b.g.Cut}}
+	old, failed := b.replaceViews(w, m)
+	rows := map[string]int64{}
+	err := w.commit(m, func(ctx context.Context) error {
+		for _, name := range viewNames(l) {
+			v := b.live[name]
+			if v.suspended != nil {
+				continue
+			}
+			n, err := b.foldTail(ctx, w, v)
+			if err != nil {
+				return err
+			}
+			rows[v.table] = v.rows + n
+		}
+		return w.drop(ctx, old)
+	})
+	if err != nil {
+		return err
+	}
+	clear(w.current)
+	clear(w.groups)
+	maps.Copy(w.rows, rows)
+	if b.fresh() {
+		w.open.After = b.a.Through
+	}
+	w.announce(failed)
+	return nil
+}
+
+// replaceViews sets every view of m's layout to its rebuilt tables; old are
+// the tables that it named before.
+func (b *rebuild) replaceViews(w *writer, m *moment) (old []string, failed map[string]*Suspension) {
+	l := m.layout
+	failed = map[string]*Suspension{}
+	for _, name := range viewNames(l) {
+		v, r := l.views[name], b.live[name]
+		if v.batch != "" {
+			old = append(old, v.batch)
+		}
+		for _, t := range v.live {
+			old = append(old, t.name)
+		}
+		before := v.suspended
+		v.batch, v.suspended, v.incomplete = b.st.tables[name], r.suspended, nil
+		seg := l.openSegment().number
+		v.live = []liveTable{{r.table, seg}}
+		if r.suspended != nil {
+			v.incomplete = []int64{seg}
+		}
+		v = w.availability(l, v, b.st, m.through, failed)
+		l.views[name] = v
+		if v.suspended != nil && before == nil {
+			failed[name] = v.suspended
+		}
+	}
+	return old, failed
+}
+
+// foldTail folds the rows that arrived after the side work began.
+func (b *rebuild) foldTail(ctx context.Context, w *writer, v *rebuiltView) (rows int64, err error) {
+	for _, blk := range w.m.layout.blocks {
+		t := blk.tables[v.def.stream]
+		if t == "" || blk.through != 0 && blk.through <= b.base.through {
+			continue
+		}
+		res, err := w.conn.ExecContext(ctx, "INSERT INTO "+duck.Ident(v.table)+" "+v.def.partial(tailAfter(t, b.base.through)))
+		if err != nil && (evaluates(err) || binds(err)) {
+			return 0, &viewError{v.def.name, err}
+		}
+		if err != nil {
+			return 0, resource("rebuild view "+v.def.name, err)
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return 0, err
+		}
+		rows += n
+	}
+	return rows, nil
+}
+
+// abandon drops what a failed rebuild made.
+func (b *rebuild) abandon() {
+	var tables []string
+	for _, v := range b.live {
+		tables = append(tables, v.table)
+	}
+	if b.st != nil {
+		tables = append(tables, slices.Collect(maps.Values(b.st.tables))...)
+	}
+	// What cannot be dropped is named by nothing and ends with the process.
+	_ = b.s.dropUnknown(context.Background(), tables)
+}
+
+// archived selects rows at positions in (after, through] from archive files
+// into the shape that they have in memory. The condition is on the columns
+// themselves, so that row groups are skipped by their statistics.
+func archived(set *dataset, files []string, after, through schemas.At) string {
+	names := make([]string, 0, len(set.names))
+	for _, n := range set.names {
+		if n == schemas.ColAt {
+			n = fmt.Sprintf("(%s::BIGINT << 48 | %s) AS %s", schemas.ColIncarnation, schemas.ColSequence, n)
+		} else {
+			n = duck.Ident(n)
+		}
+		names = append(names, n)
+	}
+	beyond := func(op string, at schemas.At) string {
+		return fmt.Sprintf("(%[1]s %[3]s %[4]d OR %[1]s = %[4]d AND %[2]s %[3]s %[5]d)", schemas.ColIncarnation, schemas.ColSequence, op, at.Ordinal(), at.Sequence())
+	}
+	where := beyond(">", after) + " AND NOT " + beyond(">", through)
+	if after.Ordinal() == through.Ordinal() {
+		where = fmt.Sprintf("%s = %d AND %s > %d AND %s <= %d", schemas.ColIncarnation, after.Ordinal(), schemas.ColSequence, after.Sequence(), schemas.ColSequence, through.Sequence())
+	}
+	return "(SELECT " + strings.Join(names, ", ") + " FROM read_parquet(" + duck.Literals(files) + ") WHERE " + where + ")"
+}

@@ -1,0 +1,298 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"duet/schemas"
+)
+
+func TestRecoveryLoadsGenerationArchiveAndGoesOnWithTheLog(t *testing.T) {
+	g := newRig(t, Config{BlockRows: 70})
+	ctx := context.Background()
+	for range 4 {
+		g.apply(30)
+	}
+	cut := g.cut()
+	gen := g.generation(cut)
+	for range 6 {
+		g.apply(40)
+	}
+	g.archiveThrough(cut + 1)
+	archived := g.arch.Through
+	if archived >= at(g.seq) {
+		t.Fatal("nothing is left for the log")
+	}
+
+	// The same process, as if started anew: an empty store.
+	old := g.s
+	g.s = g.open(Config{Log: old.cfg.Log})
+	g.must(g.s.Rebuild(ctx, gen, g.arch))
+	if g.s.LiveThrough() != archived {
+		t.Fatalf("live-through %s, the archive ends at %s", g.s.LiveThrough(), archived)
+	}
+	g.check()
+	events := after(g.events, archived)
+	in := g.load(events)
+	g.must(g.s.apply(ctx, in))
+	in.sets[0].rec.Release()
+	g.check()
+	g.must(g.s.Read(ctx, func(sn *Snapshot) error {
+		if sn.Generation() != gen.Number || sn.Cut() != cut || sn.Archived() != archived {
+			t.Errorf("generation %d, cut %s, archived %s; want %d, %s, %s", sn.Generation(), sn.Cut(), sn.Archived(), gen.Number, cut, archived)
+		}
+		return nil
+	}))
+	// The next block begins where the archive ends.
+	g.cut()
+	g.archive()
+	g.check()
+}
+
+func after(events []sale, at schemas.At) []sale {
+	for i, e := range events {
+		if e.at > at {
+			return events[i:]
+		}
+	}
+	return nil
+}
+
+func TestRecoveryWithoutGenerationOrArchive(t *testing.T) {
+	g := newRig(t, Config{})
+	ctx := context.Background()
+	g.must(g.s.Rebuild(ctx, Generation{}, Archive{}))
+	g.apply(20)
+	g.check()
+	g.cut()
+	g.archive()
+
+	g.s = g.open(Config{Log: g.s.cfg.Log})
+	g.must(g.s.Rebuild(ctx, Generation{}, g.arch))
+	g.check()
+}
+
+// FAULTS 15: back to an older cut under a new number, while batches, cuts and
+// releases go on; the live state after that cut comes from archive and tail.
+func TestRollbackRebuildsTheLiveState(t *testing.T) {
+	g := newRig(t, Config{BlockRows: 100, TailRows: 100_000, MergeSlack: 30})
+	ctx := context.Background()
+	var cuts []schemas.At
+	for range 6 {
+		g.apply(50)
+		g.apply(50)
+		c := g.cut()
+		cuts = append(cuts, c)
+		gen := g.generation(c)
+		g.must(g.s.Stage(ctx, gen))
+		g.must(g.s.Switch(ctx, gen.Number))
+		g.apply(20)
+		g.check()
+	}
+	g.archiveThrough(cuts[3])
+	for _, c := range []schemas.At{cuts[3], cuts[0], cuts[2]} {
+		gen := g.generation(c)
+		done := make(chan error, 1)
+		a := g.arch
+		go func() { done <- g.s.Rebuild(ctx, gen, a) }()
+		for range 10 {
+			g.apply(30)
+		}
+		g.must(<-done)
+		g.check()
+		if st, err := g.s.Stats(ctx); err != nil || st.Generation != gen.Number || st.Cut != c {
+			t.Fatalf("generation %d at %s (%v), want %d at %s", st.Generation, st.Cut, err, gen.Number, c)
+		}
+		g.archive()
+		g.check()
+	}
+	// A run that cut before the rollback cannot switch any more.
+	late := g.generation(cuts[5])
+	g.must(g.s.Stage(ctx, late))
+	var be *BoundaryError
+	if err := g.s.Switch(ctx, late.Number); !errors.As(err, &be) {
+		t.Fatalf("switch to a cut before the rebuild: %v, want a *BoundaryError", err)
+	}
+	g.must(g.s.Unstage(ctx, late.Number))
+	// The next one can.
+	next := g.generation(g.cut())
+	g.must(g.s.Stage(ctx, next))
+	g.must(g.s.Switch(ctx, next.Number))
+	g.check()
+	g.noStrayTables()
+}
+
+// noStrayTables fails if the database has a table that no layout names.
+func (g *rig) noStrayTables() {
+	g.t.Helper()
+	// Merges drop what they replace; wait for the last one.
+	g.s.side.Wait()
+	g.must(g.s.Read(context.Background(), func(sn *Snapshot) error {
+		res, err := sn.Collect(context.Background(), 0, "SELECT table_name FROM duckdb_tables() WHERE table_name <> 'state' AND table_name NOT LIKE 'e\\_%' ESCAPE '\\' AND table_name NOT LIKE 'es\\_%' ESCAPE '\\' ORDER BY 1")
+		if err != nil {
+			return err
+		}
+		var have []string
+		for _, r := range res.Rows {
+			have = append(have, r[0].(string))
+		}
+		if got, want := strings.Join(have, " "), strings.Join(sn.m.layout.tables(), " "); got != want {
+			g.t.Errorf("tables in the database: %s\nnamed by the layout:    %s", got, want)
+		}
+		return nil
+	}))
+}
+
+func TestRebuildNamesAnEventInTheArchiveThatCannotBeComputed(t *testing.T) {
+	g := newRig(t, Config{})
+	ctx := context.Background()
+	g.apply(30)
+	g.cut()
+	events := g.batch(100)
+	events[42].note = "twelve"
+	g.must(g.applyEvents(events))
+	cut := g.cut()
+	g.apply(10)
+	g.archiveThrough(cut)
+
+	g.s = g.open(Config{Log: g.s.cfg.Log})
+	g.must(g.s.Rebuild(ctx, Generation{}, g.arch))
+	_, err := snapshotAnswer(g.s, "notes")
+	var sus *SuspendedError
+	if !errors.As(err, &sus) || sus.Suspension.At != events[42].at || sus.Suspension.Record != events[42].rec || !strings.Contains(sus.Suspension.Event, "note=twelve") {
+		t.Fatalf("%v; want event 42 at %s", err, events[42].at)
+	}
+	g.check("by_key", "total")
+	g.noStrayTables()
+}
+
+func TestRebuildRefusesAnArchiveThatMissesSomething(t *testing.T) {
+	g := newRig(t, Config{})
+	ctx := context.Background()
+	g.apply(10)
+	first := g.cut()
+	g.archiveThrough(first)
+	stale := g.arch
+	gen := g.generation(first)
+	g.must(g.s.Stage(ctx, gen))
+	g.must(g.s.Switch(ctx, gen.Number))
+	g.apply(10)
+	g.archiveThrough(g.cut())
+	back := g.generation(first)
+	if err := g.s.Rebuild(ctx, back, stale); err == nil || !strings.Contains(err.Error(), "list the archive again") {
+		t.Fatalf("a list of files that ends before what was released: %v", err)
+	}
+	missing := g.arch
+	missing.Files = map[string][]string{"sales": {filepath.Join(g.dir, "gone.parquet")}}
+	if err := g.s.Rebuild(ctx, back, missing); err == nil {
+		t.Fatal("a missing file went unnoticed (H6)")
+	}
+	if err := g.s.Rebuild(ctx, Generation{Number: back.Number + 1, Cut: at(g.seq + 5)}, g.arch); err == nil {
+		t.Fatal("a cut beyond the archive went unnoticed (H6)")
+	}
+	g.check()
+	g.noStrayTables()
+	g.must(g.s.Rebuild(ctx, back, g.arch))
+	g.check()
+}
+
+func TestAViewThatTheGenerationDoesNotHoldIsRebuilding(t *testing.T) {
+	g := newRig(t, Config{})
+	ctx := context.Background()
+	g.apply(30)
+	cut := g.cut()
+	g.archiveThrough(cut)
+	gen := g.generation(cut)
+	v := gen.Views["by_key"]
+	v.Definition = "an older one"
+	gen.Views["by_key"] = v
+
+	g.s = g.open(Config{Log: g.s.cfg.Log})
+	g.must(g.s.Rebuild(ctx, gen, g.arch))
+	_, err := snapshotAnswer(g.s, "by_key")
+	var re *RebuildingError
+	if !errors.As(err, &re) || re.View != "by_key" || re.Generation != gen.Number {
+		t.Fatalf("%v, want a *RebuildingError", err)
+	}
+	g.check("total", "notes")
+	g.apply(30)
+	next := g.generation(g.cut())
+	g.apply(30)
+	g.must(g.s.Stage(ctx, next))
+	g.must(g.s.Switch(ctx, next.Number))
+	g.check()
+}
+
+func TestSwitchRefusesWhatWouldGoBackOrMix(t *testing.T) {
+	g := newRig(t, Config{})
+	ctx := context.Background()
+	g.apply(30)
+	c := g.cut()
+	g.apply(30)
+	gen := g.generation(c)
+	if err := g.s.Switch(ctx, gen.Number); err == nil {
+		t.Fatal("switched to a generation that is not staged")
+	}
+	between := gen
+	between.Cut = at(2)
+	g.must(g.s.Stage(ctx, between))
+	var be *BoundaryError
+	if err := g.s.Switch(ctx, gen.Number); !errors.As(err, &be) {
+		t.Fatalf("a cut inside a segment: %v", err)
+	}
+	g.must(g.s.Stage(ctx, gen)) // replaces it
+	g.must(g.s.Switch(ctx, gen.Number))
+	g.must(g.s.Stage(ctx, gen))
+	if err := g.s.Switch(ctx, gen.Number); err == nil {
+		t.Fatal("switched to the same number twice (H9)")
+	}
+	g.must(g.s.Unstage(ctx, gen.Number))
+	g.check()
+	g.noStrayTables()
+}
+
+func TestStageRefusesWhatDoesNotFit(t *testing.T) {
+	g := newRig(t, Config{MemoryLimit: 48 << 20})
+	ctx := context.Background()
+	g.apply(30)
+	gen := g.generation(g.cut())
+	gen.Views["by_key"] = GenerationView{Definition: "h1", File: g.parquet("SELECT 'a key that takes some memory ' || i AS k0, 1::DECIMAL(38,0) AS c0, 1::BIGINT AS c1 FROM range(1000000) r(i)")}
+	err := g.s.Stage(ctx, gen)
+	var me *MemoryError
+	if !errors.As(err, &me) || me.LargestView != "by_key" {
+		t.Fatalf("%v, want a *MemoryError that names by_key", err)
+	}
+	g.check()
+	g.noStrayTables()
+}
+
+func TestMoreGroupsThanAllowedSuspendTheView(t *testing.T) {
+	g := newRig(t, Config{MaxGroups: map[string]int{"by_key": 100}, MergeSlack: 1000})
+	ctx := context.Background()
+	g.apply(500)
+	g.s.side.Wait()
+	g.check()
+	var events []sale
+	for i := range 3000 {
+		g.seq++
+		events = append(events, sale{key: "new" + string(rune('a'+i%26)) + strings.Repeat("z", i/26), cents: 1, note: "1", at: at(g.seq)})
+	}
+	g.must(g.applyEvents(events))
+	g.s.side.Wait()
+	_, err := snapshotAnswer(g.s, "by_key")
+	var sus *SuspendedError
+	if !errors.As(err, &sus) || !strings.Contains(err.Error(), "max_groups") {
+		t.Fatalf("%v, want a *SuspendedError about max_groups", err)
+	}
+	g.apply(10)
+	g.check("total", "notes")
+	gen := g.generation(g.cut())
+	g.must(g.s.Stage(ctx, gen))
+	g.must(g.s.Switch(ctx, gen.Number))
+	if _, err := snapshotAnswer(g.s, "by_key"); !errors.As(err, &sus) {
+		t.Fatalf("a generation with too many groups: %v", err)
+	}
+}

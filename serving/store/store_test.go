@@ -1,0 +1,379 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"duet/internal/duck"
+	"duet/schemas"
+)
+
+func TestAnswersAreTheFoldThroughEverything(t *testing.T) {
+	g := newRig(t, Config{MergeSlack: 20})
+	ctx := context.Background()
+	g.check()
+	for range 60 {
+		switch g.r.IntN(6) {
+		case 0:
+			g.apply(0)
+		case 1:
+			c := g.cut()
+			g.apply(3)
+			gen := g.generation(c)
+			g.must(g.s.Stage(ctx, gen))
+			g.check()
+			g.must(g.s.Switch(ctx, gen.Number))
+		case 2:
+			g.cut()
+		default:
+			g.apply(1 + g.r.IntN(40))
+		}
+		g.check()
+	}
+}
+
+// FAULTS 8: readers compare every answer with the fold while batches, cuts,
+// merges, switches, rebuilds and releases go on. H2, H3, H4 and H9.
+func TestHandOffUnderLoad(t *testing.T) {
+	g := newRig(t, Config{MergeSlack: 50, Readers: 8})
+	generations := 40
+	if testing.Short() {
+		generations = 10
+	}
+	ctx := context.Background()
+	// Prefix totals by position, so that a reader's check is a look-up.
+	var mu sync.RWMutex
+	want := map[schemas.At]sums{0: {}}
+	note := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		want[at(g.seq)] = fold(g.events, at(g.seq), keyOf)
+	}
+	var stop atomic.Bool
+	var probes atomic.Int64
+	var wg sync.WaitGroup
+	fail := make(chan error, 8)
+	for range 8 {
+		wg.Go(func() {
+			var gen uint64
+			var live schemas.At
+			for !stop.Load() {
+				err := g.s.Read(ctx, func(sn *Snapshot) error {
+					if sn.Generation() < gen || sn.LiveThrough() < live {
+						return fmt.Errorf("went back from (%d, %s) to (%d, %s) (H9)", gen, live, sn.Generation(), sn.LiveThrough())
+					}
+					gen, live = sn.Generation(), sn.LiveThrough()
+					for range 2 { // twice: the snapshot must not move
+						got, err := answer(ctx, sn, "by_key")
+						if err != nil {
+							return err
+						}
+						mu.RLock()
+						w := want[live]
+						mu.RUnlock()
+						if !maps.Equal(got, w) {
+							return fmt.Errorf("(%d, %s):\ngot  %s\nwant %s", gen, live, got, w)
+						}
+						probes.Add(1)
+					}
+					return nil
+				})
+				if err != nil {
+					fail <- err
+					return
+				}
+			}
+		})
+	}
+	step := func() {
+		events := g.batch(1 + g.r.IntN(30))
+		g.events = append(g.events, events...)
+		note() // before it can be seen
+		in := g.load(events)
+		g.must(g.s.apply(ctx, in))
+		in.sets[0].rec.Release()
+	}
+	for range generations {
+		for range 1 + g.r.IntN(6) {
+			step()
+		}
+		g.seq++
+		note()
+		cut := at(g.seq)
+		g.must(g.s.Cut(ctx, cut))
+		g.archiveThrough(cut)
+		gen := g.generation(cut)
+		step()
+		if g.r.IntN(5) == 0 {
+			g.must(g.s.Rebuild(ctx, gen, g.arch))
+			continue
+		}
+		g.must(g.s.Stage(ctx, gen))
+		step()
+		g.must(g.s.Switch(ctx, gen.Number))
+	}
+	stop.Store(true)
+	wg.Wait()
+	select {
+	case err := <-fail:
+		t.Fatal(err)
+	default:
+	}
+	st, err := g.s.Stats(ctx)
+	g.must(err)
+	t.Logf("%d probes over %d generations, %d merges", probes.Load(), generations, st.Merges.Done)
+	if st.Moments > 2 {
+		t.Errorf("%d moments are kept though nobody reads", st.Moments)
+	}
+}
+
+func TestAnEventThatCannotBeComputedSuspendsItsViewOnly(t *testing.T) {
+	var told []Suspension
+	g := newRig(t, Config{OnSuspend: func(s Suspension) { told = append(told, s) }})
+	ctx := context.Background()
+	g.apply(50)
+	events := g.batch(200)
+	events[137].note, events[137].cents = "a dozen", 4711
+	events[180].note = "many"
+	g.must(g.applyEvents(events))
+	g.check("by_key", "total")
+	g.apply(10)
+	g.check("by_key", "total")
+
+	_, err := snapshotAnswer(g.s, "notes")
+	var sus *SuspendedError
+	if !errors.As(err, &sus) {
+		t.Fatalf("view notes answers %v, want a *SuspendedError", err)
+	}
+	s := sus.Suspension
+	if s.At != events[137].at || s.Record != events[137].rec || !strings.Contains(s.Event, "note=a dozen") || !strings.Contains(s.Message, "Could not convert string 'a dozen' to INT32") {
+		t.Fatalf("suspension %+v; want event 137 at %s", s, events[137].at)
+	}
+	if len(told) != 1 || told[0] != s {
+		t.Fatalf("OnSuspend was told %+v", told)
+	}
+	if !strings.Contains(err.Error(), "TRY_CAST") {
+		t.Errorf("no remedy in %q", err)
+	}
+
+	// A generation whose cut lies before the event does not bring it back: its
+	// live half is not whole.
+	c := g.cut()
+	early := g.generation(c)
+	early.Views["notes"] = GenerationView{Definition: "h3", Suspended: &s}
+	g.apply(5)
+	g.must(g.s.Stage(ctx, early))
+	g.must(g.s.Switch(ctx, early.Number))
+	if _, err := snapshotAnswer(g.s, "notes"); !errors.As(err, &sus) {
+		t.Fatalf("after a generation that says it is suspended: %v", err)
+	}
+	g.check("by_key", "total")
+
+	// One that covers the trouble and computed the view does.
+	for i := range g.events {
+		if strings.Trim(g.events[i].note, "0123456789") != "" {
+			g.events[i].note = "-1"
+		}
+	}
+	good := g.generation(g.cut())
+	g.apply(5)
+	g.must(g.s.Stage(ctx, good))
+	g.must(g.s.Switch(ctx, good.Number))
+	g.check()
+}
+
+func TestASuspendedViewStaysSoUntilAGenerationCoversTheTrouble(t *testing.T) {
+	g := newRig(t, Config{})
+	ctx := context.Background()
+	g.apply(10)
+	c := g.cut()
+	gen := g.generation(c)
+	events := g.batch(3)
+	events[1].note = "x"
+	g.must(g.applyEvents(events))
+	g.must(g.s.Stage(ctx, gen))
+	g.must(g.s.Switch(ctx, gen.Number))
+	var sus *SuspendedError
+	if _, err := snapshotAnswer(g.s, "notes"); !errors.As(err, &sus) {
+		t.Fatalf("the generation is whole but the live half is not: %v, want a *SuspendedError", err)
+	}
+}
+
+func snapshotAnswer(s *Store, view string) (got sums, err error) {
+	ctx := context.Background()
+	err = s.Read(ctx, func(sn *Snapshot) error {
+		got, err = answer(ctx, sn, view)
+		return err
+	})
+	return got, err
+}
+
+func TestAResourceErrorAppliesNothingAndSuspendsNothing(t *testing.T) {
+	g := newRig(t, Config{MemoryLimit: 64 << 20})
+	ctx := context.Background()
+	g.apply(100)
+	before := g.s.LiveThrough()
+	// A batch that does not fit into memory, and may not spill.
+	_, err := g.s.db.Exec("SET GLOBAL max_temp_directory_size='0KB'")
+	g.must(err)
+	events := make([]sale, 400_000)
+	for i := range events {
+		events[i] = sale{key: strings.Repeat("k", 100) + fmt.Sprint(i), cents: 1, note: fmt.Sprint(i), at: at(g.seq + 1), rec: int32(i)}
+	}
+	in := &load{through: at(g.seq + 1), sets: []setRows{{"sales", record(events)}}}
+	defer in.sets[0].rec.Release()
+	err = g.s.apply(ctx, in)
+	var re *ResourceError
+	if !errors.As(err, &re) || re.Fatal {
+		t.Fatalf("%v, want a *ResourceError that is not fatal", err)
+	}
+	if g.s.LiveThrough() != before {
+		t.Fatalf("live-through went from %s to %s", before, g.s.LiveThrough())
+	}
+	g.check()
+	g.apply(10)
+	g.check()
+}
+
+func TestTailLimitHoldsUntilABlockIsReleased(t *testing.T) {
+	g := newRig(t, Config{BlockRows: 1000, TailRows: 100})
+	g.apply(90)
+	events := g.batch(50)
+	err := g.applyEvents(events)
+	var full *TailFullError
+	if !errors.As(err, &full) || full.Rows != 90 || full.RowLimit != 100 {
+		t.Fatalf("%v, want a *TailFullError with 90 of 100 rows", err)
+	}
+	g.events = g.events[:90]
+	g.check()
+	g.archive() // the refusal closed the block
+	g.must(g.applyEvents(events))
+	g.check()
+	if u := g.s.Tail(); u.Rows != 50 || u.Blocks != 0 {
+		t.Fatalf("tail %+v, want 50 rows in no closed block", u)
+	}
+}
+
+func TestBlocksCloseWhenBigAndAtCuts(t *testing.T) {
+	g := newRig(t, Config{BlockRows: 100})
+	ctx := context.Background()
+	g.apply(60)
+	g.apply(60) // closes
+	g.apply(10)
+	c := g.cut() // closes
+	g.seq++
+	g.must(g.s.apply(ctx, &load{
+		through: at(g.seq), accounts: map[string]schemas.Account{"sales": {Received: 5, Duplicate: 5}}, producers: map[string]uint64{"p": 7},
+	}))
+	g.cut() // closes one without rows
+	g.archive()
+	b, err := g.s.NextBlock(ctx)
+	g.must(err)
+	if b.Through != c || b.Rows["sales"] != 10 {
+		t.Fatalf("second block %+v", b)
+	}
+	if err := g.s.ReleaseBlock(ctx, b.ID+1000); err == nil {
+		t.Fatal("released a block that is not there")
+	}
+	g.archive()
+	b, err = g.s.NextBlock(ctx)
+	g.must(err)
+	if b.total() != 0 || b.Accounts["sales"] != (schemas.Account{Received: 5, Duplicate: 5}) || b.Producers["p"] != 7 {
+		t.Fatalf("third block %+v", b)
+	}
+	g.archive()
+	cctx, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := g.s.NextBlock(cctx); !errors.Is(err, context.Canceled) {
+		t.Fatalf("NextBlock without a block: %v", err)
+	}
+	g.check()
+}
+
+func TestExportedBlocksReadBackAsTheTail(t *testing.T) {
+	g := newRig(t, Config{})
+	ctx := context.Background()
+	for range 5 {
+		g.apply(500)
+	}
+	var tail string
+	g.must(g.s.Read(ctx, func(sn *Snapshot) error {
+		q := "SELECT count(*), bit_xor(hash(t)), count(DISTINCT _duet_at) FROM " + sn.Tail("sales") + " t"
+		return scanOne(ctx, sn, q, &tail)
+	}))
+	g.cut()
+	g.archive()
+	from := archived(sales, g.arch.Files["sales"], 0, g.arch.Through)
+	var back, cols string
+	g.must(g.s.Read(ctx, func(sn *Snapshot) error {
+		if err := scanOne(ctx, sn, "SELECT count(*), bit_xor(hash(t)), count(DISTINCT _duet_at) FROM "+from+" t", &back); err != nil {
+			return err
+		}
+		return scanOne(ctx, sn, "SELECT string_agg(name || ' ' || coalesce(converted_type, logical_type, type, ''), ', '), 0, 0 FROM parquet_schema("+duck.Literal(g.arch.Files["sales"][0])+")", &cols)
+	}))
+	if tail != back {
+		t.Fatalf("the tail was %s, the file is %s", tail, back)
+	}
+	if !strings.Contains(cols, "_duet_lane UINT_16, _duet_incarnation UINT_32, _duet_sequence INT_64, _duet_record INT_32, _duet_part INT_32") {
+		t.Fatalf("columns: %s", cols)
+	}
+}
+
+func scanOne(ctx context.Context, sn *Snapshot, q string, into *string) error {
+	res, err := sn.Collect(ctx, 1, q)
+	if err == nil {
+		*into = fmt.Sprint(res.Rows[0]...)
+	}
+	return err
+}
+
+func TestExportLiveIsWhatTheSegmentsHold(t *testing.T) {
+	g := newRig(t, Config{MergeSlack: 10})
+	ctx := context.Background()
+	g.apply(100)
+	first := g.cut()
+	g.apply(100)
+	second := g.cut()
+	g.apply(100)
+	for _, c := range []schemas.At{first, second} {
+		path := filepath.Join(g.dir, fmt.Sprintf("live-%d.parquet", c))
+		n, err := g.s.ExportLive(ctx, "by_key", c, path)
+		g.must(err)
+		want := fold(g.events, c, keyOf)
+		if int(n) != len(want) {
+			t.Fatalf("%d groups through %s, want %d", n, c, len(want))
+		}
+		var got sums
+		g.must(g.s.Read(ctx, func(sn *Snapshot) error {
+			rows, err := sn.Query(ctx, "SELECT coalesce(k0, ''), c0::BIGINT, c1 FROM read_parquet("+duck.Literal(path)+")")
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			got = sums{}
+			for rows.Next() {
+				var k string
+				var v [2]int64
+				if err := rows.Scan(&k, &v[0], &v[1]); err != nil {
+					return err
+				}
+				got[k] = v
+			}
+			return rows.Err()
+		}))
+		if !maps.Equal(got, want) {
+			t.Fatalf("through %s: %s, want %s", c, got, want)
+		}
+	}
+	var be *BoundaryError
+	if _, err := g.s.ExportLive(ctx, "by_key", at(2), filepath.Join(g.dir, "x")); !errors.As(err, &be) {
+		t.Fatalf("a cut that was none: %v", err)
+	}
+}
