@@ -184,9 +184,10 @@ func (d *Door) commit() {
 			if g.err != nil {
 				d.log.unreserve()
 			}
+			failed := g.err != nil
 			d.mark(g)
-			d.sent <- g
-			if g.err != nil { // nothing more until what is on its way is settled
+			d.sent <- g // the completer's from here on
+			if failed { // nothing more until what is on its way is settled
 				<-d.idle
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -33,10 +34,13 @@ const (
 // once one has failed.
 type engine struct {
 	ns     *server.Server
+	log    *serverLogger
 	pub    *nats.Conn // publishes and their acknowledgements
 	get    *nats.Conn // reads and administration
 	js     jetstream.JetStream
 	blocks string // folder of the block files
+
+	stopped atomic.Bool
 
 	dirMu    sync.Mutex
 	dirStamp time.Time // mtime of blocks when last synced; zero: sync again
@@ -64,7 +68,7 @@ func startEngine(ctx context.Context, cfg Config) (_ *engine, err error) {
 		return nil, fmt.Errorf("embedded log server: %w", err)
 	}
 	ns.SetLoggerV2(logger, false, false, false)
-	e := &engine{ns: ns, blocks: filepath.Join(storePath(cfg.Dir), "jetstream", "$G", "streams", streamName, "msgs")}
+	e := &engine{ns: ns, log: logger, blocks: filepath.Join(storePath(cfg.Dir), "jetstream", "$G", "streams", streamName, "msgs")}
 	defer func() {
 		if err != nil {
 			e.stop()
@@ -105,9 +109,14 @@ func connect(ns *server.Server, name string) (*nats.Conn, error) {
 	return c, nil
 }
 
+// ended reports whether stop was called; whoever uses the engine then waits for
+// the next one.
+func (e *engine) ended() bool { return e.stopped.Load() }
+
 // stop ends the server and waits for it. After it, nothing that was sent can
 // still be stored.
 func (e *engine) stop() {
+	e.stopped.Store(true)
 	for _, c := range []*nats.Conn{e.pub, e.get} {
 		if c != nil {
 			c.Close()
@@ -189,6 +198,10 @@ func (e *engine) syncBlocks() error {
 // serverLogger passes the server's warnings and errors on.
 type serverLogger struct {
 	log *slog.Logger
+	// complained is set by an error: the server does not answer a publish that
+	// it could not write, it only complains.
+	complained atomic.Pointer[string]
+
 	mu  sync.Mutex
 	bad error // the first fatal message; guarded by mu
 }
@@ -199,6 +212,14 @@ func (l *serverLogger) fatal() error {
 	return l.bad
 }
 
+// complaint is the latest error, if any.
+func (l *serverLogger) complaint() string {
+	if text := l.complained.Load(); text != nil {
+		return *text
+	}
+	return "it told no reason"
+}
+
 func (l *serverLogger) Noticef(string, ...any) {}
 func (l *serverLogger) Debugf(string, ...any)  {}
 func (l *serverLogger) Tracef(string, ...any)  {}
@@ -206,7 +227,9 @@ func (l *serverLogger) Warnf(format string, v ...any) {
 	l.log.Warn("log server: " + fmt.Sprintf(format, v...))
 }
 func (l *serverLogger) Errorf(format string, v ...any) {
-	l.log.Error("log server: " + fmt.Sprintf(format, v...))
+	text := fmt.Sprintf(format, v...)
+	l.complained.Store(&text)
+	l.log.Error("log server: " + text)
 }
 func (l *serverLogger) Fatalf(format string, v ...any) {
 	err := fmt.Errorf(format, v...)

@@ -269,16 +269,27 @@ func (l *Log) background() {
 			if err := l.MarkHigh(context.Background()); err != nil {
 				l.cfg.Logger.Error("log", "error", err)
 			}
-			l.mu.Lock()
-			if p := l.chain.pending; len(p) > 0 && now.Sub(p[0].sent) > ackTimeout {
-				for _, p := range p {
-					p.unknown = true
-				}
-				l.breakChain(fmt.Errorf("no answer for %s", now.Sub(p[0].sent).Round(time.Second)), true)
-			}
-			l.mu.Unlock()
+			l.watch(now)
 		}
 	}
+}
+
+// watch takes the server for broken when a publish goes unanswered.
+func (l *Log) watch(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	under := l.chain.pending
+	if len(under) == 0 || l.chain.repaired {
+		return
+	}
+	silent := now.Sub(under[0].sent)
+	if silent < ackTimeout && !(l.eng.log.complained.Load() != nil && silent > complainTimeout) {
+		return
+	}
+	for _, p := range under {
+		p.unknown = true
+	}
+	l.breakChain(fmt.Errorf("the log's server did not answer for %s: %s", silent.Round(time.Second), l.eng.log.complaint()), true)
 }
 
 // Close waits for the publishes under way, renews the high-water mark and ends

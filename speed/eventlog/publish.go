@@ -27,6 +27,8 @@ const (
 	// ackTimeout is how long a publish may go without an answer before the
 	// server is taken for stuck and started anew.
 	ackTimeout = 30 * time.Second
+	// complainTimeout is the same for a server that has logged an error.
+	complainTimeout = time.Second
 	// anyEpoch: the sender does not care what came before its message.
 	anyEpoch = 0
 )
@@ -300,20 +302,19 @@ func (l *Log) fail(err error) {
 }
 
 // repair starts the server anew, settles what was under way, and lets the
-// chain go on. It tries each second until it succeeds, the log turns out to be
-// another one, or it is closed.
+// chain go on when the disk takes writes. It tries each second until it
+// succeeds, the log turns out to be another one, or it is closed.
 func (l *Log) repair() {
 	defer l.wg.Done()
 	l.eng.stop() // sends fail already; acknowledgements end here
+	restarted := false
 	for {
-		err := l.tryRepair()
+		err := l.tryRepair(&restarted)
 		if err == nil {
 			return
 		}
 		var refused *RefusedError
-		var gap *GapError
-		var corrupt *CorruptError
-		if errors.As(err, &refused) || errors.As(err, &gap) || errors.As(err, &corrupt) {
+		if errors.As(err, &refused) || errors.Is(err, ErrDamaged) {
 			l.mu.Lock()
 			l.fail(err)
 			l.mu.Unlock()
@@ -331,44 +332,57 @@ func (l *Log) repair() {
 	}
 }
 
-func (l *Log) tryRepair() error {
-	ctx := l.life
+// tryRepair makes one try. restarted remembers that the server runs again, so
+// that readers can go on, and only the disk is waited for.
+func (l *Log) tryRepair(restarted *bool) error {
+	if !*restarted {
+		if err := l.restart(l.life); err != nil {
+			return err
+		}
+		*restarted = true
+	}
+	if err := probe(l.cfg.Dir); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.listen(l.last); err != nil {
+		return err
+	}
+	l.cfg.Logger.Info("log can be written again", "last", l.at(l.last))
+	l.notify()
+	return nil
+}
+
+// restart starts a new server in place of one that was stopped, and settles
+// what was under way.
+func (l *Log) restart(ctx context.Context) error {
 	eng, err := startEngine(ctx, l.cfg)
 	if err != nil {
 		return err
 	}
 	st, err := examine(ctx, l.cfg, eng, l.inc, nil)
 	if err == nil && st.last < l.Last().Sequence() {
-		err = behind(l.cfg.Dir, schemas.NewAt(l.inc.Ordinal, st.last), l.Last())
-	}
-	if err == nil {
-		err = probe(l.cfg.Dir)
+		err = behind(l.cfg.Dir, l.at(st.last), l.Last())
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err == nil {
-		old := l.eng
-		l.eng = eng
-		if err = l.settle(ctx, st); err == nil {
-			err = l.listen(st.last)
-		}
-		if err != nil {
-			l.eng = old
-		}
+		err = l.settle(ctx, eng, st)
 	}
 	if err != nil {
 		eng.stop()
 		return err
 	}
+	l.eng = eng
 	l.first, l.last, l.lastSum, l.used = st.first, st.last, st.lastSum, st.used
-	l.cfg.Logger.Info("log can be written again", "last", l.at(l.last))
 	l.notify()
 	return nil
 }
 
 // settle decides what was under way when the server ended: what is there is
 // durable, what is not will never be. Log.mu is held.
-func (l *Log) settle(ctx context.Context, st logState) error {
+func (l *Log) settle(ctx context.Context, eng *engine, st logState) error {
 	c := &l.chain
 	stored := st.last - l.last
 	if stored > uint64(len(c.pending)) {
@@ -377,7 +391,7 @@ func (l *Log) settle(ctx context.Context, st logState) error {
 	}
 	for i := uint64(0); i < stored; i++ {
 		p := c.pending[i]
-		m, err := l.eng.message(ctx, l.inc, p.seq)
+		m, err := eng.message(ctx, l.inc, p.seq)
 		if err != nil {
 			return err
 		}

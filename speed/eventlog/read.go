@@ -156,8 +156,7 @@ func (l *Log) fetchFrom(ctx context.Context, seq uint64) ([]Message, error) {
 	for {
 		changed := l.change()
 		l.mu.Lock()
-		eng, last, fatal := l.eng, l.last, l.fatal
-		first, broken := l.first, l.chain.broken != nil && l.chain.repaired
+		eng, first, last, fatal := l.eng, l.first, l.last, l.fatal
 		l.mu.Unlock()
 		switch {
 		case ctx.Err() != nil:
@@ -166,13 +165,13 @@ func (l *Log) fetchFrom(ctx context.Context, seq uint64) ([]Message, error) {
 			return nil, fatal
 		case seq < first:
 			return nil, &GapError{From: l.at(seq), Through: l.at(first - 1), Trimmed: true}
-		case seq <= last && !broken:
+		case seq <= last && !eng.ended():
 			batch, err := eng.fetch(ctx, l.inc, seq, int(min(last-seq+1, fetchMessages)))
 			if err == nil {
 				return batch, nil
 			}
 			l.mu.Lock()
-			replaced := l.eng != eng || l.chain.broken != nil && l.chain.repaired
+			replaced := l.eng != eng || eng.ended()
 			trimmed := seq < l.first
 			l.mu.Unlock()
 			if !replaced && !trimmed {
