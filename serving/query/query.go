@@ -1,0 +1,549 @@
+// Package query answers from views: it turns a request into one SELECT over
+// both halves' partial rows, runs it in one read transaction of the store, and
+// says with each answer what the answer is made of (its proof).
+//
+// Start at [Engine.Query]; [Engine.Verify] computes the same numbers again
+// without the merge. If a half cannot answer whole, the answer is an error that
+// names it, never a smaller number (H6). A transaction lasts one bounded query:
+// the rows are in memory, and it is ended, before anything is sent.
+//
+// The package knows neither gRPC nor which store, archive or catalog it reads:
+// see [Store], [Archive] and [Generations].
+package query
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sync/semaphore"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"duet/batch/archive"
+	"duet/schemas"
+	"duet/schemas/duetv1"
+	"duet/schemas/project"
+	"duet/schemas/view"
+	"duet/serving/reason"
+	"duet/serving/store"
+)
+
+// Limits of one answer.
+const (
+	DefaultRows = 1_000
+	MaxRows     = 10_000
+	maxText     = 16 << 10 // bytes of a condition
+	maxNames    = 256      // names in group_by, order_by, params
+)
+
+// Store gives read transactions over both halves; see [StoreOf].
+type Store interface {
+	// Read runs f in one read transaction and ends it when f returns.
+	Read(ctx context.Context, f func(Snapshot) error) error
+}
+
+// Snapshot is one read transaction: all it says belongs together (H2, H4). A
+// *store.Snapshot is one.
+type Snapshot interface {
+	Generation() uint64      // 0 before the first
+	Cut() schemas.At         // of the generation
+	LiveThrough() schemas.At // how far the live half has counted
+	NewestEventTime(stream string) (t time.Time, ok bool)
+	// Partials is a SQL relation of the view's partial rows, not merged, of
+	// both halves. A view that cannot answer is an error that says why.
+	Partials(view string) (string, error)
+	// Tail is a SQL relation of the stream's accepted rows (with _duet_at and
+	// _duet_record) that are still in memory: at least those that no manifest
+	// covered when the transaction began.
+	Tail(stream string) string
+	Query(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// StoreOf is the store as an engine reads it.
+func StoreOf(s *store.Store) Store { return realStore{s} }
+
+type realStore struct{ store *store.Store }
+
+func (s realStore) Read(ctx context.Context, f func(Snapshot) error) error {
+	return s.store.Read(ctx, func(sn *store.Snapshot) error { return f(sn) })
+}
+
+// Archive lists the files of accepted events; see [ArchiveOf].
+type Archive interface {
+	// Events gives a stream's files up to a position. They stay in place until
+	// release is called. A file that is missing or differs is an error that
+	// names it.
+	Events(ctx context.Context, stream string, through schemas.At) (a Archived, release func(), err error)
+}
+
+// Archived is a stream's archived events up to the position asked for.
+type Archived struct {
+	Through  schemas.At // the archive's last position: all accepted events at or before it are in files
+	Files    []string   // paths; nil if there is no event yet
+	Relation string     // parenthesised SELECT: the stream's columns and positions as in memory; "" if there is no file
+}
+
+// ArchiveOf is the archive as an engine reads it.
+func ArchiveOf(a *archive.Archive) Archive { return realArchive{a} }
+
+type realArchive struct{ archive *archive.Archive }
+
+func (r realArchive) Events(ctx context.Context, stream string, through schemas.At) (Archived, func(), error) {
+	s := r.archive.Snapshot()
+	out := Archived{Through: s.Through.At()}
+	through = min(through, out.Through)
+	var err error
+	if out.Relation, err = s.Relation(ctx, stream, 0, through); err != nil {
+		s.Release()
+		return Archived{}, nil, err
+	}
+	for _, f := range s.FilesFor(stream, 0, through) {
+		out.Files = append(out.Files, filepath.Join(r.archive.Dir(), filepath.FromSlash(f.Path)))
+	}
+	return out, s.Release, nil
+}
+
+// Generations opens what was published before.
+type Generations interface {
+	// Open checks a kept generation's files of one view and gives them; they
+	// stay in place until release is called. Unknown and damaged generations
+	// are errors.
+	Open(ctx context.Context, number uint64, view string) (p Published, release func(), err error)
+}
+
+// Published is one view of a published generation.
+type Published struct {
+	Cut             schemas.At
+	Definition      string    // the version it was computed under
+	Partials        string    // SQL relation of its partial rows
+	NewestEventTime time.Time // zero if not known
+}
+
+// View is a view that is served: what the user wrote, and what it compiled to.
+type View struct {
+	Project  *project.View
+	Compiled *view.View
+}
+
+// Config is what an engine works on.
+type Config struct {
+	Views   []View
+	Streams []*project.Stream
+	Store   Store
+	// Wait returns once what Read sees reaches at, or with ctx's error.
+	Wait        func(ctx context.Context, at schemas.At) error
+	Archive     Archive             // for Verify
+	Generations Generations         // for as_of_generation
+	Incarnation schemas.Incarnation // of the log
+	MaxBytes    int                 // of an answer; defaults to 4 MiB
+	Deadline    time.Duration       // of a call that sets none, and the most one gets; defaults to 30 s
+	Concurrent  int                 // transactions at a time; defaults to 8
+	Now         func() time.Time    // defaults to time.Now
+}
+
+// Engine answers queries. It is safe for concurrent use.
+type Engine struct {
+	cfg     Config
+	views   map[string]View
+	streams map[string]*project.Stream
+	reads   *semaphore.Weighted
+}
+
+// New makes an engine.
+func New(cfg Config) *Engine {
+	if cfg.MaxBytes == 0 {
+		cfg.MaxBytes = 4 << 20
+	}
+	if cfg.Deadline == 0 {
+		cfg.Deadline = 30 * time.Second
+	}
+	if cfg.Concurrent == 0 {
+		cfg.Concurrent = 8
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	e := &Engine{cfg: cfg, views: map[string]View{}, streams: map[string]*project.Stream{}, reads: semaphore.NewWeighted(int64(cfg.Concurrent))}
+	for _, v := range cfg.Views {
+		e.views[v.Project.Name] = v
+	}
+	for _, s := range cfg.Streams {
+		e.streams[s.Name] = s
+	}
+	return e
+}
+
+// view finds a view by a name that a client sent.
+func (e *Engine) view(name string) (View, error) {
+	v, ok := e.views[name]
+	if !ok {
+		if !project.ValidName(name) {
+			return View{}, reason.Field(reason.ArgumentInvalid, "view", "%q is not a name: names are lower-case letters, digits and _, beginning with a letter, up to 63 characters", clip(name))
+		}
+		return View{}, reason.New(reason.ViewUnknown, "view %q: there is no such view; there are %s", name, listOr(e.Names(), "none"))
+	}
+	return v, nil
+}
+
+// Names lists the views, ordered.
+func (e *Engine) Names() []string {
+	var names []string
+	for n := range e.views {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// deadline bounds ctx.
+func (e *Engine) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, e.cfg.Deadline)
+}
+
+// NotBefore waits until answers are not older than token, which may be empty.
+func (e *Engine) NotBefore(ctx context.Context, token string) (Token, error) {
+	if token == "" {
+		return Token{}, nil
+	}
+	t, err := ParseToken(token, e.cfg.Incarnation)
+	if err != nil {
+		return Token{}, err
+	}
+	if err := e.cfg.Wait(ctx, t.Through.At()); err != nil {
+		if ctx.Err() != nil {
+			return Token{}, e.over(ctx, fmt.Sprintf("the live half had not reached not_before (%s)", t.Through), err)
+		}
+		return Token{}, err
+	}
+	return t, nil
+}
+
+// over is the error of a context that ended.
+func (e *Engine) over(ctx context.Context, what string, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return reason.New(reason.Cancelled, "the caller went away").Because(err)
+	}
+	return reason.New(reason.DeadlineOver, "%s when the deadline passed; give the call more time (at most %s) or ask for less", what, e.cfg.Deadline).Because(err)
+}
+
+// read runs f in a transaction, once there is a place for one.
+func (e *Engine) read(ctx context.Context, token Token, f func(Snapshot) error) error {
+	if err := e.reads.Acquire(ctx, 1); err != nil {
+		return e.over(ctx, "other queries were still running", err)
+	}
+	defer e.reads.Release(1)
+	return e.cfg.Store.Read(ctx, func(s Snapshot) error {
+		if s.Generation() < token.Generation {
+			return reason.New(reason.CatchingUp, "generation %d of not_before is not served yet, %d is; try again", token.Generation, s.Generation())
+		}
+		return f(s)
+	})
+}
+
+// Query answers one request.
+func (e *Engine) Query(ctx context.Context, req *duetv1.QueryRequest) (*duetv1.QueryResponse, error) {
+	v, err := e.view(req.GetView())
+	if err != nil {
+		return nil, err
+	}
+	opts, limit, err := e.options(v, req)
+	if err != nil {
+		return nil, err
+	}
+	if req.GetAsOfGeneration() != 0 && req.GetNotBefore() != "" {
+		return nil, reason.Field(reason.ArgumentInvalid, "not_before", "excludes as_of_generation, whose numbers never change; send one of them")
+	}
+	ctx, cancel := e.deadline(ctx)
+	defer cancel()
+	token, err := e.NotBefore(ctx, req.GetNotBefore())
+	if err != nil {
+		return nil, err
+	}
+	out := &duetv1.QueryResponse{}
+	err = e.read(ctx, token, func(s Snapshot) error {
+		src, err := e.source(ctx, s, v, req.GetAsOfGeneration())
+		if err != nil {
+			return err
+		}
+		defer src.release()
+		text, cols, err := v.Compiled.FinalSQL(src.partials, opts)
+		if err != nil {
+			return conditionError(err)
+		}
+		out.Columns = columns(v.Project, cols)
+		out.Proof = src.proof
+		out.Proof.InexactColumns = inexact(cols)
+		rows, more, err := e.collect(ctx, s, text, len(cols), limit)
+		if err != nil {
+			return e.evaluation(ctx, v, req, err)
+		}
+		out.Rows, out.Truncated = rows, more
+		return nil
+	})
+	if err != nil {
+		return nil, e.ended(ctx, err)
+	}
+	return out, nil
+}
+
+// ended turns the error of a context that ended into a reason.
+func (e *Engine) ended(ctx context.Context, err error) error {
+	var known *reason.Error
+	if ctx.Err() != nil && !errors.As(err, &known) {
+		return e.over(ctx, "the query was still running", err)
+	}
+	return err
+}
+
+// source is where an answer's partial rows are, and its proof.
+type source struct {
+	partials string
+	proof    *duetv1.Proof
+	release  func()
+}
+
+func (e *Engine) source(ctx context.Context, s Snapshot, v View, asOf uint64) (source, error) {
+	if asOf == 0 {
+		from, err := s.Partials(v.Compiled.Name)
+		if err != nil {
+			return source{}, err
+		}
+		newest, _ := s.NewestEventTime(v.Compiled.Stream)
+		return source{from, e.proof(s.Generation(), s.Cut(), s.LiveThrough(), v, newest), func() {}}, nil
+	}
+	p, release, err := e.cfg.Generations.Open(ctx, asOf, v.Compiled.Name)
+	if err != nil {
+		return source{}, err
+	}
+	if p.Definition != v.Compiled.Definition {
+		release()
+		return source{}, reason.New(reason.DefinitionDiffers, "view %q: generation %d was computed under another definition (%.12s, now %.12s), whose cells this one cannot read; ask for a generation computed under the present one",
+			v.Compiled.Name, asOf, p.Definition, v.Compiled.Definition)
+	}
+	return source{p.Partials, e.proof(asOf, p.Cut, p.Cut, v, p.NewestEventTime), release}, nil
+}
+
+// Current is the proof of an answer given now, without rows.
+func (e *Engine) Current(ctx context.Context, name string) (*duetv1.Proof, error) {
+	v, err := e.view(name)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := e.deadline(ctx)
+	defer cancel()
+	var p *duetv1.Proof
+	err = e.read(ctx, Token{}, func(s Snapshot) error {
+		src, err := e.source(ctx, s, v, 0)
+		if err == nil {
+			p = src.proof
+			p.InexactColumns = inexact(v.Compiled.Columns)
+		}
+		return err
+	})
+	return p, e.ended(ctx, err)
+}
+
+func (e *Engine) proof(gen uint64, cut, through schemas.At, v View, newest time.Time) *duetv1.Proof {
+	p := &duetv1.Proof{
+		Generation:  gen,
+		Cut:         Positions(CutAt(e.cfg.Incarnation, cut)),
+		LiveThrough: Positions(CutAt(e.cfg.Incarnation, through)),
+		Definition:  v.Compiled.Definition,
+		Token:       Token{gen, CutAt(e.cfg.Incarnation, through)}.String(),
+	}
+	if !newest.IsZero() {
+		p.NewestEventTime = timestamppb.New(newest)
+	}
+	return p
+}
+
+// CutAt is the cut at one place, whose incarnation is the present one or, with
+// its id unknown, an earlier one. Nothing is cut at 0.
+func CutAt(inc schemas.Incarnation, at schemas.At) schemas.Cut {
+	if at == 0 {
+		return nil
+	}
+	if at.Ordinal() != inc.Ordinal {
+		inc = schemas.Incarnation{}
+	}
+	return schemas.NewCut(inc, at)
+}
+
+// Positions is a cut as the interface has it.
+func Positions(c schemas.Cut) []*duetv1.Position {
+	out := make([]*duetv1.Position, len(c))
+	for i, p := range c {
+		out[i] = &duetv1.Position{Lane: uint32(p.Lane), Incarnation: p.Incarnation, Ordinal: p.Ordinal, Sequence: p.Sequence}
+	}
+	return out
+}
+
+// collect runs text and takes up to limit rows; more says whether there were
+// more.
+func (e *Engine) collect(ctx context.Context, s Snapshot, text string, want, limit int) (out []*duetv1.Row, more bool, err error) {
+	rows, err := s.Query(ctx, text)
+	if err != nil {
+		return nil, false, err
+	}
+	defer rows.Close()
+	types, err := rows.ColumnTypes()
+	if err != nil {
+		return nil, false, err
+	}
+	if len(types) != want {
+		return nil, false, fmt.Errorf("the statement has %d columns, not %d", len(types), want)
+	}
+	names := make([]string, len(types))
+	for i, t := range types {
+		names[i] = t.DatabaseTypeName()
+	}
+	cells, ptrs := make([]any, len(types)), make([]any, len(types))
+	for i := range cells {
+		ptrs[i] = &cells[i]
+	}
+	bytes := 0
+	for rows.Next() {
+		if len(out) == limit {
+			return out, true, rows.Err()
+		}
+		if err := rows.Scan(ptrs...); err != nil {
+			return nil, false, err
+		}
+		row := &duetv1.Row{Values: make([]*duetv1.Value, len(cells))}
+		for i, c := range cells {
+			if row.Values[i], err = ToValue(c, names[i]); err != nil {
+				return nil, false, fmt.Errorf("column %q: %w", types[i].Name(), err)
+			}
+			bytes += size(row.Values[i])
+		}
+		if bytes > e.cfg.MaxBytes {
+			return nil, false, reason.New(reason.ResultTooLarge, "the answer is larger than %d bytes after %d rows; ask for fewer rows or columns, or narrow it by where or since", e.cfg.MaxBytes, len(out))
+		}
+		out = append(out, row)
+	}
+	return out, false, rows.Err()
+}
+
+// options checks a request and turns it into the compiler's options. The
+// limit is the request's; the options ask for one row more.
+func (e *Engine) options(v View, req *duetv1.QueryRequest) (view.Options, int, error) {
+	fail := func(field, format string, args ...any) (view.Options, int, error) {
+		return view.Options{}, 0, reason.Field(reason.ArgumentInvalid, field, format, args...)
+	}
+	limit := int(req.GetLimit())
+	switch {
+	case limit < 0:
+		return fail("limit", "%d is below 0; 0 means %d", limit, DefaultRows)
+	case limit > MaxRows:
+		return fail("limit", "%d is more than the %d rows of one answer; narrow it by where or since", limit, MaxRows)
+	case limit == 0:
+		limit = DefaultRows
+	}
+	if len(req.GetGroupBy()) > maxNames || len(req.GetOrderBy()) > maxNames || len(req.GetParams()) > maxNames {
+		return fail("group_by", "more than %d names in one request", maxNames)
+	}
+	for _, name := range slices.Concat(req.GetGroupBy(), req.GetOrderBy()) {
+		if len(name) > 1000 || !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
+			return fail("group_by", "%q is not the name of a column", clip(name))
+		}
+	}
+	opts := view.Options{By: req.GetGroupBy(), Total: req.GetTotal(), Limit: limit + 1, OrderBy: orders(v, req.GetOrderBy())}
+	used := map[string]bool{}
+	for _, c := range []struct {
+		field, text string
+		dst         *string
+	}{{"where", req.GetWhere(), &opts.Where}, {"having", req.GetHaving(), &opts.Having}} {
+		if len(c.text) > maxText {
+			return fail(c.field, "%d bytes; a condition has at most %d", len(c.text), maxText)
+		}
+		if !utf8.ValidString(c.text) || strings.ContainsRune(c.text, 0) {
+			return fail(c.field, "must be UTF-8 without NUL")
+		}
+		text, err := bind(c.field, c.text, req.GetParams(), used)
+		if err != nil {
+			return view.Options{}, 0, err
+		}
+		*c.dst = text
+	}
+	for name := range req.GetParams() {
+		if !paramName.MatchString(name) {
+			return fail("params", "%q is not a name: letters, digits and _, up to 63 characters", clip(name))
+		}
+		if !used[name] {
+			return fail("params", "$%s is in neither where nor having", name)
+		}
+	}
+	var err error
+	if opts.Since, err = instant("since", req.GetSince()); err != nil {
+		return view.Options{}, 0, err
+	}
+	if opts.Until, err = instant("until", req.GetUntil()); err != nil {
+		return view.Options{}, 0, err
+	}
+	return opts, limit, nil
+}
+
+func instant(field string, t *timestamppb.Timestamp) (*time.Time, error) {
+	if t == nil {
+		return nil, nil
+	}
+	if err := t.CheckValid(); err != nil {
+		return nil, reason.Field(reason.ArgumentInvalid, field, "not a valid timestamp (years 1 to 9999)")
+	}
+	at := t.AsTime()
+	return &at, nil
+}
+
+// orders reads "column", "column asc" and "column desc". A column's name may
+// hold spaces. Whether there is such a column is for the compiler to say.
+func orders(v View, terms []string) []view.Order {
+	var out []view.Order
+	for _, term := range terms {
+		o := view.Order{Column: strings.TrimSpace(term)}
+		whole := slices.ContainsFunc(v.Compiled.Columns, func(c view.Column) bool { return strings.EqualFold(c.Name, o.Column) })
+		if i := strings.LastIndexByte(o.Column, ' '); i > 0 && !whole {
+			switch strings.ToLower(o.Column[i+1:]) {
+			case "desc":
+				o = view.Order{Column: strings.TrimSpace(o.Column[:i]), Desc: true}
+			case "asc":
+				o = view.Order{Column: strings.TrimSpace(o.Column[:i])}
+			}
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+func inexact(cols []view.Column) []string {
+	var names []string
+	for _, c := range cols {
+		if !c.Exact {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// columns describes an answer's columns.
+func columns(p *project.View, cols []view.Column) []*duetv1.Column {
+	out := make([]*duetv1.Column, len(cols))
+	for i, c := range cols {
+		role := duetv1.ColumnRole_COLUMN_ROLE_MEASURE
+		switch c.Role {
+		case view.Key:
+			role = duetv1.ColumnRole_COLUMN_ROLE_KEY
+		case view.TimeKey:
+			role = duetv1.ColumnRole_COLUMN_ROLE_TIME
+		case view.Attribute:
+			role = duetv1.ColumnRole_COLUMN_ROLE_ATTRIBUTE
+		}
+		out[i] = &duetv1.Column{Name: c.Name, Type: c.Type, Role: role, Unit: p.Units[c.Name], Exact: c.Exact, Bucket: c.Bucket}
+	}
+	return out
+}

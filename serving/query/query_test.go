@@ -1,0 +1,403 @@
+package query_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"duet/schemas"
+	"duet/schemas/duetv1"
+	"duet/serving/query"
+	"duet/serving/query/querytest"
+	"duet/serving/reason"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// table prints an answer, a row a line.
+func table(r *duetv1.QueryResponse) []string {
+	var out []string
+	for _, row := range r.GetRows() {
+		var cells []string
+		for _, v := range row.GetValues() {
+			cells = append(cells, query.Text(v))
+		}
+		out = append(out, strings.Join(cells, "|"))
+	}
+	return out
+}
+
+// plain runs a SELECT over the fixture's events and prints it like table.
+func plain(t *testing.T, f *querytest.Fixture, text string) []string {
+	t.Helper()
+	rows, err := f.DB.Query(text)
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	defer rows.Close()
+	types, err := rows.ColumnTypes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for rows.Next() {
+		cells, ptrs := make([]any, len(types)), make([]any, len(types))
+		for i := range cells {
+			ptrs[i] = &cells[i]
+		}
+		if err := rows.Scan(ptrs...); err != nil {
+			t.Fatal(err)
+		}
+		var texts []string
+		for i, c := range cells {
+			v, err := query.ToValue(c, types[i].DatabaseTypeName())
+			if err != nil {
+				t.Fatal(err)
+			}
+			texts = append(texts, query.Text(v))
+		}
+		out = append(out, strings.Join(texts, "|"))
+	}
+	return out
+}
+
+func stamp(s string) *timestamppb.Timestamp {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		panic(err)
+	}
+	return timestamppb.New(t)
+}
+
+func TestAnswersEqualTheSelect(t *testing.T) {
+	f := querytest.New(t)
+	e := f.Engine(nil)
+	const hour = "time_bucket(INTERVAL '1 hour', sold_at)"
+	for name, c := range map[string]struct {
+		req  *duetv1.QueryRequest
+		want string
+	}{
+		"every key": {
+			&duetv1.QueryRequest{View: "sales", OrderBy: []string{"hour", "country"}},
+			"SELECT " + hour + " AS hour, country, sum(quantity * price) AS revenue, count(*), sum(price*10000)::BIGINT / (count(*) * 10000), sum(quantity), sum(weight) FROM events GROUP BY ALL ORDER BY hour, country NULLS LAST",
+		},
+		"roll-up": {
+			&duetv1.QueryRequest{View: "sales", GroupBy: []string{"country"}, OrderBy: []string{"revenue desc"}, Limit: 3},
+			"SELECT country, sum(quantity * price) AS revenue, count(*), sum(price*10000)::BIGINT / (count(*) * 10000), sum(quantity), sum(weight) FROM events GROUP BY ALL ORDER BY revenue DESC LIMIT 3",
+		},
+		"total": {
+			&duetv1.QueryRequest{View: "countries", Total: true},
+			"SELECT sum(quantity * price), min(sold_at) FROM events",
+		},
+		"no keys": {
+			&duetv1.QueryRequest{View: "everything"},
+			"SELECT count(*), sum(price) FROM events",
+		},
+		"where and having": {
+			&duetv1.QueryRequest{View: "sales", GroupBy: []string{"hour"}, Where: "country IN $names OR country IS NULL", Having: "lines > $n", OrderBy: []string{"hour desc"},
+				Params: map[string]*duetv1.Value{
+					"names": {Kind: &duetv1.Value_ListValue{ListValue: &duetv1.ListValue{Values: []*duetv1.Value{
+						{Kind: &duetv1.Value_StringValue{StringValue: "Côte d'Ivoire"}}, {Kind: &duetv1.Value_StringValue{StringValue: "France"}}}}}},
+					"n": {Kind: &duetv1.Value_IntValue{IntValue: 50}},
+				}},
+			"SELECT " + hour + " AS hour, sum(quantity * price), count(*), sum(price*10000)::BIGINT / (count(*) * 10000), sum(quantity), sum(weight) FROM events WHERE country IN ('France', 'Côte d''Ivoire') OR country IS NULL GROUP BY ALL HAVING count(*) > 50 ORDER BY hour DESC",
+		},
+		"whole buckets of a time range": {
+			&duetv1.QueryRequest{View: "sales", GroupBy: []string{"hour"}, Since: stamp("2026-11-21T00:30:00Z"), Until: stamp("2026-11-21T03:00:00Z"), OrderBy: []string{"hour"}},
+			"SELECT " + hour + " AS hour, sum(quantity * price), count(*), sum(price*10000)::BIGINT / (count(*) * 10000), sum(quantity), sum(weight) FROM events WHERE sold_at >= TIMESTAMP '2026-11-21 00:00:00' AND sold_at < TIMESTAMP '2026-11-21 03:00:00' GROUP BY ALL ORDER BY hour",
+		},
+		"as published by an earlier generation": {
+			&duetv1.QueryRequest{View: "countries", AsOfGeneration: 6, OrderBy: []string{"country"}},
+			"SELECT country, sum(quantity * price), min(sold_at) FROM events WHERE _duet_at & 65535 <= 100 GROUP BY ALL ORDER BY country NULLS LAST",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := e.Query(t.Context(), c.req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := plain(t, f, c.want)
+			if strings.Join(table(got), "\n") != strings.Join(want, "\n") {
+				t.Fatalf("got\n%s\nwant\n%s", strings.Join(table(got), "\n"), strings.Join(want, "\n"))
+			}
+		})
+	}
+}
+
+func TestProofSaysWhatTheAnswerIsMadeOf(t *testing.T) {
+	f := querytest.New(t)
+	e := f.Engine(nil)
+	got, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "sales", Limit: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := got.GetProof()
+	if p.GetGeneration() != 7 || len(p.GetCut()) != 1 || p.GetCut()[0].GetSequence() != f.Cut || p.GetLiveThrough()[0].GetSequence() != f.Through ||
+		p.GetLiveThrough()[0].GetIncarnation() != "querytest" || p.GetDefinition() == "" || p.GetNewestEventTime().AsTime().Year() != 2026 {
+		t.Fatalf("%v", p)
+	}
+	if len(p.GetInexactColumns()) != 1 || p.GetInexactColumns()[0] != "weight" {
+		t.Fatalf("inexact: %v", p.GetInexactColumns())
+	}
+	if !got.GetTruncated() || len(got.GetRows()) != 2 {
+		t.Fatalf("%d rows, truncated %v", len(got.GetRows()), got.GetTruncated())
+	}
+	if u := got.GetColumns()[2].GetUnit(); u != "GBP" {
+		t.Fatalf("unit %q", u)
+	}
+	if b := got.GetColumns()[0]; b.GetBucket() != "1 hour" || b.GetRole() != duetv1.ColumnRole_COLUMN_ROLE_TIME {
+		t.Fatalf("%v", b)
+	}
+	// The proof of an answer as of a generation ends at its cut, and the token
+	// of either is good as not_before.
+	old, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "sales", AsOfGeneration: 6})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !proto.Equal(old.GetProof().GetCut()[0], old.GetProof().GetLiveThrough()[0]) || old.GetProof().GetGeneration() != 6 {
+		t.Fatalf("%v", old.GetProof())
+	}
+	for _, token := range []string{p.GetToken(), old.GetProof().GetToken()} {
+		if _, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "sales", NotBefore: token}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// wants fails unless err refuses for that reason, and about that field if one is named.
+func wants(t *testing.T, err error, r reason.Reason, field string) {
+	t.Helper()
+	var e *reason.Error
+	if !errors.As(err, &e) || e.Reason != r {
+		t.Fatalf("got %v, want %s", err, r)
+	}
+	if field != "" && (len(e.Violations) != 1 || e.Violations[0].Field != field) {
+		t.Fatalf("got violations %v, want one of %s", e.Violations, field)
+	}
+}
+
+func TestNotBeforeWaitsUntilTheDeadline(t *testing.T) {
+	f := querytest.New(t)
+	e := f.Engine(nil)
+	later := query.Token{Through: schemas.NewCut(querytest.Incarnation, schemas.NewAt(1, f.Through+1))}.String()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := e.Query(ctx, &duetv1.QueryRequest{View: "sales", NotBefore: later})
+	wants(t, err, reason.DeadlineOver, "")
+	_, err = e.Query(t.Context(), &duetv1.QueryRequest{View: "sales", NotBefore: query.Token{Generation: 8}.String()})
+	wants(t, err, reason.CatchingUp, "")
+	_, err = e.Query(t.Context(), &duetv1.QueryRequest{View: "sales", NotBefore: "AAAA"})
+	wants(t, err, reason.TokenInvalid, "not_before")
+}
+
+func TestDeadlineEndsALongQuery(t *testing.T) {
+	f := querytest.New(t)
+	f.Slow()
+	e := f.Engine(func(c *query.Config) { c.Deadline = 100 * time.Millisecond })
+	start := time.Now()
+	_, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "sales"})
+	wants(t, err, reason.DeadlineOver, "")
+	if took := time.Since(start); took > 10*time.Second {
+		t.Fatalf("it took %s", took)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = e.Query(ctx, &duetv1.QueryRequest{View: "sales"})
+	wants(t, err, reason.Cancelled, "")
+}
+
+func TestAnswersAreBounded(t *testing.T) {
+	f := querytest.New(t)
+	e := f.Engine(func(c *query.Config) { c.MaxBytes = 500 })
+	_, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "sales"})
+	wants(t, err, reason.ResultTooLarge, "")
+	for _, n := range []int32{-1, query.MaxRows + 1} {
+		_, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "sales", Limit: n})
+		wants(t, err, reason.ArgumentInvalid, "limit")
+	}
+}
+
+func TestOneAtATimeWaitsForItsPlace(t *testing.T) {
+	f := querytest.New(t)
+	e := f.Engine(func(c *query.Config) { c.Concurrent = 1 })
+	err := f.Read(t.Context(), func(query.Snapshot) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	errs := make(chan error, 8)
+	for range 8 {
+		go func() {
+			_, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "everything"})
+			errs <- err
+		}()
+	}
+	for range 8 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestRequestsThatAreRefused(t *testing.T) {
+	f := querytest.New(t)
+	f.Break("countries", reason.New(reason.ViewSuspended, "view countries is suspended"))
+	e := f.Engine(nil)
+	for name, c := range map[string]struct {
+		req   *duetv1.QueryRequest
+		want  reason.Reason
+		field string
+	}{
+		"unknown view":              {&duetv1.QueryRequest{View: "nosuch"}, reason.ViewUnknown, ""},
+		"no view":                   {&duetv1.QueryRequest{}, reason.ArgumentInvalid, "view"},
+		"view that is no name":      {&duetv1.QueryRequest{View: "../sales"}, reason.ArgumentInvalid, "view"},
+		"suspended view":            {&duetv1.QueryRequest{View: "countries"}, reason.ViewSuspended, ""},
+		"unknown key":               {&duetv1.QueryRequest{View: "sales", GroupBy: []string{"town"}}, reason.ArgumentInvalid, "group_by"},
+		"measure as key":            {&duetv1.QueryRequest{View: "sales", GroupBy: []string{"revenue"}}, reason.ArgumentInvalid, "group_by"},
+		"key twice":                 {&duetv1.QueryRequest{View: "sales", GroupBy: []string{"hour", "hour"}}, reason.ArgumentInvalid, "group_by"},
+		"total and keys":            {&duetv1.QueryRequest{View: "sales", GroupBy: []string{"hour"}, Total: true}, reason.ArgumentInvalid, "total"},
+		"order by nothing":          {&duetv1.QueryRequest{View: "sales", OrderBy: []string{"town desc"}}, reason.ArgumentInvalid, "order_by"},
+		"where over a measure":      {&duetv1.QueryRequest{View: "sales", Where: "revenue > 1"}, reason.ConditionInvalid, "where"},
+		"where that does not parse": {&duetv1.QueryRequest{View: "sales", Where: "country ="}, reason.ConditionInvalid, "where"},
+		"having over a lost key":    {&duetv1.QueryRequest{View: "sales", Total: true, Having: "country = 'x'"}, reason.ConditionInvalid, "having"},
+		"parameter without value":   {&duetv1.QueryRequest{View: "sales", Where: "country = $x"}, reason.ConditionInvalid, "where"},
+		"value without parameter":   {&duetv1.QueryRequest{View: "sales", Params: map[string]*duetv1.Value{"x": {}}}, reason.ArgumentInvalid, "params"},
+		"condition that raises":     {&duetv1.QueryRequest{View: "sales", Where: "CAST(country AS INTEGER) = 1"}, reason.ConditionInvalid, "where"},
+		"since without time key":    {&duetv1.QueryRequest{View: "everything", Since: stamp("2026-11-21T00:00:00Z")}, reason.ArgumentInvalid, "since"},
+		"since outside time":        {&duetv1.QueryRequest{View: "sales", Since: &timestamppb.Timestamp{Seconds: 1 << 50}}, reason.ArgumentInvalid, "since"},
+		"generation not kept":       {&duetv1.QueryRequest{View: "sales", AsOfGeneration: 1}, reason.GenerationUnknown, ""},
+		"generation of another SQL": {&duetv1.QueryRequest{View: "sales", AsOfGeneration: 5}, reason.DefinitionDiffers, ""},
+		"as of and not before":      {&duetv1.QueryRequest{View: "sales", AsOfGeneration: 6, NotBefore: "x"}, reason.ArgumentInvalid, "not_before"},
+		"long condition":            {&duetv1.QueryRequest{View: "sales", Where: strings.Repeat(" ", 1<<20)}, reason.ArgumentInvalid, "where"},
+		"NUL":                       {&duetv1.QueryRequest{View: "sales", Where: "country = 'a\x00'"}, reason.ArgumentInvalid, "where"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := e.Query(t.Context(), c.req)
+			wants(t, err, c.want, c.field)
+		})
+	}
+}
+
+// FAULTS 30: whatever a condition tries, it is refused, and nothing is read or
+// written.
+func TestHostileConditions(t *testing.T) {
+	f := querytest.New(t)
+	e := f.Engine(nil)
+	dir := t.TempDir()
+	canary := filepath.Join(dir, "canary.csv")
+	if err := os.WriteFile(canary, []byte("secret\n42\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, "out")
+	hostile := []string{
+		"(SELECT count(*) FROM read_csv('%[1]s')) > 0", "(SELECT count(*) FROM '%[1]s') > 0", `EXISTS (FROM "%[1]s")`,
+		"country IN (SELECT secret::VARCHAR FROM read_csv_auto('%[1]s'))", "country = (SELECT content FROM read_text('%[1]s'))",
+		"country = (SELECT content FROM read_blob('%[1]s'))", "EXISTS (SELECT * FROM glob('/*'))", "EXISTS (SELECT 1 FROM duckdb_settings())",
+		"EXISTS (SELECT 1 FROM information_schema.tables)", "EXISTS (SELECT 1 FROM duckdb_secrets())", "EXISTS (FROM events)",
+		"country = getenv('HOME')", "country = current_setting('threads')", "getvariable('x') IS NULL", "country = current_user", "country = version()",
+		"1 = 1; COPY (SELECT 1) TO '%[2]s'", "1 = 1; ATTACH '%[2]s' AS a", "1 = 1; INSTALL httpfs", "1 = 1; SET threads = 64", "1 = 1; DROP TABLE events",
+		"1 = 1) ; DELETE FROM events --", "1 = 1) UNION ALL SELECT 1 --", "1=1 /* ", "1=1 --", "1 = 1) OR (1 = 1", "true GROUP BY 1", "true ORDER BY 1", "true LIMIT 1",
+		"country LIKE '%%' AND rowid = 1", "_duet_at > 0", "k0 IS NULL", "events.price > 1", "random() < 0.5", "now() > hour", "current_date > hour",
+		"count(*) > 1", "sum(1) > 0", "row_number() OVER () = 1", "list_aggregate([1], 'sum') = 1", "nextval('s') = 1", "pragma_version() IS NULL",
+		"country = ANY (SELECT 'a')", "(VALUES (1)) = 1", "COLUMNS('.*') = 1", "* = 1", "country COLLATE nocase = 'x'", "unnest([1]) = 1", "generate_series(1, 1000000000) IS NULL",
+		"repeat('x', 1000000000) = country", "(SELECT 1 FROM range(100000000000)) = 1", "x'41' = country", "query('SELECT 1') = 1", "query_table('events') IS NULL",
+		"parse_path('/etc/passwd') IS NULL AND EXISTS (FROM sniff_csv('%[1]s'))", "http_get('http://169.254.169.254/') = ''", "E'\\'' = country OR EXISTS (FROM '%[1]s')",
+		"$$a$$ = country OR EXISTS (FROM '%[1]s')", "~country", "DESCRIBE", "EXPLAIN SELECT 1", "WITH x AS (SELECT 1) SELECT 1", "", // the last is no condition
+	}
+	for _, h := range hostile[:len(hostile)-1] {
+		text := fmt.Sprintf(h, canary, out)
+		for _, req := range []*duetv1.QueryRequest{{View: "sales", Where: text}, {View: "sales", Having: text}} {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			resp, err := e.Query(ctx, req)
+			cancel()
+			var known *reason.Error
+			if err == nil {
+				t.Errorf("%s was answered: %d rows", text, len(resp.GetRows()))
+			} else if !errors.As(err, &known) || known.Reason != reason.ConditionInvalid {
+				t.Errorf("%s: %v", text, err)
+			}
+		}
+	}
+	if _, err := os.Stat(out); err == nil {
+		t.Error("a file was written")
+	}
+	if got := plain(t, f, "SELECT count(*) FROM events"); got[0] != fmt.Sprint(querytest.Rows) {
+		t.Errorf("events: %v", got)
+	}
+}
+
+func TestVerifyFindsWhatTheMergeDoesNot(t *testing.T) {
+	f := querytest.New(t)
+	e := f.Engine(nil)
+	for _, name := range e.Names() {
+		got, err := e.Verify(t.Context(), &duetv1.VerifyRequest{View: name, Explain: true})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !got.GetEqual() || got.GetGroupsDifferent() != 0 || got.GetGroups() == 0 || len(got.GetDifferences()) != 0 {
+			t.Errorf("%s: %v", name, got)
+		}
+		if got.GetArchivedEvents() != f.Archived || got.GetTailEvents() != f.Through-f.Archived {
+			t.Errorf("%s: %d archived, %d in the tail", name, got.GetArchivedEvents(), got.GetTailEvents())
+		}
+		if len(got.GetFiles()) != 1 || got.GetSql() == "" {
+			t.Errorf("%s: explain: %v, %s", name, got.GetFiles(), got.GetSql())
+		}
+	}
+	f.Forge() // three spans of the four count one event twice
+	for _, name := range e.Names() {
+		got, err := e.Verify(t.Context(), &duetv1.VerifyRequest{View: name, Limit: 1})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got.GetEqual() || got.GetGroupsDifferent() != 1 || len(got.GetDifferences()) != 1 {
+			t.Fatalf("%s: %v", name, got)
+		}
+		d := got.GetDifferences()[0]
+		if d.GetMerged() == nil || d.GetRecomputed() == nil || proto.Equal(d.GetMerged(), d.GetRecomputed()) {
+			t.Errorf("%s: %v", name, d)
+		}
+	}
+	_, err := e.Verify(t.Context(), &duetv1.VerifyRequest{View: "sales", Limit: 5000})
+	wants(t, err, reason.ArgumentInvalid, "limit")
+	got, err := e.Verify(t.Context(), &duetv1.VerifyRequest{View: "sales", ExplainOnly: true})
+	if err != nil || got.GetGroups() != 0 || got.GetSql() == "" {
+		t.Errorf("explain only: %v, %v", got, err)
+	}
+}
+
+func TestViewsAreDescribedAlsoWhenTheyCannotAnswer(t *testing.T) {
+	f := querytest.New(t)
+	f.Break("sales", reason.New(reason.ViewSuspended, "view sales is suspended at 1:17"))
+	f.Break("countries", errors.New("something with a secret"))
+	e := f.Engine(nil)
+	views, err := e.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, v := range views {
+		names = append(names, v.GetName())
+	}
+	if strings.Join(names, " ") != "countries everything sales" {
+		t.Fatal(names)
+	}
+	if views[2].GetProblem() != "view sales is suspended at 1:17" || strings.Contains(views[0].GetProblem(), "secret") || views[0].GetProblem() == "" || views[1].GetProblem() != "" {
+		t.Fatalf("%v", views)
+	}
+	v, proof, err := e.Describe(t.Context(), "everything")
+	if err != nil || proof.GetGeneration() != 7 || v.GetStream() != "orders" {
+		t.Fatal(v, proof, err)
+	}
+	if _, proof, err := e.Describe(t.Context(), "sales"); err != nil || proof != nil {
+		t.Fatal(proof, err)
+	}
+}
