@@ -20,7 +20,11 @@ const childEnv = "DUET_EVENTLOG_CHILD"
 
 func child(spec string) int {
 	mode, dir, _ := strings.Cut(spec, " ")
-	l, err := Open(context.Background(), Config{Dir: dir, Project: "shop", MaxBytes: 256 << 20, Logger: quiet()})
+	limit := int64(256 << 20)
+	if mode == "trim" {
+		limit = smallBlocks
+	}
+	l, err := Open(context.Background(), Config{Dir: dir, Project: "shop", MaxBytes: limit, Logger: quiet()})
 	if err != nil {
 		fmt.Println("error", err)
 		return 1
@@ -30,8 +34,26 @@ func child(spec string) int {
 		return childPublish(l)
 	case "disk":
 		return childDisk(l, dir)
+	case "trim":
+		return childTrim(l)
 	}
 	return 2
+}
+
+// childTrim appends and trims until it is killed. Each acknowledged message is
+// a line "last sequence".
+func childTrim(l *Log) int {
+	for i := 0; ; i++ {
+		at, err := l.Append(context.Background(), "orders", body(i, 1000))
+		if err == nil {
+			fmt.Println("last", at.Sequence())
+			err = l.Trim(context.Background(), at)
+		}
+		if err != nil {
+			fmt.Println("error", err)
+			return 1
+		}
+	}
 }
 
 // childPublish has 8 producers append through the door until it is killed. Each

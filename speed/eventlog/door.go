@@ -38,7 +38,7 @@ type Request struct {
 	Stream  string
 	Records [][]byte // one JSON text each; not looked at here
 	// Producer and Number make the request idempotent, for ever: Number is the
-	// number of the first record, from 1, and each producer numbers its records
+	// number of the first record, and each producer numbers its records from 1
 	// without holes, over all streams. No producer: no number.
 	Producer string
 	Number   uint64
@@ -102,7 +102,7 @@ func (p *producer) accepted() uint64 {
 
 // NewDoor opens a door to the log. lasts holds each producer's last number that
 // the log, or the archive before it, contains; a producer that it does not hold
-// may begin at any number.
+// begins at 1, or a first request that failed could be left behind.
 func NewDoor(l *Log, lasts map[string]uint64) *Door {
 	d := &Door{
 		log: l, records: semaphore.NewWeighted(queueRecords), bytes: semaphore.NewWeighted(queueBytes),
@@ -204,16 +204,16 @@ func (d *Door) accept(p *Pending) error {
 		d.queue = append(d.queue, p)
 		return nil
 	}
-	pr := d.producers[p.req.Producer]
 	first, count := p.req.Number, uint64(len(p.req.Records))
 	p.through = first + count - 1
-	switch {
-	case pr == nil:
+	pr := d.producers[p.req.Producer]
+	if pr == nil {
 		pr = &producer{}
-		d.producers[p.req.Producer] = pr
-	case first > pr.accepted()+1 && pr.accepted() > 0:
-		return &OrderError{Producer: p.req.Producer, Number: first, Expected: pr.accepted() + 1}
 	}
+	if next := pr.accepted() + 1; first > next {
+		return &OrderError{Producer: p.req.Producer, Number: first, Expected: next}
+	}
+	d.producers[p.req.Producer] = pr
 	if last := pr.accepted(); last >= first {
 		p.duplicate = int(min(count, last-first+1))
 	}

@@ -73,6 +73,9 @@ func TestDoorTellsWhereARequestIs(t *testing.T) {
 	if _, err := d.Append(ctx, numbered("p", 10, 1)); !errors.As(err, &order) || order.Expected != 9 {
 		t.Fatalf("a hole: %v", err)
 	}
+	if _, err := d.Append(ctx, numbered("new", 2, 1)); !errors.As(err, &order) || order.Expected != 1 {
+		t.Fatalf("a new producer that begins at 2: %v", err)
+	}
 	if d.Last("p") != 8 || d.Last("known") != 12 || d.Last("nobody") != 0 {
 		t.Fatal(d.Last("p"), d.Last("known"))
 	}
@@ -372,5 +375,35 @@ func TestClosingTheDoorAnswersEveryone(t *testing.T) {
 	}
 	if _, err := d.Append(context.Background(), numbered("p", 1, 1)); !errors.Is(err, ErrClosed) {
 		t.Error(err)
+	}
+}
+
+// What is queued behind a request that the store refuses must not overtake the
+// door's learning of it.
+func TestNothingOvertakesARefusal(t *testing.T) {
+	l := mustOpen(t, config(t, MinBytes))
+	d := openDoor(t, l, nil)
+	l.mu.Lock()
+	l.used = -1 << 40 // so that the store refuses, not we
+	l.mu.Unlock()
+	must(t, l.reserve(context.Background())) // one at a time
+	defer l.unreserve()
+	for i := range 300 {
+		name := fmt.Sprint("p", i)
+		big := Request{Stream: "orders", Producer: name, Number: 1, Records: [][]byte{make([]byte, 2*MinBytes)}}
+		first, err := d.Begin(context.Background(), big)
+		must(t, err)
+		small := numbered(name, 2, 1)
+		small.Stream = "sales"
+		second, err := d.Begin(context.Background(), small)
+		if _, err := first.Wait(context.Background()); !errors.Is(err, ErrFull) {
+			t.Fatal(err)
+		}
+		if err == nil {
+			_, err = second.Wait(context.Background())
+		}
+		if err == nil {
+			t.Fatalf("try %d: number 2 was stored without number 1", i)
+		}
 	}
 }

@@ -60,9 +60,9 @@ func startChild(t *testing.T, mode, dir string, env ...string) (*exec.Cmd, io.Re
 
 // killAfter runs the child until it has acknowledged n requests, kills it, and
 // returns the last number acknowledged to each producer.
-func killAfter(t *testing.T, dir string, n int, env ...string) map[string]uint64 {
+func killAfter(t *testing.T, mode, dir string, n int, env ...string) map[string]uint64 {
 	t.Helper()
-	cmd, out := startChild(t, "publish", dir, env...)
+	cmd, out := startChild(t, mode, dir, env...)
 	acked := map[string]uint64{}
 	lines := 0
 	for in := bufio.NewScanner(out); in.Scan(); {
@@ -113,7 +113,7 @@ func TestKillsLoseNothingThatWasAcknowledged(t *testing.T) {
 	cfg := config(t, 256<<20)
 	acked := map[string]uint64{}
 	for range 8 {
-		for name, n := range killAfter(t, cfg.Dir, 1+rng.IntN(2000)) {
+		for name, n := range killAfter(t, "publish", cfg.Dir, 1+rng.IntN(2000)) {
 			acked[name] = n
 		}
 		verifyAcked(t, cfg, acked)
@@ -130,12 +130,12 @@ func TestKillsAtEachStepLoseNothing(t *testing.T) {
 				continue
 			}
 			cfg := config(t, 256<<20)
-			acked := killAfter(t, cfg.Dir, 1<<30, fmt.Sprintf("%s=%s:%d", failpoint.Env, point, nth))
+			acked := killAfter(t, "publish", cfg.Dir, 1<<30, fmt.Sprintf("%s=%s:%d", failpoint.Env, point, nth))
 			if nth > 1 && len(acked) == 0 {
 				t.Errorf("%s:%d: nothing was acknowledged", point, nth)
 			}
 			verifyAcked(t, cfg, acked)
-			for name, n := range killAfter(t, cfg.Dir, 50) { // and it goes on
+			for name, n := range killAfter(t, "publish", cfg.Dir, 50) { // and it goes on
 				acked[name] = n
 			}
 			verifyAcked(t, cfg, acked)
@@ -149,5 +149,31 @@ func TestAFullDiskRefusesAndHeals(t *testing.T) {
 	must(t, err)
 	if err := cmd.Wait(); err != nil || !strings.HasPrefix(string(b), "done ") {
 		t.Fatalf("%v: %s", err, b)
+	}
+}
+
+func TestKillsWhileTrimmingKeepTheLogWhole(t *testing.T) {
+	for _, env := range [][]string{
+		nil, nil, nil, // at a random moment
+		{failpoint.Env + "=eventlog.trim.marked:1"}, {failpoint.Env + "=eventlog.trim.marked:20"},
+		{failpoint.Env + "=eventlog.trim.dropped:1"}, {failpoint.Env + "=eventlog.trim.dropped:7"},
+	} {
+		cfg := config(t, smallBlocks)
+		n := 1 << 30
+		if env == nil {
+			n = 100 + rand.IntN(200)
+		}
+		for range 2 {
+			acked := killAfter(t, "trim", cfg.Dir, n, env...)
+			l, err := Open(context.Background(), cfg)
+			must(t, err)
+			if l.Last().Sequence() < acked["last"] {
+				t.Errorf("%v: the log ends at %s, but %d was acknowledged", env, l.Last(), acked["last"])
+			}
+			if all, err := readAll(t, l, l.First()-1); err != nil || len(all) != int(l.Last()-l.First())+1 {
+				t.Errorf("%v: %d messages of %s to %s: %v", env, len(all), l.First(), l.Last(), err)
+			}
+			must(t, l.Close())
+		}
 	}
 }
