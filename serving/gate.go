@@ -1,0 +1,200 @@
+package serving
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"duet/serving/reason"
+)
+
+// gate is what each call of either port passes.
+type gate struct {
+	slots    chan struct{} // one for each running call
+	deadline time.Duration // the most a unary call gets
+	metrics  *Metrics
+	log      *slog.Logger
+	now      func() time.Time
+}
+
+func newGate(cfg Config) *gate {
+	return &gate{slots: make(chan struct{}, cfg.MaxCalls), deadline: cfg.MaxDeadline, metrics: cfg.Metrics, log: cfg.Log, now: cfg.Now}
+}
+
+// pass runs one call: bounded in number, its panic an error, its error a reason.
+func (g *gate) pass(ctx context.Context, method string, call func(context.Context) error) (refused *reason.Error) {
+	start := g.now()
+	defer func() {
+		code := codes.OK
+		if refused != nil {
+			code = refused.Reason.Code()
+		}
+		took := g.now().Sub(start)
+		g.metrics.call(method, code, took)
+		attrs := []any{"method", method, "code", code.String(), "took", took}
+		if refused != nil {
+			attrs = append(attrs, "reason", string(refused.Reason), "message", refused.Message)
+		}
+		g.log.Debug("call", attrs...)
+	}()
+	select {
+	case g.slots <- struct{}{}:
+		defer func() { <-g.slots }()
+	default:
+		return reason.New(reason.Busy, "%d calls are running, which is the most; try again, with growing pauses", cap(g.slots))
+	}
+	if err := g.safely(ctx, method, call); err != nil {
+		return refusal(err, g.log, method)
+	}
+	return nil
+}
+
+func (g *gate) safely(ctx context.Context, method string, call func(context.Context) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic in %s: %v\n%s", method, p, debug.Stack())
+		}
+	}()
+	return call(ctx)
+}
+
+func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if strings.HasPrefix(info.FullMethod, "/grpc.") { // health must answer a busy server's watchdog
+		return handler(ctx, req)
+	}
+	var resp any
+	refused := g.pass(ctx, info.FullMethod, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, g.deadline)
+		defer cancel()
+		var err error
+		resp, err = handler(ctx, req)
+		return err
+	})
+	if refused != nil {
+		return nil, grpcError(refused)
+	}
+	return resp, nil
+}
+
+func (g *gate) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if strings.HasPrefix(info.FullMethod, "/grpc.") { // health and reflection speak for themselves
+		return handler(srv, ss)
+	}
+	refused := g.pass(ss.Context(), info.FullMethod, func(context.Context) error { return handler(srv, ss) })
+	if refused != nil {
+		return grpcError(refused)
+	}
+	return nil
+}
+
+// WrapUnary is the gate of a unary call over HTTP.
+func (g *gate) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		var resp connect.AnyResponse
+		refused := g.pass(ctx, req.Spec().Procedure, func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, g.deadline)
+			defer cancel()
+			var err error
+			resp, err = next(ctx, req)
+			return err
+		})
+		if refused != nil {
+			return nil, connectError(refused)
+		}
+		return resp, nil
+	}
+}
+
+// WrapStreamingClient is for clients; this is a server.
+func (g *gate) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+// WrapStreamingHandler is the gate of a stream over HTTP.
+func (g *gate) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		if refused := g.pass(ctx, conn.Spec().Procedure, func(ctx context.Context) error { return next(ctx, conn) }); refused != nil {
+			return connectError(refused)
+		}
+		return nil
+	}
+}
+
+// newGRPC makes the gRPC server: our services, health and reflection.
+func newGRPC(cfg Config, a *api, h *health.Server) *grpc.Server {
+	g := grpc.NewServer(
+		grpc.MaxRecvMsgSize(cfg.MaxMessage),
+		grpc.MaxConcurrentStreams(256),
+		grpc.MaxHeaderListSize(64<<10),
+		grpc.ConnectionTimeout(10*time.Second),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.ChainUnaryInterceptor(a.gate.unary),
+		grpc.ChainStreamInterceptor(a.gate.stream),
+		grpc.UnknownServiceHandler(func(_ any, ss grpc.ServerStream) error {
+			method, _ := grpc.MethodFromServerStream(ss)
+			return reason.New(reason.MethodUnknown, "there is no such method: %s", method)
+		}),
+	)
+	register(g, a)
+	healthpb.RegisterHealthServer(g, h)
+	reflection.Register(g)
+	return g
+}
+
+// limitListener accepts at most n connections at a time; more wait in the
+// system's queue.
+func limitListener(l net.Listener, n int) net.Listener {
+	return &limited{Listener: l, slots: make(chan struct{}, n), closed: make(chan struct{})}
+}
+
+type limited struct {
+	net.Listener
+	slots  chan struct{}
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *limited) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	return &limitedConn{Conn: c, free: func() { <-l.slots }}, nil
+}
+
+func (l *limited) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+type limitedConn struct {
+	net.Conn
+	once sync.Once
+	free func()
+}
+
+func (c *limitedConn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(c.free)
+	return err
+}

@@ -1,0 +1,211 @@
+package serving
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+
+	"connectrpc.com/connect"
+	"google.golang.org/grpc"
+
+	"duet/schemas"
+	"duet/schemas/duetv1"
+	"duet/serving/query"
+	"duet/serving/reason"
+	"duet/speed/eventlog"
+)
+
+// Append: see the proto.
+func (a *api) Append(ctx context.Context, req *duetv1.AppendRequest) (*duetv1.AppendResponse, error) {
+	p, err := a.begin(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return p.wait(ctx)
+}
+
+// appending is a request under way.
+type appending struct {
+	api      *api
+	backends *Backends
+	stream   string
+	pending  Pending
+}
+
+// begin checks an append and brings it to the door.
+func (a *api) begin(ctx context.Context, req *duetv1.AppendRequest) (appending, error) {
+	b, err := a.ready()
+	if err != nil {
+		return appending{}, err
+	}
+	r, err := b.request(req)
+	if err != nil {
+		return appending{}, err
+	}
+	p, err := b.Door.Begin(ctx, r)
+	if err != nil {
+		return appending{}, err
+	}
+	return appending{a, b, r.Stream, p}, nil
+}
+
+// wait waits for the log's sync.
+func (p appending) wait(ctx context.Context) (*duetv1.AppendResponse, error) {
+	done, err := p.pending.Wait(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.api.cfg.Metrics.appended(p.stream, done.Count, done.Duplicate)
+	return p.backends.response(done), nil
+}
+
+func (b *Backends) response(done eventlog.Appended) *duetv1.AppendResponse {
+	return &duetv1.AppendResponse{
+		Appended:  uint32(done.Count),
+		Duplicate: uint32(done.Duplicate),
+		Token:     query.Token{Through: schemas.NewCut(b.Incarnation, done.At)}.String(),
+	}
+}
+
+// request checks an append and cuts it into records.
+func (b *Backends) request(req *duetv1.AppendRequest) (eventlog.Request, error) {
+	none := eventlog.Request{}
+	if _, err := b.stream(req.GetStream()); err != nil {
+		return none, err
+	}
+	for _, id := range []struct{ field, text string }{{"producer", req.GetProducer()}, {"session", req.GetSession()}} {
+		if err := checkID(id.field, id.text); err != nil {
+			return none, err
+		}
+	}
+	if (req.GetProducer() == "") != (req.GetProducerSequence() == 0) {
+		return none, reason.Field(reason.ArgumentInvalid, "producer_sequence", "goes with producer, from 1: send both or none")
+	}
+	r := eventlog.Request{
+		Stream:   req.GetStream(),
+		Records:  records(req.GetJsonLines()),
+		Producer: req.GetProducer(),
+		Number:   req.GetProducerSequence(),
+		Session:  req.GetSession(),
+	}
+	if len(r.Records) == 0 {
+		return none, reason.Field(reason.ArgumentInvalid, "json_lines", "holds no event: send one JSON object a line")
+	}
+	if f := req.GetFile(); f != nil {
+		if len(f.GetChunk()) != len(r.Chunk) {
+			return none, reason.Field(reason.ArgumentInvalid, "file.chunk", "has %d bytes, not %d", len(f.GetChunk()), len(r.Chunk))
+		}
+		if len(f.GetDigests()) != len(r.Records) {
+			return none, reason.Field(reason.ArgumentInvalid, "file.digests", "has %d digests for %d events", len(f.GetDigests()), len(r.Records))
+		}
+		copy(r.Chunk[:], f.GetChunk())
+		r.Lines = f.GetDigests()
+	}
+	return r, nil
+}
+
+// records cuts JSON lines; empty ones are skipped. The records share b.
+func records(b []byte) [][]byte {
+	out := make([][]byte, 0, bytes.Count(b, []byte{'\n'})+1)
+	for len(b) > 0 {
+		line := b
+		if i := bytes.IndexByte(b, '\n'); i >= 0 {
+			line, b = b[:i], b[i+1:]
+		} else {
+			b = nil
+		}
+		if line = bytes.Trim(line, " \t\r"); len(line) > 0 {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+// exchange is a bidirectional stream of either port.
+type exchange interface {
+	receive() (*duetv1.AppendStreamRequest, error)
+	send(*duetv1.AppendStreamResponse) error
+}
+
+// streamWindow is how many requests of one stream may be under way.
+const streamWindow = 64
+
+// appendStream answers requests in their order while a second goroutine brings
+// the next ones to the door; so one stream keeps the log busy, and flow control
+// holds back a client that is faster than it. The first error ends the stream:
+// what was under way behind it has no answer, and is sent again.
+func (a *api) appendStream(ctx context.Context, x exchange) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	underWay := make(chan appending, streamWindow)
+	taken := make(chan error, 1)
+	// It may still be receiving when the first error is returned; the end of
+	// the call ends that.
+	go func() {
+		taken <- a.take(ctx, x, underWay)
+		close(underWay)
+	}()
+	for p := range underWay {
+		done, err := p.wait(ctx)
+		if err != nil {
+			return err
+		}
+		if err := x.send(&duetv1.AppendStreamResponse{Appended: done}); err != nil {
+			return err
+		}
+	}
+	return <-taken
+}
+
+// take reads requests until the client has no more.
+func (a *api) take(ctx context.Context, x exchange, underWay chan<- appending) error {
+	for {
+		req, err := x.receive()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if req.GetAppend() == nil {
+			return reason.Field(reason.ArgumentInvalid, "append", "is missing")
+		}
+		p, err := a.begin(ctx, req.GetAppend())
+		if err != nil {
+			return err
+		}
+		select {
+		case underWay <- p:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// AppendStream over HTTP.
+func (a *api) AppendStream(ctx context.Context, s *connect.BidiStream[duetv1.AppendStreamRequest, duetv1.AppendStreamResponse]) error {
+	return a.appendStream(ctx, connectExchange{s})
+}
+
+type connectExchange struct {
+	*connect.BidiStream[duetv1.AppendStreamRequest, duetv1.AppendStreamResponse]
+}
+
+func (x connectExchange) receive() (*duetv1.AppendStreamRequest, error) { return x.Receive() }
+func (x connectExchange) send(resp *duetv1.AppendStreamResponse) error  { return x.Send(resp) }
+
+// grpcIngest is api but for the one method whose signature differs.
+type grpcIngest struct{ *api }
+
+// AppendStream over gRPC.
+func (g grpcIngest) AppendStream(s grpc.BidiStreamingServer[duetv1.AppendStreamRequest, duetv1.AppendStreamResponse]) error {
+	return g.appendStream(s.Context(), grpcExchange{s})
+}
+
+type grpcExchange struct {
+	grpc.BidiStreamingServer[duetv1.AppendStreamRequest, duetv1.AppendStreamResponse]
+}
+
+func (x grpcExchange) receive() (*duetv1.AppendStreamRequest, error) { return x.Recv() }
+func (x grpcExchange) send(resp *duetv1.AppendStreamResponse) error  { return x.Send(resp) }

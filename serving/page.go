@@ -1,0 +1,322 @@
+package serving
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"fmt"
+	"html/template"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"duet/schemas/duetv1"
+	"duet/serving/query"
+	"duet/serving/reason"
+)
+
+//go:embed web
+var web embed.FS
+
+// How the page shows a view.
+const (
+	homeRows    = 5
+	viewRows    = 200
+	refresh     = 5 // seconds
+	pageTimeout = 10 * time.Second
+)
+
+// pages draws the page for people: no script, everything from the same calls
+// that clients make.
+type pages struct {
+	cfg  Config
+	api  *api
+	tmpl *template.Template
+	css  []byte
+}
+
+func newPages(cfg Config, a *api) *pages {
+	css, err := web.ReadFile("web/style.css")
+	if err != nil {
+		panic(err) // it is embedded
+	}
+	return &pages{cfg: cfg, api: a, tmpl: template.Must(template.ParseFS(web, "web/page.html")), css: css}
+}
+
+// What the template sees.
+type (
+	page struct {
+		Project, Version, Time string
+		State, StateClass      string
+		Refresh                int
+		Problems               []string
+		Facts                  []fact
+		Views                  []card
+		One                    *card // of a view's own page
+	}
+	fact struct{ Name, Value, More, Class string }
+	card struct {
+		Name, Description, Problem, SQL, Note string
+		Alone                                 bool
+		Columns                               []head
+		Rows                                  [][]cell
+	}
+	head struct {
+		Name, Unit, Title string
+		Number, Inexact   bool
+	}
+	cell struct{ Text, Class string }
+)
+
+func (p *pages) style(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/css; charset=utf-8")
+	w.Header().Set("Cache-Control", "max-age=300")
+	_, _ = w.Write(p.css) // the client may be gone
+}
+
+func (p *pages) home(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
+	defer cancel()
+	out := p.frame(ctx)
+	if b, err := p.api.ready(); err == nil {
+		views, err := b.Engine.List(ctx)
+		if err != nil {
+			out.Problems = append(out.Problems, p.words(err))
+		}
+		for _, v := range views {
+			out.Views = append(out.Views, p.card(ctx, b.Engine, v, homeRows))
+		}
+	}
+	p.write(w, http.StatusOK, out)
+}
+
+func (p *pages) view(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
+	defer cancel()
+	out := p.frame(ctx)
+	status := http.StatusOK
+	if b, err := p.api.ready(); err == nil {
+		v, _, err := b.Engine.Describe(ctx, r.PathValue("name"))
+		if err != nil {
+			status = http.StatusInternalServerError
+			if e := known(err); e != nil && (e.Reason == reason.ViewUnknown || e.Reason == reason.ArgumentInvalid) {
+				status = http.StatusNotFound
+			}
+			out.Problems = append(out.Problems, p.words(err))
+		} else {
+			c := p.card(ctx, b.Engine, v, viewRows)
+			c.Alone = true
+			out.One = &c
+		}
+	}
+	p.write(w, status, out)
+}
+
+// words is an error as a person may read it.
+func (p *pages) words(err error) string { return refusal(err, p.cfg.Log, "page").Message }
+
+func (p *pages) write(w http.ResponseWriter, status int, out page) {
+	var b bytes.Buffer
+	if err := p.tmpl.ExecuteTemplate(&b, "page", out); err != nil {
+		p.cfg.Log.Error("the page cannot be drawn", "error", err)
+		http.Error(w, "the page cannot be drawn; the server's log says why", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(b.Bytes()) // the client may be gone
+}
+
+// frame is what every page begins with: health and freshness.
+func (p *pages) frame(ctx context.Context) page {
+	now := p.cfg.Now().UTC()
+	out := page{Project: p.cfg.Project, Time: now.Format("2006-01-02 15:04:05"), Refresh: refresh}
+	s, err := p.api.GetStatus(ctx, &duetv1.GetStatusRequest{})
+	if err != nil {
+		out.State, out.StateClass, out.Problems = "status unknown", "bad", []string{p.words(err)}
+		return out
+	}
+	out.Version, out.Problems = s.GetVersion(), s.GetProblems()
+	switch s.GetHealth() {
+	case duetv1.Health_HEALTH_OK:
+		out.State, out.StateClass = "well", "good"
+	case duetv1.Health_HEALTH_STARTING:
+		part, what := p.cfg.Progress()
+		out.State, out.StateClass = fmt.Sprintf("catching up, %.0f %%: %s", part*100, what), "warn"
+	case duetv1.Health_HEALTH_DEGRADED:
+		out.State, out.StateClass = "needs attention", "warn"
+	default:
+		out.State, out.StateClass = "failed", "bad"
+	}
+	out.Facts = facts(s, now)
+	return out
+}
+
+// facts are the figures at the head of the page.
+func facts(s *duetv1.GetStatusResponse, now time.Time) []fact {
+	gen := fact{Name: "Batch generation", Value: "none yet"}
+	if g := s.GetBatch().GetCurrent(); g.GetNumber() > 0 {
+		gen.Value = strconv.FormatUint(g.GetNumber(), 10)
+		gen.More = "through " + positionText(g.GetCut())
+		if t := g.GetPublishTime(); t != nil {
+			gen.More += ", published " + ago(now.Sub(t.AsTime()))
+		}
+	}
+	live := fact{Name: "Live through", Value: positionText(s.GetLive().GetThrough()), More: count(s.GetLive().GetLagMessages(), "message") + " behind the log"}
+	if s.GetLive().GetLagMessages() == 0 {
+		live.More = "up to date"
+	}
+	rec := fact{Name: "Last reconciliation", Value: "none yet", More: "the halves are compared by each batch run"}
+	if v := s.GetBatch().GetLastVerdict(); v != "" {
+		rec = fact{Name: "Last reconciliation", Value: "equal", More: v, Class: "good"}
+		if !s.GetBatch().GetLastEqual() {
+			rec.Value, rec.Class = "different", "bad"
+		}
+	}
+	out := []fact{gen, live, rec}
+	for _, st := range s.GetStreams() {
+		a := st.GetAccount()
+		f := fact{Name: st.GetName() + " events", Value: group(strconv.FormatInt(a.GetAccepted(), 10))}
+		f.More = fmt.Sprintf("%s duplicate, %s rejected", group(strconv.FormatInt(a.GetDuplicate(), 10)), group(strconv.FormatInt(a.GetRejected(), 10)))
+		if t := st.GetNewestEventTime(); t != nil {
+			f.More += ", newest " + t.AsTime().Format("2006-01-02 15:04:05")
+		}
+		out = append(out, f)
+	}
+	l := fact{Name: "Log", Value: byteText(s.GetLog().GetUsedBytes()), More: "of " + byteText(s.GetLog().GetLimitBytes())}
+	if s.GetLog().GetUsedBytes()*2 > s.GetLog().GetLimitBytes() {
+		l.Class = "warn"
+	}
+	return append(out, l, fact{Name: "Memory", Value: byteText(s.GetStoreMemoryBytes()), More: "of " + byteText(s.GetStoreMemoryLimitBytes()) + " for the store"})
+}
+
+// card is a view with its top rows: the latest buckets if it has a time key,
+// else the largest of the first number.
+func (p *pages) card(ctx context.Context, e *query.Engine, v *duetv1.View, rows int32) card {
+	out := card{Name: v.GetName(), Description: v.GetDescription(), Problem: v.GetProblem(), SQL: strings.TrimSpace(v.GetSql())}
+	if out.Problem != "" {
+		return out
+	}
+	req := &duetv1.QueryRequest{View: v.GetName(), Limit: rows}
+	for _, role := range []duetv1.ColumnRole{duetv1.ColumnRole_COLUMN_ROLE_TIME, duetv1.ColumnRole_COLUMN_ROLE_MEASURE} {
+		for _, c := range v.GetColumns() {
+			if c.GetRole() == role && (role == duetv1.ColumnRole_COLUMN_ROLE_TIME || numeric(c.GetType())) {
+				req.OrderBy = append(req.OrderBy, c.GetName()+" desc")
+				break
+			}
+		}
+	}
+	resp, err := e.Query(ctx, req)
+	if err != nil {
+		out.Problem = p.words(err)
+		return out
+	}
+	for _, c := range resp.GetColumns() {
+		h := head{Name: c.GetName(), Unit: c.GetUnit(), Title: c.GetType(), Number: numeric(c.GetType()), Inexact: !c.GetExact()}
+		if h.Inexact {
+			h.Title += ", a sum of floating-point numbers: its last digits may differ between the halves"
+		}
+		out.Columns = append(out.Columns, h)
+	}
+	for _, r := range resp.GetRows() {
+		cells := make([]cell, len(r.GetValues()))
+		for i, val := range r.GetValues() {
+			cells[i] = show(val)
+		}
+		out.Rows = append(out.Rows, cells)
+	}
+	out.Note = fmt.Sprintf("generation %d, live through %s", resp.GetProof().GetGeneration(), positionText(resp.GetProof().GetLiveThrough()))
+	if resp.GetTruncated() {
+		out.Note = fmt.Sprintf("the first %d rows; %s", len(resp.GetRows()), out.Note)
+	}
+	return out
+}
+
+func numeric(typ string) bool {
+	for _, p := range []string{"DECIMAL", "BIGINT", "HUGEINT", "INTEGER", "SMALLINT", "TINYINT", "UBIGINT", "UINTEGER", "USMALLINT", "UTINYINT", "DOUBLE", "FLOAT"} {
+		if strings.HasPrefix(typ, p) {
+			return !strings.HasSuffix(typ, "]")
+		}
+	}
+	return false
+}
+
+// show is a value for reading: thousands grouped, decimals as they are.
+func show(v *duetv1.Value) cell {
+	switch k := v.GetKind().(type) {
+	case nil:
+		return cell{"null", "null"}
+	case *duetv1.Value_IntValue, *duetv1.Value_DecimalValue:
+		return cell{group(query.Text(v)), "number"}
+	case *duetv1.Value_DoubleValue:
+		return cell{group(strconv.FormatFloat(k.DoubleValue, 'f', 4, 64)), "number"}
+	case *duetv1.Value_LocalValue:
+		return cell{strings.Replace(k.LocalValue, "T", " ", 1), "text"}
+	}
+	return cell{query.Text(v), "text"}
+}
+
+// group puts commas between thousands of a decimal number's whole part.
+func group(s string) string {
+	sign, whole, rest := "", s, ""
+	if strings.HasPrefix(whole, "-") {
+		sign, whole = "-", whole[1:]
+	}
+	if i := strings.IndexByte(whole, '.'); i >= 0 {
+		whole, rest = whole[:i], whole[i:]
+	}
+	if strings.Trim(whole, "0123456789") != "" {
+		return s // NaN, Inf
+	}
+	for i := len(whole) - 3; i > 0; i -= 3 {
+		whole = whole[:i] + "," + whole[i:]
+	}
+	return sign + whole + rest
+}
+
+func positionText(ps []*duetv1.Position) string {
+	if len(ps) == 0 {
+		return "the beginning"
+	}
+	parts := make([]string, len(ps))
+	for i, p := range ps {
+		parts[i] = fmt.Sprintf("%d:%d", p.GetOrdinal(), p.GetSequence())
+	}
+	return strings.Join(parts, ", ")
+}
+
+func count(n uint64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return group(strconv.FormatUint(n, 10)) + " " + what + "s"
+}
+
+// ago is a rough age in words.
+func ago(d time.Duration) string {
+	switch {
+	case d < 2*time.Second:
+		return "just now"
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%d seconds ago", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d minutes ago", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d hours ago", int(d.Hours()))
+	}
+	return fmt.Sprintf("%d days ago", int(d.Hours()/24))
+}
+
+func byteText(n int64) string {
+	switch {
+	case n >= 10<<30:
+		return fmt.Sprintf("%d GB", n>>30)
+	case n >= 1<<30:
+		return fmt.Sprintf("%.1f GB", float64(n)/(1<<30))
+	case n >= 1<<20:
+		return fmt.Sprintf("%d MB", n>>20)
+	}
+	return fmt.Sprintf("%d kB", n>>10)
+}
