@@ -42,6 +42,9 @@ func (e *TailFullError) Error() string {
 	return fmt.Sprintf("store: %d rows (%d bytes) are not archived yet, the limit is %d rows (%d bytes); the live half waits for the archive", e.Rows, e.Bytes, e.RowLimit, e.ByteLimit)
 }
 
+// Temporary is true: blocks are released as they are archived.
+func (e *TailFullError) Temporary() bool { return true }
+
 // MemoryError refuses a generation that does not fit beside the one being served.
 type MemoryError struct {
 	Generation         uint64
@@ -67,13 +70,16 @@ func (e *BoundaryError) Error() string {
 
 // ResourceError is a failure of the machine or the engine, not of a view or an
 // event. Nothing was applied and nothing suspended: the same call may succeed
-// later. If Fatal, the database itself is unusable and the process must end;
-// recovery loads everything again.
+// later, unless Fatal: then the database itself is unusable and the process
+// must end; recovery loads everything again.
 type ResourceError struct {
 	Doing string
 	Fatal bool
 	Err   error
 }
+
+// Temporary reports whether the same call may succeed later.
+func (e *ResourceError) Temporary() bool { return !e.Fatal }
 
 func (e *ResourceError) Error() string { return "store: " + e.Doing + ": " + e.Err.Error() }
 
