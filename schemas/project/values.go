@@ -159,4 +159,3 @@ func loadZone(name string) (*time.Location, bool) {
 	zone, err := time.LoadLocation(name)
 	return zone, err == nil
 }
-

@@ -91,6 +91,9 @@ func nearest(name string, candidates []string) string {
 	return best
 }
 
+// Nearest gives the candidate that name was most likely meant to be, or "".
+func Nearest(name string, candidates []string) string { return nearest(name, candidates) }
+
 // distance is the optimal string alignment distance: insertions, deletions,
 // replacements and swaps of neighbours.
 func distance(a, b string) int {
