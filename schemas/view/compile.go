@@ -1,0 +1,310 @@
+package view
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"duet/internal/duck"
+	"duet/schemas/project"
+)
+
+// maxSQL bounds a view's text; DuckDB's parser recurses.
+const maxSQL = 100_000
+
+// compilation is the state of compiling one view.
+type compilation struct {
+	c      *Compiler
+	def    *project.View
+	src    source
+	faults []project.Fault
+
+	sel      node // the SELECT as parsed
+	stream   *project.Stream
+	relation string            // the name that the SELECT gives the stream
+	columns  map[string]string // lower-case name -> declared name
+	used     map[string]bool   // declared names of the columns that the view names
+
+	items  []*item
+	where  node   // resolved; nil if none
+	having node   // resolved; nil if none
+	keys   []node // resolved
+	aggs   []*aggregate
+	cells  []cell
+	sqs    []squares
+	usesAt bool
+}
+
+// item is one expression of the SELECT list.
+type item struct {
+	raw        node
+	expr       node   // resolved
+	alias      string // as written; "" if none
+	name       string // as DESCRIBE has it
+	typ        sqlType
+	aggregated bool
+	key        int // -1 if the item is not a key itself
+}
+
+// Compile checks a view and compiles it. It reports all faults that it can
+// find at once, in the order of the text; the view is nil if one of them is
+// more than a warning.
+func (c *Compiler) Compile(def *project.View) (*View, []project.Fault) {
+	x := &compilation{c: c, def: def, src: source{def.File, def.SQL}, columns: map[string]string{}, used: map[string]bool{}}
+	v, err := x.run()
+	if err != nil {
+		x.fail(-1, "cannot be compiled: "+err.Error(), "report this with the view's text")
+	}
+	slices.SortStableFunc(x.faults, func(a, b project.Fault) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Column - b.Column
+	})
+	x.faults = slices.CompactFunc(x.faults, func(a, b project.Fault) bool { return a == b })
+	if x.failed() {
+		return nil, x.faults
+	}
+	v.Warnings = slices.Clone(x.faults)
+	return v, x.faults
+}
+
+func (x *compilation) fail(at int, reason, remedy string) {
+	x.faults = append(x.faults, x.src.fault(at, reason, remedy))
+}
+
+func (x *compilation) warn(at int, reason, remedy string) {
+	f := x.src.fault(at, reason, remedy)
+	f.Warning = true
+	x.faults = append(x.faults, f)
+}
+
+func (x *compilation) failed() bool { return project.Faults(x.faults).Fatal() }
+
+// run compiles step by step; each step sees only what the one before allowed:
+// nothing is bound before the whole tree is on the allow-list, for binding
+// FROM 'a.csv' would open the file.
+func (x *compilation) run() (*View, error) {
+	if err := x.parse(); err != nil || x.failed() {
+		return nil, err
+	}
+	x.checkShape()
+	if x.stream == nil {
+		return nil, nil
+	}
+	x.resolveAll()
+	if x.failed() {
+		return nil, nil
+	}
+	if err := x.bind(); err != nil || x.failed() {
+		return nil, err
+	}
+	finals, having := x.finals()
+	if x.failed() {
+		return nil, nil
+	}
+	return x.assemble(finals, having)
+}
+
+func (x *compilation) parse() error {
+	sql := x.def.SQL
+	const whole = "write one SELECT ... FROM stream GROUP BY ALL"
+	switch {
+	case !utf8.ValidString(sql) || strings.ContainsRune(sql, 0):
+		x.fail(0, "is not UTF-8 text", "save the file as UTF-8")
+		return nil
+	case len(sql) > maxSQL:
+		x.fail(0, fmt.Sprintf("has %d bytes; a view has at most %d", len(sql), maxSQL), "split it into several views")
+		return nil
+	}
+	statements, err := x.c.parse(sql)
+	var serr *syntaxError
+	switch {
+	case errors.As(err, &serr) && serr.kind == "parser":
+		at := -1
+		if serr.at >= 0 {
+			at = x.src.byteOf(serr.at)
+		}
+		x.fail(at, serr.message, x.syntaxRemedy(at))
+	case errors.As(err, &serr):
+		x.fail(0, "is not a SELECT", whole)
+	case err != nil:
+		return err
+	case len(statements) == 0:
+		x.fail(0, "is empty", whole)
+	case len(statements) > 1:
+		x.fail(x.secondStatement(), "has a second statement; a view is one SELECT", "put it into a file of its own")
+	default:
+		x.sel = statements[0].node("node")
+		if len(statements[0].list("named_param_map")) > 0 {
+			x.fail(x.src.keyword("$"), "has a parameter", "write the value itself")
+		}
+	}
+	return nil
+}
+
+// syntaxRemedy helps where a name is a word of SQL's.
+func (x *compilation) syntaxRemedy(at int) string {
+	if at < 0 || at >= len(x.src.text) {
+		return "write one SELECT ... FROM stream GROUP BY ALL"
+	}
+	_, end := nextToken(x.src.text, at)
+	word := x.src.text[at:max(at, end)]
+	if _, ok := x.c.streams[strings.ToLower(word)]; ok {
+		return "this word is SQL's own: write " + duck.Ident(word)
+	}
+	return "see what stands before it; a name that is a word of SQL's goes in double quotes"
+}
+
+func (x *compilation) secondStatement() int {
+	semicolon := false
+	for _, t := range tokens(x.src.text) {
+		switch {
+		case t.kind == commentToken:
+		case t.kind == signToken && t.text == ";":
+			semicolon = true
+		case semicolon:
+			return t.at
+		}
+	}
+	return 0
+}
+
+// bind lets DuckDB check the user's own text, takes names and types from it,
+// and walks the bound plan.
+func (x *compilation) bind() error {
+	plan, err := x.c.plan(x.def.SQL)
+	var serr *syntaxError
+	if errors.As(err, &serr) {
+		x.fail(serr.at, serr.message, bindRemedy(serr))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	x.checkPlan(plan)
+	cols, err := x.c.describe(strings.TrimRight(x.def.SQL, "; \t\r\n"))
+	if err != nil {
+		// A trailing comment, or several semicolons: print it ourselves.
+		texts, perr := x.c.printStatements([]node{printable(x.sel)})
+		if perr != nil {
+			return errors.Join(err, perr)
+		}
+		if cols, err = x.c.describe(texts[0]); err != nil {
+			return err
+		}
+	}
+	if len(cols) != len(x.items) {
+		return fmt.Errorf("%d columns for %d expressions", len(cols), len(x.items))
+	}
+	seen := map[string]bool{}
+	for i, it := range x.items {
+		it.name, it.typ = cols[i].name, cols[i].typ
+		if it.alias != "" {
+			it.name = it.alias // DESCRIBE renames doubles
+		}
+		lower := strings.ToLower(it.name)
+		switch {
+		case seen[lower]:
+			x.fail(it.raw.firstAt(), "is the second column called "+it.name, "give it a name of its own: AS "+duck.Ident(it.name+"_2"))
+		case strings.HasPrefix(lower, "_duet_"):
+			x.fail(it.raw.firstAt(), "names a column "+it.name+"; the prefix _duet_ is reserved", "give it another name")
+		case !answerable(it.typ):
+			x.fail(it.raw.firstAt(), fmt.Sprintf("column %s is of type %s; a column of a view holds one value", it.name, it.typ.name), typeRemedy(it.typ))
+		}
+		seen[lower] = true
+	}
+	return nil
+}
+
+func typeRemedy(t sqlType) string {
+	switch {
+	case strings.HasPrefix(t.base, "TIMESTAMP"):
+		return "cast it to TIMESTAMP"
+	case strings.HasSuffix(t.base, "[]") || strings.HasPrefix(t.base, "STRUCT") || strings.HasPrefix(t.base, "MAP"):
+		return "give each value a column of its own"
+	}
+	return "cast it to a number, a text or a time"
+}
+
+func bindRemedy(e *syntaxError) string {
+	if e.candidates != "" {
+		return "what there is: " + strings.ReplaceAll(e.candidates, ",", ", ")
+	}
+	return "see the types of the stream's columns"
+}
+
+// finals rewrites items and HAVING over keys (k0..) and aggregates (a0..).
+func (x *compilation) finals() (columns []node, having node) {
+	keyOf := map[string]int{}
+	for i, k := range x.keys {
+		keyOf[k.canonical()] = i
+	}
+	for _, it := range x.items {
+		if k, ok := keyOf[it.expr.canonical()]; ok {
+			it.key = k
+		}
+		columns = append(columns, x.overCells(it.expr, keyOf))
+	}
+	shown := map[int]bool{}
+	for _, it := range x.items {
+		if it.key >= 0 && shown[it.key] {
+			it.key = -1 // a second column with the same value
+		}
+		shown[it.key] = true
+	}
+	for i, k := range x.keys {
+		if !shown[i] {
+			x.fail(k.firstAt(), "groups by something that no column shows", "add the same expression to the SELECT list, with a name: AS "+duck.Ident("key"+strconv.Itoa(i+1)))
+		}
+	}
+	if x.having != nil {
+		having = x.overCells(x.having, keyOf)
+	}
+	return columns, having
+}
+
+func (x *compilation) overCells(expr node, keyOf map[string]int) node {
+	return expr.rewrite(func(n node) (node, bool) {
+		if n.text("class") == "" {
+			return nil, false
+		}
+		if k, ok := keyOf[n.canonical()]; ok {
+			return x.keyRef(k), true
+		}
+		if isAggregate(n) {
+			return columnRef(n["query_location"], "a"+strconv.Itoa(x.aggregate(n))), true
+		}
+		if n.text("class") == "COLUMN_REF" {
+			names := n.strings("column_names")
+			x.fail(n.at(), names[len(names)-1]+" stands outside an aggregate and is not grouped by", "put it into the GROUP BY, or into an aggregate such as min() or last(x ORDER BY "+x.eventTime()+")")
+		}
+		return nil, false
+	})
+}
+
+// keyRef is a key as final SQL reads it. Its type is known after printing, so
+// restoring the type is the final statement's: it defines k0.. anew.
+func (x *compilation) keyRef(k int) node { return columnRef(nil, "k"+strconv.Itoa(k)) }
+
+func (x *compilation) eventTime() string {
+	if x.stream.EventTime == "" {
+		return "event_time"
+	}
+	return x.stream.EventTime
+}
+
+// aggregate registers an aggregate once and returns its index.
+func (x *compilation) aggregate(n node) int {
+	id := n.canonical()
+	for i, a := range x.aggs {
+		if a.id == id {
+			return i
+		}
+	}
+	x.aggs = append(x.aggs, &aggregate{id: id, node: n, name: n.text("function_name"), args: n.nodes("children"), filter: n.node("filter")})
+	return len(x.aggs) - 1
+}

@@ -1,0 +1,170 @@
+package view
+
+import (
+	"strings"
+
+	"duet/internal/duck"
+)
+
+// Variance of integers and decimals of at most 18 digits is defined from exact
+// sums of the unscaled integers X: n, s = Σ X and q = Σ X². q of 18-digit
+// numbers passes 38 digits within a hundred rows, so it is kept as two cells,
+// Σ (X² // P) and Σ (X² % P) with P = 10^18.
+//
+// The textbook n*q - s² would pass them as well, and in DOUBLE it would lose
+// everything where the deviation is small beside the mean. So final SQL
+// centres first, all in integers, with m = s // n and r = s - m*n:
+//
+//	S = Σ (X-m)² = q - m*(s+r)          two-word arithmetic, base P
+//	Σ (X-mean)²  = S - r²/n             exact while S < P
+//
+// Variance of DOUBLE keeps n, mean and M2 = Σ (x-mean)², merged as Chan,
+// Golub and LeVeque do (Algorithms for computing the sample variance, 1983):
+// sums of squares of DOUBLE are useless.
+
+// squares names the cells of one exact variance; final SQL adds the column
+// result = Σ (X-mean)² as DOUBLE.
+type squares struct {
+	n, s   string // quoted cells: count, and sum with the argument's scale
+	scale  int
+	q      []string // one cell Σ X², or two: Σ X² // P and Σ X² % P
+	result string   // quoted
+}
+
+const wordBase = "1000000000000000000" // P, 10^18
+
+func (x *compilation) variance(a *aggregate, f *formula) {
+	t := a.argType[0]
+	if !t.numeric() {
+		x.unsupported(a, t, "cast the argument to a number: epoch_us(x) for a time")
+		return
+	}
+	f.tolerance = averageTolerance
+	var n, m2, scale string
+	if t.float() || t.wide() {
+		n, m2 = x.centredCells(a)
+		x.inexact(a, f)
+	} else {
+		sq := x.squareCells(a)
+		n, m2 = sq.n, sq.result
+		if sq.scale > 0 {
+			scale = " / 1e" + itoa(2*sq.scale)
+		}
+	}
+	degrees, least := n, "1"
+	if strings.HasSuffix(a.name, "samp") {
+		degrees, least = "("+n+" - 1)", "2"
+	}
+	f.sql = "greatest(" + m2 + " / " + degrees + scale + ", 0)"
+	if strings.HasPrefix(a.name, "stddev") {
+		f.sql = "sqrt(" + f.sql + ")"
+	}
+	f.sql = "CASE WHEN " + n + " >= " + least + " THEN " + f.sql + " END"
+}
+
+func (x *compilation) squareCells(a *aggregate) squares {
+	t := a.argType[0]
+	sq := squares{n: x.countCell(a), s: x.sumCell(a), scale: t.scale}
+	if t.decimal() && t.width <= 9 || t.integer() && integerDigits[t.base] <= 10 {
+		// X² fits a BIGINT.
+		whole := cast(a.argSQL[0], "BIGINT")
+		if t.scale > 0 {
+			whole = cast(cast(a.argSQL[0], "DECIMAL(18,"+itoa(t.scale)+")")+" * "+power10(t.scale), "BIGINT")
+		}
+		sq.q = []string{x.wordCell(filtered("sum("+whole+" * "+whole+")", a.filterSQL))}
+	} else {
+		whole := cast(a.argSQL[0], "HUGEINT")
+		if t.scale > 0 {
+			whole = cast(cast(a.argSQL[0], "DECIMAL(38,"+itoa(t.scale)+")")+" * "+power10(t.scale), "HUGEINT")
+		}
+		square := "(" + whole + " * " + whole + ")"
+		sq.q = []string{
+			x.wordCell(filtered("sum("+square+" // "+wordBase+")", a.filterSQL)),
+			x.wordCell(filtered("sum("+square+" % "+wordBase+")", a.filterSQL)),
+		}
+	}
+	for _, have := range x.sqs {
+		if have.n == sq.n && have.s == sq.s && have.q[0] == sq.q[0] {
+			return have
+		}
+	}
+	sq.result = duck.Ident("q" + itoa(len(x.sqs)))
+	x.sqs = append(x.sqs, sq)
+	return sq
+}
+
+func (x *compilation) wordCell(sum string) string {
+	return x.cellRef(cell{cast(sum, "DECIMAL(38,0)"), "DECIMAL(38,0)", cast("sum(%s)", "DECIMAL(38,0)"), true})
+}
+
+// centredCells are n, mean and M2 over the DOUBLE of the argument.
+func (x *compilation) centredCells(a *aggregate) (n, m2 string) {
+	arg := cast(a.argSQL[0], "DOUBLE")
+	n = x.countCell(a)
+	mean := "sum(" + n + " * %[1]s) / sum(" + n + ")"
+	m := x.cellRef(cell{filtered("avg("+arg+")", a.filterSQL), "DOUBLE", mean, false})
+	// Between the parts: Σ n(m-M)², with M the merged mean.
+	merged := strings.ReplaceAll(mean, "%[1]s", m)
+	between := "coalesce(list_sum(list_transform(list({'n': " + n + ", 'm': " + m + "}) FILTER (WHERE " + n + " > 0), lambda z: z.n * (z.m - " + merged + ") ** 2)), 0)"
+	m2 = x.cellRef(cell{filtered("var_pop("+arg+")", a.filterSQL) + " * " + filtered("count("+a.argSQL[0]+")", a.filterSQL), "DOUBLE", "sum(%[1]s) + " + between, false})
+	return n, m2
+}
+
+// stages wraps merged cells in the steps that compute every squares.result.
+// Each step is a subquery, so that no expression is written twice.
+func stages(from string, all []squares) string {
+	if len(all) == 0 {
+		return from
+	}
+	step := func(columns func(sq squares, v func(string) string) []string) {
+		var cols []string
+		for i, sq := range all {
+			cols = append(cols, columns(sq, func(name string) string { return duck.Ident("q" + itoa(i) + "_" + name) })...)
+		}
+		from = "(SELECT *, " + strings.Join(cols, ", ") + " FROM " + from + ")"
+	}
+	step(func(sq squares, v func(string) string) []string {
+		hi, lo := cast(sq.q[0], "HUGEINT"), ""
+		if len(sq.q) == 1 {
+			hi, lo = hi+" // "+wordBase, hi+" % "+wordBase
+		} else {
+			lo = cast(sq.q[1], "HUGEINT")
+		}
+		return []string{unscaled(sq.s, sq.scale) + " AS " + v("s"), hi + " AS " + v("qh"), lo + " AS " + v("ql")}
+	})
+	step(func(sq squares, v func(string) string) []string {
+		return []string{v("s") + " // " + sq.n + " AS " + v("m")}
+	})
+	step(func(sq squares, v func(string) string) []string {
+		return []string{v("s") + " - " + v("m") + " * " + sq.n + " AS " + v("r")}
+	})
+	step(func(sq squares, v func(string) string) []string {
+		t := "(" + v("s") + " + " + v("r") + ")"
+		return []string{
+			v("qh") + " - " + v("m") + " * (" + t + " // " + wordBase + ") AS " + v("h"),
+			v("m") + " * (" + t + " % " + wordBase + ") AS " + v("u"),
+		}
+	})
+	step(func(sq squares, v func(string) string) []string {
+		return []string{
+			v("h") + " - " + v("u") + " // " + wordBase + " AS " + v("h1"),
+			v("ql") + " - " + v("u") + " % " + wordBase + " AS " + v("l1"),
+		}
+	})
+	step(func(sq squares, v func(string) string) []string {
+		return []string{
+			v("h1") + " + " + v("l1") + " // " + wordBase + " AS " + v("h2"),
+			v("l1") + " % " + wordBase + " AS " + v("l2"),
+		}
+	})
+	step(func(sq squares, v func(string) string) []string {
+		n := sq.n
+		small := v("h2") + " * " + wordBase + " + " + v("l2")
+		correction := cast(v("r")+" * "+v("r"), "DOUBLE") + " / " + n
+		return []string{"CASE WHEN abs(" + v("h2") + ") <= 1 AND " + n + " < " + wordBase +
+			" THEN CAST(" + n + " * (" + small + ") - " + v("r") + " * " + v("r") + " AS DOUBLE) / " + n +
+			" WHEN abs(" + v("h2") + ") < 10000000000000000000 THEN CAST(" + small + " AS DOUBLE) - " + correction +
+			" ELSE CAST(" + v("h2") + " AS DOUBLE) * 1e18 + CAST(" + v("l2") + " AS DOUBLE) - " + correction + " END AS " + sq.result}
+	})
+	return from
+}
