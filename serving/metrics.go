@@ -88,6 +88,9 @@ func (m *Metrics) RunEnded(full bool, outcome string, took time.Duration, cellsD
 func (m *Metrics) Switched(took time.Duration) { m.switches.Observe(took.Seconds()) }
 
 func (m *Metrics) call(method string, code codes.Code, took time.Duration) {
+	if code == codes.Unimplemented {
+		method = "unknown" // a client can think of any number of them
+	}
 	m.calls.WithLabelValues(method, code.String()).Inc()
 	m.seconds.WithLabelValues(method).Observe(took.Seconds())
 }
@@ -148,8 +151,8 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 	send := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	send(descReady, flag(s.Health == duetv1.Health_HEALTH_OK || s.Health == duetv1.Health_HEALTH_DEGRADED))
-	send(descHealth, flag(s.Health == duetv1.Health_HEALTH_OK))
+	send(descReady, oneIf(s.Health == duetv1.Health_HEALTH_OK || s.Health == duetv1.Health_HEALTH_DEGRADED))
+	send(descHealth, oneIf(s.Health == duetv1.Health_HEALTH_OK))
 	send(descLogUsed, float64(s.GetLog().GetUsedBytes()))
 	send(descLogLimit, float64(s.GetLog().GetLimitBytes()))
 	send(descLiveLag, float64(s.GetLive().GetLagMessages()))
@@ -162,9 +165,9 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 	send(descArchive, float64(s.GetArchive().GetBytes()))
 	send(descMemory, float64(s.StoreMemoryBytes))
 	send(descMemLimit, float64(s.StoreMemoryLimitBytes))
-	send(descPaused, flag(s.GetBatch().GetPaused()))
+	send(descPaused, oneIf(s.GetBatch().GetPaused()))
 	if s.GetBatch().GetLastVerdict() != "" {
-		send(descEqual, flag(s.GetBatch().GetLastEqual()))
+		send(descEqual, oneIf(s.GetBatch().GetLastEqual()))
 	}
 	for _, st := range s.Streams {
 		send(descEvents, float64(st.GetAccount().GetAccepted()), st.Name, "accepted")
@@ -176,11 +179,11 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, v := range s.Views {
 		send(descRows, float64(v.PartialRows), v.Name)
-		send(descSick, flag(v.Problem != ""), v.Name)
+		send(descSick, oneIf(v.Problem != ""), v.Name)
 	}
 }
 
-func flag(b bool) float64 {
+func oneIf(b bool) float64 {
 	if b {
 		return 1
 	}
