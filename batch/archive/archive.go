@@ -1,0 +1,481 @@
+// Package archive keeps every event as typed Parquet files, listed by a
+// manifest. Start reading at [Archive], then commit.go for how rows come in.
+// It must not know how rows are decoded (schemas/event), where they wait
+// (serving/store, behind [Tail]) or what is computed from them.
+//
+// # Files
+//
+//	archive/
+//	  manifest/000000000017.json     the whole state, at one number
+//	  manifest/floor.json            witness against the loss of the newest (durable.Series)
+//	  orders/5fk3...q.parquet        rows of one stream in one span of positions
+//	  _rejects/..., _lines/...       refused records, digests of file lines
+//	  tmp/                           files in the making; emptied at start
+//
+// A data file is written once, read back, checksummed, synced and linked under a
+// random name; it is never changed. Rows stand in order of position. Every row
+// spells its position out in five columns, _duet_lane, _duet_incarnation,
+// _duet_sequence, _duet_record, _duet_part, so that any Parquet reader can use it.
+//
+// A manifest is complete in itself. It is sealed (durable.Seal):
+//
+//	{"xxh3_128":"6c1f...","content":
+//	{
+//	  "format": 1,
+//	  "number": 17,
+//	  "kind": "commit",
+//	  "writer": "x2lq...",
+//	  "created": "2026-01-01T00:00:00Z",
+//	  "incarnations": [{"ordinal": 1, "id": "ab12", "created": "2026-01-01T00:00:00Z"}],
+//	  "through": [{"lane": 0, "incarnation": "ab12", "ordinal": 1, "sequence": 90}],
+//	  "streams": {"orders": {"received": 12, "accepted": 10, "duplicate": 1, "rejected": 1, "sums": {"price": "99.50"}}},
+//	  "producers": {"shop-1": 12},
+//	  "files": [{"data": "orders", "path": "orders/5fk3...q.parquet", "from": "1:0", "through": "1:90", "rows": 10,
+//	             "bytes": 4711, "xxh3_128": "09ab...", "sums": {"price": "99.50"}}]
+//	}
+//	}
+//
+// # Guarantees
+//
+// The highest manifest is current and must verify: a file that is missing or of
+// another size refuses the start, a checksum that differs refuses the read, both
+// naming the file and its positions (H6), unless the log can still write it
+// again ([Repairer]). Publishing number+1 is exclusive (H10): whoever finds it
+// taken gets a [*FencedError]. A block is in the archive exactly once: what was
+// published is recognised by its position, however the publisher ended. Rows in
+// files = accepted events, in every manifest.
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"duet/internal/duck"
+	"duet/internal/durable"
+	"duet/schemas"
+)
+
+// Config says where the archive is and how it works. Dir and Incarnation are
+// required.
+type Config struct {
+	Dir         string              // the archive's folder, made if missing
+	Incarnation schemas.Incarnation // of the log that events come from now
+	// EventTime names the event-time column of each stream that has one, for
+	// the span of event times in the manifest.
+	EventTime map[string]string
+	Files     *durable.Files   // defaults to durable.OS
+	Now       func() time.Time // defaults to time.Now
+	// Repairer writes a damaged file again; nil means that damage is an error.
+	Repairer Repairer
+	// MergeBelow is the size under which files count as small; defaults to 32 MB.
+	MergeBelow int64
+	// MergeFiles is how many adjacent small files are merged at once; defaults to 8.
+	MergeFiles int
+	// KeepManifests is how many manifests before the current one keep their
+	// files; defaults to 2.
+	KeepManifests int
+	// Memory is the DuckDB memory limit for reading files back and merging
+	// them; defaults to "512MB".
+	Memory string
+}
+
+func (c Config) withDefaults() Config {
+	if c.Files == nil {
+		c.Files = durable.OS
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.MergeBelow == 0 {
+		c.MergeBelow = 32 << 20
+	}
+	if c.MergeFiles == 0 {
+		c.MergeFiles = 8
+	}
+	if c.KeepManifests == 0 {
+		c.KeepManifests = 2
+	}
+	if c.Memory == "" {
+		c.Memory = "512MB"
+	}
+	return c
+}
+
+// Repairer writes a file of the archive again from the log, if the log still
+// holds all of its span. The rows must be those that the file held.
+type Repairer interface {
+	// Repair writes the rows of f.Data at positions in (f.From, f.Through] to
+	// path, in the form of [Tail.ExportBlock].
+	Repair(ctx context.Context, f File, path string) error
+}
+
+// Archive is an open archive. Safe for concurrent use. One process at a time
+// writes; a second one is fenced.
+type Archive struct {
+	cfg    Config
+	files  *durable.Files
+	series *durable.Series
+	db     *duck.DB
+	writer string
+
+	publishing sync.Mutex // held from reading the current manifest to publishing the next
+
+	mu      sync.Mutex           // guards what follows
+	current *Manifest            // never nil; number 0 is the empty archive
+	fenced  *FencedError         // once set, nothing is published any more
+	advance chan struct{}        // closed and replaced when Through moves
+	recent  []reached            // the last commits, for TotalsAt
+	held    map[uint64]int       // readers by manifest number
+	named   map[uint64]*Manifest // manifests that readers hold or that are kept
+	writing map[string]bool      // data files in the making, by path below Dir
+	checked map[string]stamp     // files whose checksum was right, by path below Dir
+}
+
+// reached is a position that the archive reached, with the totals there.
+type reached struct {
+	through schemas.At
+	totals  map[string]Totals
+}
+
+// recentCommits is how many commits TotalsAt looks back.
+const recentCommits = 256
+
+// stamp tells whether a file is the one whose checksum was verified.
+type stamp struct {
+	size  int64
+	mtime time.Time
+	inode uint64
+}
+
+// Open opens the archive: the highest manifest must verify, and every file that
+// it names must be there with its size; else the error is a
+// [*durable.DamageError] that names the file.
+func Open(ctx context.Context, cfg Config) (*Archive, error) {
+	cfg = cfg.withDefaults()
+	a := &Archive{
+		cfg: cfg, files: cfg.Files, writer: durable.Name(), advance: make(chan struct{}),
+		held: map[uint64]int{}, named: map[uint64]*Manifest{}, writing: map[string]bool{}, checked: map[string]stamp{},
+	}
+	tmp := filepath.Join(cfg.Dir, "tmp")
+	if err := a.files.RemoveAll(tmp); err != nil {
+		return nil, fmt.Errorf("archive: %w", err)
+	}
+	if err := a.files.MkdirAll(tmp); err != nil {
+		return nil, fmt.Errorf("archive: %w", err)
+	}
+	var err error
+	if a.series, err = durable.NewSeries(a.files, filepath.Join(cfg.Dir, "manifest")); err != nil {
+		return nil, fmt.Errorf("archive: %w", err)
+	}
+	if err := a.dropTemps(); err != nil {
+		return nil, fmt.Errorf("archive: %w", err)
+	}
+	if a.current, err = a.readLatest(); err != nil {
+		return nil, err
+	}
+	a.noteReached(a.current)
+	if err := a.current.adoptIncarnation(cfg.Incarnation); err != nil {
+		return nil, err
+	}
+	if a.db, err = duck.Open(duck.Config{Threads: 1, MemoryLimit: cfg.Memory, TempDir: tmp}); err != nil {
+		return nil, err
+	}
+	if err := a.statFiles(ctx); err != nil {
+		a.db.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// Close ends the archive's DuckDB. The caller has stopped all users before.
+func (a *Archive) Close() error { return a.db.Close() }
+
+// Dir is the archive's folder.
+func (a *Archive) Dir() string { return a.cfg.Dir }
+
+// Current is the current manifest; number 0 before the first block. Its files
+// may be merged away and deleted later: hold a [Snapshot] to read them.
+func (a *Archive) Current() *Manifest {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.current
+}
+
+// Through is the position up to which everything is archived.
+func (a *Archive) Through() schemas.At { return a.Current().Through.At() }
+
+// Wait returns when the archive reaches at.
+func (a *Archive) Wait(ctx context.Context, at schemas.At) error {
+	for {
+		a.mu.Lock()
+		through, advance, fenced := a.current.Through.At(), a.advance, a.fenced
+		a.mu.Unlock()
+		if through >= at {
+			return nil
+		}
+		if fenced != nil {
+			return fenced
+		}
+		select {
+		case <-advance:
+		case <-ctx.Done():
+			return fmt.Errorf("archive: at %s, waiting for %s: %w", through, at, context.Cause(ctx))
+		}
+	}
+}
+
+// TotalsAt has the cumulative totals at a position that ended a block lately;
+// false if no block ended there, or too many since.
+func (a *Archive) TotalsAt(at schemas.At) (map[string]Totals, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range a.recent {
+		if r.through == at {
+			return r.totals, true
+		}
+	}
+	return nil, false
+}
+
+// Snapshot is a manifest whose files stay until Release.
+type Snapshot struct {
+	*Manifest
+	archive *Archive
+	once    sync.Once
+}
+
+// Snapshot holds the current manifest's files against the cleaner. Release it.
+func (a *Archive) Snapshot() *Snapshot {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.held[a.current.Number]++
+	a.named[a.current.Number] = a.current
+	return &Snapshot{Manifest: a.current, archive: a}
+}
+
+// Release lets the cleaner have files that only this snapshot named. More than
+// once is fine.
+func (s *Snapshot) Release() {
+	s.once.Do(func() {
+		a := s.archive
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.held[s.Number]--; a.held[s.Number] == 0 {
+			delete(a.held, s.Number)
+		}
+	})
+}
+
+// Relation is a parenthesised SELECT over the rows of a data set at positions in
+// (after, through], in the shape that rows have in memory; "" if there are no
+// files. The files' checksums are verified first (H6).
+func (s *Snapshot) Relation(ctx context.Context, data string, after, through schemas.At) (string, error) {
+	files := s.FilesFor(data, after, through)
+	if len(files) == 0 {
+		return "", nil
+	}
+	if err := s.archive.Verify(ctx, files); err != nil {
+		return "", err
+	}
+	return Relation(s.archive.cfg.Dir, files, after, through), nil
+}
+
+// readLatest reads the highest manifest; an empty one, number 0, if there is none.
+func (a *Archive) readLatest() (*Manifest, error) {
+	number, err := a.series.Latest()
+	if err != nil {
+		return nil, fmt.Errorf("archive: %w", err)
+	}
+	if number == 0 {
+		return &Manifest{Format: Format, Streams: map[string]Totals{}, Producers: map[string]uint64{}}, nil
+	}
+	return a.read(number)
+}
+
+// read reads the manifest of a number.
+func (a *Archive) read(number uint64) (*Manifest, error) {
+	m := new(Manifest)
+	if err := a.series.Read(number, m); err != nil {
+		return nil, fmt.Errorf("archive: %w", err)
+	}
+	if err := m.check(number); err != nil {
+		return nil, fmt.Errorf("archive: %w", &durable.DamageError{Path: a.series.Path(number), Reason: err.Error()})
+	}
+	return m, nil
+}
+
+// adoptIncarnation makes the log's present incarnation known; one that
+// contradicts what is archived is refused.
+func (m *Manifest) adoptIncarnation(inc schemas.Incarnation) error {
+	for _, have := range m.Incarnations {
+		if have.Ordinal == inc.Ordinal && have.ID != inc.ID {
+			return fmt.Errorf("archive: its events come from incarnation %s of the log, which is now %s, both with ordinal %d: this log belongs to another archive", have.ID, inc.ID, inc.Ordinal)
+		}
+		if have.Ordinal == inc.Ordinal {
+			return nil
+		}
+		if have.Ordinal > inc.Ordinal {
+			return fmt.Errorf("archive: it holds events of incarnation %d (%s) of the log, which is now %d (%s): the log went back", have.Ordinal, have.ID, inc.Ordinal, inc.ID)
+		}
+	}
+	m.Incarnations = append(m.Incarnations, inc)
+	return nil
+}
+
+// publish makes the next manifest from a copy of the current one. It owns the
+// questions of who was first and of whether an interrupted publish was done.
+func (a *Archive) publish(kind Kind, change func(*Manifest) error) error {
+	a.publishing.Lock()
+	defer a.publishing.Unlock()
+	if err := a.refresh(); err != nil {
+		return err
+	}
+	next := a.Current().clone()
+	next.Number++
+	next.Kind, next.Writer, next.Created = kind, a.writer, a.cfg.Now().UTC()
+	if err := change(next); err != nil {
+		return err
+	}
+	sortFiles(next.Files)
+	if err := next.check(next.Number); err != nil {
+		return fmt.Errorf("archive: refused to publish manifest %d: %w", next.Number, err)
+	}
+	if err := fpManifest.Hit(); err != nil {
+		return err
+	}
+	err := a.series.Publish(next.Number, next)
+	if err != nil && !errors.Is(err, durable.ErrExists) {
+		held, herr := a.series.Holds(next.Number, next)
+		if herr != nil || !held {
+			return errors.Join(fmt.Errorf("archive: manifest %d: %w", next.Number, err), herr)
+		}
+	} else if err != nil {
+		return a.fence(next.Number)
+	}
+	a.install(next)
+	return fpPublished.Hit()
+}
+
+// refresh compares memory with the disk: our own manifest whose publishing was
+// interrupted is installed, somebody else's fences us.
+func (a *Archive) refresh() error {
+	a.mu.Lock()
+	have, fenced := a.current.Number, a.fenced
+	a.mu.Unlock()
+	if fenced != nil {
+		return fenced
+	}
+	latest, err := a.series.Latest()
+	if err != nil {
+		return fmt.Errorf("archive: %w", err)
+	}
+	if latest == have {
+		return nil
+	}
+	if latest < have {
+		return fmt.Errorf("archive: %w", &durable.DamageError{Path: a.series.Path(have), Reason: "the current manifest is gone"})
+	}
+	m, err := a.read(latest)
+	if err != nil {
+		return err
+	}
+	if m.Writer != a.writer {
+		return a.fence(latest)
+	}
+	held, err := a.series.Holds(latest, m) // makes it durable
+	if err != nil || !held {
+		return errors.Join(fmt.Errorf("archive: manifest %d is not durable yet", latest), err)
+	}
+	a.install(m)
+	return nil
+}
+
+// fence records that another process has number.
+func (a *Archive) fence(number uint64) error {
+	f := &FencedError{What: "archive", Number: number}
+	if m, err := a.read(number); err == nil {
+		f.Writer = m.Writer
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.fenced = f
+	close(a.advance) // wakes those who wait
+	a.advance = make(chan struct{})
+	return f
+}
+
+// install makes a published manifest current.
+func (a *Archive) install(m *Manifest) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.named[a.current.Number] = a.current
+	a.current = m
+	a.noteReached(m)
+	close(a.advance)
+	a.advance = make(chan struct{})
+}
+
+// noteReached remembers where a manifest ends. mu is held, or nobody else knows a.
+func (a *Archive) noteReached(m *Manifest) {
+	if n := len(a.recent); n > 0 && a.recent[n-1].through == m.Through.At() {
+		return
+	}
+	a.recent = append(a.recent, reached{m.Through.At(), m.Streams})
+	if len(a.recent) > recentCommits {
+		a.recent = a.recent[1:]
+	}
+}
+
+// statFiles checks that every file is there with its size, and has those that
+// are not written again if it can.
+func (a *Archive) statFiles(ctx context.Context) error {
+	for _, f := range a.current.Files {
+		st, err := os.Stat(a.path(f.Path))
+		switch {
+		case err == nil && st.Size() == f.Bytes:
+			continue
+		case err == nil:
+			err = a.damage(f, fmt.Sprintf("it has %d bytes, the manifest says %d", st.Size(), f.Bytes))
+		case errors.Is(err, os.ErrNotExist):
+			err = a.damage(f, "the file is missing")
+		}
+		if err := a.repair(ctx, f, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Archive) path(rel string) string { return filepath.Join(a.cfg.Dir, filepath.FromSlash(rel)) }
+
+// damage is the error for a file that is not what the manifest says.
+func (a *Archive) damage(f File, reason string) error {
+	return fmt.Errorf("archive: %w", &durable.DamageError{Path: a.path(f.Path), Reason: fmt.Sprintf(
+		"%s; it holds %d rows of %s at positions after %s through %s; restore it from a copy", reason, f.Rows, f.Data, f.From.At(), f.Through.At())})
+}
+
+// namedFiles is the set of data files that a current, kept or held manifest
+// names, by path below Dir.
+func (a *Archive) namedFiles() map[string]bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	keep := map[string]bool{}
+	for number, m := range a.named {
+		if a.held[number] == 0 && number+uint64(a.cfg.KeepManifests) < a.current.Number {
+			delete(a.named, number)
+			continue
+		}
+		for _, f := range m.Files {
+			keep[f.Path] = true
+		}
+	}
+	for _, f := range a.current.Files {
+		keep[f.Path] = true
+	}
+	return keep
+}

@@ -1,0 +1,125 @@
+package archive
+
+import (
+	"context"
+	"fmt"
+	"math/bits"
+	"os"
+	"slices"
+
+	"duet/internal/duck"
+	"duet/internal/failpoint"
+	"duet/schemas"
+)
+
+// fpMerged is the step between a merged file's COPY and its reading back.
+var fpMerged = failpoint.New("archive.merged")
+
+// MergeOnce merges one run of adjacent small files of one data set into one
+// file, if there is such a run. It reports whether it did.
+//
+// Files are merged with neighbours of about their own size (sizes within a
+// factor of MergeFiles), so a row is written again about once each time the
+// archive has grown MergeFiles-fold, up to MergeBelow.
+func (a *Archive) MergeOnce(ctx context.Context) (bool, error) {
+	s := a.Snapshot()
+	defer s.Release()
+	run := a.mergeable(s.Files)
+	if run == nil {
+		return false, nil
+	}
+	if err := a.Verify(ctx, run); err != nil {
+		return false, err
+	}
+	f, done, err := a.mergeFiles(ctx, run)
+	if err != nil {
+		return false, err
+	}
+	defer done()
+	err = a.publish(Merge, func(m *Manifest) error {
+		before := len(m.Files)
+		m.Files = slices.DeleteFunc(m.Files, func(g File) bool {
+			return slices.ContainsFunc(run, func(h File) bool { return h.Path == g.Path })
+		})
+		if before-len(m.Files) != len(run) {
+			return fmt.Errorf("archive: files of %s changed while they were merged", f.Data)
+		}
+		m.Files = append(m.Files, f)
+		return nil
+	})
+	return err == nil, err
+}
+
+// mergeable finds a run of adjacent files to merge: the smallest size class
+// first, so that new files are gathered before old ones are touched.
+func (a *Archive) mergeable(files []File) []File {
+	step := bits.Len(uint(a.cfg.MergeFiles)) - 1
+	for limit := int64(64 << 10); ; limit <<= max(step, 1) {
+		limit = min(limit, a.cfg.MergeBelow)
+		start := 0
+		for i := range files {
+			if files[i].Bytes >= limit || files[i].Data != files[start].Data {
+				start = i
+			}
+			if files[i].Bytes >= limit {
+				start = i + 1
+				continue
+			}
+			if i-start+1 >= a.cfg.MergeFiles {
+				return files[start : i+1]
+			}
+		}
+		if limit == a.cfg.MergeBelow {
+			return nil
+		}
+	}
+}
+
+// mergeFiles writes the rows of adjacent files into one.
+func (a *Archive) mergeFiles(ctx context.Context, run []File) (File, func(), error) {
+	paths := make([]string, len(run))
+	var rows int64
+	var sums map[string]string
+	for i, f := range run {
+		paths[i] = a.path(f.Path)
+		rows += f.Rows
+		sums = AddSums(sums, f.Sums)
+	}
+	tmp := a.tempFile()
+	defer os.Remove(tmp) // gone already when all went well
+	// The instance preserves insertion order: rows stay in order of position.
+	copySQL := "COPY (FROM read_parquet(" + duck.Literals(paths) + ")) TO " + duck.Literal(tmp) + " (FORMAT parquet, COMPRESSION zstd)"
+	_, err := a.db.ExecContext(ctx, copySQL)
+	if err == nil {
+		err = fpMerged.Hit()
+	}
+	if err != nil {
+		return File{}, nil, fmt.Errorf("archive: merge %d files of %s: %w", len(run), run[0].Data, err)
+	}
+	if err := a.inOrder(ctx, tmp); err != nil {
+		return File{}, nil, err
+	}
+	f, done, err := a.bringIn(ctx, run[0].Data, tmp, run[0].From.At(), run[len(run)-1].Through.At())
+	if err != nil {
+		return File{}, nil, err
+	}
+	if f.Rows != rows || !sameSums(f.Sums, sums) {
+		done()
+		return File{}, nil, fmt.Errorf("archive: merging %d files of %s: %d rows with sums %v became %d with %v: refused", len(run), f.Data, rows, sums, f.Rows, f.Sums)
+	}
+	return f, done, nil
+}
+
+// inOrder refuses a file whose rows do not stand in order of position.
+func (a *Archive) inOrder(ctx context.Context, path string) error {
+	var misplaced int64
+	query := "SELECT count(*) FROM (SELECT " + positionSQL + " AS p, " + schemas.ColRecord + " AS r, lag(p) OVER w AS pp, lag(r) OVER w AS pr " +
+		"FROM read_parquet(" + duck.Literal(path) + ", file_row_number = true) WINDOW w AS (ORDER BY file_row_number)) WHERE (p, r) < (pp, pr)"
+	if err := a.db.QueryRowContext(ctx, query).Scan(&misplaced); err != nil {
+		return fmt.Errorf("archive: reading back %s: %w", path, err)
+	}
+	if misplaced > 0 {
+		return fmt.Errorf("archive: %s has %d rows out of order of position: refused", path, misplaced)
+	}
+	return nil
+}

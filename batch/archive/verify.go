@@ -1,0 +1,277 @@
+package archive
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"duet/internal/duck"
+	"duet/internal/durable"
+	"duet/schemas"
+)
+
+// Verify checks the checksums of files before they are read (H6), repairing
+// from the log what it can. A file that was verified and has not changed since
+// (inode, time, size) is not read again. After a repair the current manifest
+// names other files: the caller takes a new snapshot when [ErrRepaired] says so.
+func (a *Archive) Verify(ctx context.Context, files []File) error {
+	repaired := false
+	for _, f := range files {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		err := a.verify(f)
+		var damage *durable.DamageError
+		if errors.As(err, &damage) {
+			if err = a.repair(ctx, f, err); err == nil {
+				repaired = true
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if repaired {
+		return ErrRepaired
+	}
+	return nil
+}
+
+// VerifyAll verifies every file of the current manifest, for a background check.
+func (a *Archive) VerifyAll(ctx context.Context) error {
+	s := a.Snapshot()
+	defer s.Release()
+	if err := a.Verify(ctx, s.Files); err != nil && !errors.Is(err, ErrRepaired) {
+		return err
+	}
+	return nil
+}
+
+// ErrRepaired says that a damaged file was written again from the log: take a
+// new snapshot and start over.
+var ErrRepaired = errors.New("archive: a damaged file was written again from the log; the manifest has changed")
+
+// verify checks one file's checksum.
+func (a *Archive) verify(f File) error {
+	st, err := os.Stat(a.path(f.Path))
+	if errors.Is(err, os.ErrNotExist) {
+		return a.damage(f, "the file is missing")
+	}
+	if err != nil {
+		return err
+	}
+	now := stamp{size: st.Size(), mtime: st.ModTime(), inode: st.Sys().(*syscall.Stat_t).Ino}
+	a.mu.Lock()
+	known := a.checked[f.Path] == now
+	a.mu.Unlock()
+	if known {
+		return nil
+	}
+	sum, err := durable.SumFile(a.path(f.Path))
+	if err != nil {
+		return a.damage(f, "it cannot be read: "+err.Error())
+	}
+	if sum != f.Sum {
+		return a.damage(f, fmt.Sprintf("it has %d bytes with checksum %s, the manifest says %d with %s", sum.Bytes, sum.XXH3, f.Bytes, f.XXH3))
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.checked[f.Path] = now
+	return nil
+}
+
+// repair has the log write a damaged file again, and publishes a manifest that
+// names the new one. What cannot be repaired stays the error that it was.
+func (a *Archive) repair(ctx context.Context, f File, damage error) error {
+	if a.cfg.Repairer == nil {
+		return damage
+	}
+	tmp := a.tempFile()
+	defer os.Remove(tmp)
+	if err := a.cfg.Repairer.Repair(ctx, f, tmp); err != nil {
+		return errors.Join(damage, fmt.Errorf("archive: writing it again from the log: %w", err))
+	}
+	again, done, err := a.bringIn(ctx, f.Data, tmp, f.From.At(), f.Through.At())
+	if err != nil {
+		return errors.Join(damage, err)
+	}
+	defer done()
+	if again.Rows != f.Rows || !sameSums(again.Sums, f.Sums) {
+		return errors.Join(damage, fmt.Errorf("archive: the log holds other rows for it now: %d rows, sums %v; the manifest says %d, %v", again.Rows, again.Sums, f.Rows, f.Sums))
+	}
+	return a.publish(Repair, func(m *Manifest) error {
+		i := slices.IndexFunc(m.Files, func(g File) bool { return g.Path == f.Path })
+		if i < 0 {
+			return nil // merged away meanwhile
+		}
+		m.Files[i] = again
+		return nil
+	})
+}
+
+func sameSums(a, b map[string]string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for col, x := range a {
+		if y, ok := b[col]; !ok || !EqualDecimal(x, y) {
+			return false
+		}
+	}
+	return true
+}
+
+// tempFile is a new name for a file in the making.
+func (a *Archive) tempFile() string {
+	return filepath.Join(a.cfg.Dir, "tmp", durable.Name()+".parquet")
+}
+
+// bringIn reads a written file back with DuckDB (footer, columns, rows,
+// positions, sums), then adopts it under a new name. Until done is called the
+// cleaner leaves it alone; call it after publishing.
+func (a *Archive) bringIn(ctx context.Context, data, tmp string, from, through schemas.At) (File, func(), error) {
+	f, err := a.readBack(ctx, data, tmp, from, through)
+	if err != nil {
+		return File{}, nil, err
+	}
+	f.Path = data + "/" + durable.Name() + ".parquet"
+	if err := a.files.MkdirAll(filepath.Dir(a.path(f.Path))); err != nil {
+		return File{}, nil, fmt.Errorf("archive: %w", err)
+	}
+	a.mu.Lock()
+	a.writing[f.Path] = true
+	a.mu.Unlock()
+	done := func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.writing, f.Path)
+	}
+	if f.Sum, err = a.files.Adopt(tmp, a.path(f.Path)); err == nil {
+		err = fpAdopted.Hit()
+	}
+	if err != nil {
+		done()
+		return File{}, nil, fmt.Errorf("archive: %w", err)
+	}
+	return f, done, nil
+}
+
+var decimalType = regexp.MustCompile(`^DECIMAL\((\d+),(\d+)\)$`)
+
+// summable reports whether a column of this type gets a control total.
+func summable(sqlType string) bool {
+	switch sqlType {
+	case "TINYINT", "SMALLINT", "INTEGER", "BIGINT":
+		return true
+	}
+	if m := decimalType.FindStringSubmatch(sqlType); m != nil {
+		precision, _ := strconv.Atoi(m[1])
+		return precision <= 28 // a sum of 10^10 rows stays within 38 digits
+	}
+	return false
+}
+
+// SumColumns lists the columns of a Parquet file, or of a relation, that get a
+// control total: DECIMAL to 28 digits and integers, not the position.
+func SumColumns(ctx context.Context, db *duck.DB, relation string) ([]string, error) {
+	columns, err := describe(ctx, db, relation)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, c := range columns {
+		if summable(c.sqlType) && !strings.HasPrefix(c.name, "_duet_") {
+			names = append(names, c.name)
+		}
+	}
+	return names, nil
+}
+
+type column struct{ name, sqlType string }
+
+func describe(ctx context.Context, db *duck.DB, relation string) ([]column, error) {
+	rows, err := db.QueryContext(ctx, "SELECT column_name, column_type FROM (DESCRIBE FROM "+relation+")")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []column
+	for rows.Next() {
+		var c column
+		if err := rows.Scan(&c.name, &c.sqlType); err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, rows.Err()
+}
+
+// readBack reads what a Parquet file holds and refuses one that is not what
+// Tail.ExportBlock promises.
+func (a *Archive) readBack(ctx context.Context, data, path string, from, through schemas.At) (File, error) {
+	refuse := func(err error) (File, error) {
+		return File{}, fmt.Errorf("archive: reading back %s of %s: %w", path, data, err)
+	}
+	relation := "read_parquet(" + duck.Literal(path) + ")"
+	columns, err := describe(ctx, a.db, relation)
+	if err != nil {
+		return refuse(err)
+	}
+	has := func(name string) bool {
+		return slices.ContainsFunc(columns, func(c column) bool { return c.name == name })
+	}
+	for _, name := range []string{schemas.ColLane, schemas.ColIncarnation, schemas.ColSequence, schemas.ColRecord, schemas.ColPart} {
+		if !has(name) {
+			return refuse(fmt.Errorf("it has no column %s: a position must be spelled out", name))
+		}
+	}
+	f := File{Data: data, From: Place(from), Through: Place(through)}
+	exprs := []string{"count(*)", "min(" + positionSQL + ")", "max(" + positionSQL + ")", "count(DISTINCT " + schemas.ColLane + ")"}
+	event := a.cfg.EventTime[data]
+	if event == "" || !has(event) {
+		event = "NULL"
+	} else {
+		event = duck.Ident(event)
+	}
+	exprs = append(exprs, "min("+event+")::VARCHAR", "max("+event+")::VARCHAR")
+	var sums []string
+	for _, c := range columns {
+		if data != Rejects && data != Lines && summable(c.sqlType) && !strings.HasPrefix(c.name, "_duet_") {
+			sums = append(sums, c.name)
+			exprs = append(exprs, "coalesce(sum("+duck.Ident(c.name)+"), 0)::VARCHAR")
+		}
+	}
+	var low, high sql.NullInt64
+	var oldest, newest sql.NullString
+	var lanes int64
+	texts := make([]string, len(sums))
+	dest := []any{&f.Rows, &low, &high, &lanes, &oldest, &newest}
+	for i := range texts {
+		dest = append(dest, &texts[i])
+	}
+	if err := a.db.QueryRowContext(ctx, "SELECT "+strings.Join(exprs, ", ")+" FROM "+relation).Scan(dest...); err != nil {
+		return refuse(err)
+	}
+	if f.Rows == 0 {
+		return refuse(errors.New("it has no rows"))
+	}
+	if schemas.At(low.Int64) <= from || schemas.At(high.Int64) > through || lanes != 1 {
+		return refuse(fmt.Errorf("its positions go from %s to %s, in %d lanes; want them after %s, through %s, in one", schemas.At(low.Int64), schemas.At(high.Int64), lanes, from, through))
+	}
+	f.OldestEvent, f.NewestEvent = oldest.String, newest.String
+	for i, name := range sums {
+		if f.Sums == nil {
+			f.Sums = map[string]string{}
+		}
+		f.Sums[name] = texts[i]
+	}
+	return f, nil
+}

@@ -1,0 +1,307 @@
+package batch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"duet/batch/archive"
+	"duet/batch/catalog"
+	"duet/batch/recompute"
+)
+
+// CauseDefinition is the cause of differences in a view whose definition is not
+// the one that the base's cells have.
+const CauseDefinition = "definition"
+
+// plan says what becomes of each view: computed by the child, or carried over
+// from the base.
+type plan struct {
+	jobs    []recompute.ViewJob
+	carried []catalog.View        // in the new generation as they are in the base
+	checks  []recompute.ViewCheck // of carried views
+	views   map[string]recompute.View
+}
+
+// plan decides for each view. A view is computed in full if the run is full, or
+// if the base does not have it under its present definition. Else it is carried
+// over if it is suspended or its stream had no rows since, and else computed
+// incrementally.
+func (a *attempt) plan(views []recompute.View) plan {
+	p := plan{views: map[string]recompute.View{}}
+	for _, v := range views {
+		p.views[v.Name] = v
+		var bv *catalog.View
+		if a.base != nil {
+			bv = a.base.View(v.Name)
+		}
+		known := bv != nil && bv.Definition == v.Definition
+		job := recompute.ViewJob{View: v, Mode: recompute.Full}
+		if a.base != nil && !known {
+			job.Cause = CauseDefinition
+		}
+		if known && bv.Suspended == nil {
+			job.Base = a.cfg.Catalog.Path(*bv)
+		}
+		switch {
+		case a.run.Kind == Full || !known:
+		case bv.Suspended != nil:
+			p.carry(*bv, "suspended")
+			continue
+		case a.totals[v.Stream].Accepted == a.base.Streams[v.Stream].Accepted:
+			p.carry(*bv, "no events since the base")
+			continue
+		default:
+			job.Mode = recompute.Incremental
+		}
+		p.jobs = append(p.jobs, job)
+	}
+	return p
+}
+
+func (p *plan) carry(v catalog.View, why string) {
+	p.carried = append(p.carried, v)
+	p.checks = append(p.checks, recompute.ViewCheck{View: v.Name, Verdict: recompute.Equal, Missing: why})
+}
+
+// compute has the child compute and compare what the plan says, and fills in the
+// draft and the report.
+func (a *attempt) compute(ctx context.Context) error {
+	p := a.plan(a.cfg.Views())
+	a.draft.Kind = catalog.Incremental
+	if a.run.Kind == Full || a.base == nil {
+		a.draft.Kind = catalog.Full
+	}
+	a.draft.Views = p.carried
+	a.draft.New = map[string]string{}
+	job, err := a.job(ctx, p)
+	if err != nil {
+		return err
+	}
+	var result recompute.Result
+	if len(p.jobs) == 0 {
+		// Nothing to compute: the base's files at the new cut. The control totals
+		// are compared all the same.
+		if result.Report, err = a.compareTotals(ctx, job); err != nil {
+			return err
+		}
+	} else if result, err = a.children(ctx, job); err != nil {
+		return err
+	}
+	for _, v := range result.Views {
+		view := p.views[v.Name]
+		g := catalog.View{Name: v.Name, Definition: view.Definition, Suspended: v.Suspended, Rows: v.Rows, Sum: v.Sum}
+		for _, k := range view.Keys {
+			g.Keys = append(g.Keys, k.Name)
+		}
+		for _, c := range view.Cells {
+			g.Cells = append(g.Cells, c.Name)
+		}
+		a.draft.Views = append(a.draft.Views, g)
+		if v.Suspended == nil {
+			a.draft.New[v.Name] = filepath.Join(job.Dir, v.File)
+		}
+	}
+	a.report = &result.Report
+	a.report.Views = append(a.report.Views, p.checks...)
+	return nil
+}
+
+// job is what the child is told. The files' checksums are verified here: native
+// code reads no file that changed since it was written.
+func (a *attempt) job(ctx context.Context, p plan) (recompute.Job, error) {
+	job := recompute.Job{
+		Format: recompute.FormatVersion, Run: a.run.ID, Dir: filepath.Join(a.dir, "cells"), Archive: a.cfg.Archive.Dir(),
+		Through: a.at, Full: a.draft.Kind == catalog.Full, Views: p.jobs,
+		Threads: a.cfg.Threads, Memory: a.cfg.Memory, AddressSpace: a.cfg.AddressSpace, Nice: a.cfg.Nice,
+		Tolerance: a.cfg.Tolerance, Largest: a.cfg.Largest,
+	}
+	if a.base != nil {
+		job.After = a.base.Cut.At()
+	}
+	names := maps.Clone(a.totals)
+	full := map[string]bool{}
+	for _, j := range p.jobs {
+		if _, ok := names[j.Stream]; !ok {
+			names[j.Stream] = archive.Totals{}
+		}
+		full[j.Stream] = full[j.Stream] || j.Mode == recompute.Full
+	}
+	for again := 0; ; again++ {
+		job.Streams = nil
+		err := a.streams(ctx, &job, names, full)
+		if !errors.Is(err, archive.ErrRepaired) || again > 0 {
+			return job, err
+		}
+		a.snap.Release()
+		a.snap = a.cfg.Archive.Snapshot()
+	}
+}
+
+// streams puts the streams' files and totals into the job.
+func (a *attempt) streams(ctx context.Context, job *recompute.Job, names map[string]archive.Totals, full map[string]bool) error {
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		after := job.After
+		if job.Full || full[name] {
+			after = 0
+		}
+		s := recompute.StreamJob{Name: name, Totals: names[name], Files: a.snap.FilesFor(name, after, a.at)}
+		if !job.Full && a.base != nil {
+			s.Totals = s.Totals.Minus(a.base.Streams[name])
+		}
+		if err := a.cfg.Archive.Verify(ctx, s.Files); err != nil {
+			return err
+		}
+		job.Streams = append(job.Streams, s)
+	}
+	for _, j := range job.Views {
+		if j.Base == "" {
+			continue
+		}
+		if err := a.cfg.Catalog.Verify(&catalog.Generation{Number: a.base.Number, Base: a.base.Base, Cut: a.base.Cut, Views: []catalog.View{*a.base.View(j.Name)}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// children runs the child; once more, smaller, if it ran out of memory.
+func (a *attempt) children(ctx context.Context, job recompute.Job) (recompute.Result, error) {
+	for n := 1; ; n++ {
+		a.update(a.run, func(run *Run) { run.Attempts = n })
+		result, err := a.child(ctx, job)
+		var ce *recompute.ChildError
+		if err == nil || n > 1 || !errors.As(err, &ce) || !ce.Memory || ctx.Err() != nil {
+			return result, err
+		}
+		job.Threads = 1
+		if ce.Killed {
+			job.Memory /= 2 // it took more of the machine than it may
+		}
+		if err := a.cfg.Files.RemoveAll(job.Dir); err != nil {
+			return result, err
+		}
+	}
+}
+
+// child starts the child, hands it what the live half has as soon as that has
+// passed the cut, and waits for its result.
+func (a *attempt) child(ctx context.Context, job recompute.Job) (recompute.Result, error) {
+	if err := a.cfg.Files.MkdirAll(job.Dir); err != nil {
+		return recompute.Result{}, err
+	}
+	c, err := recompute.Start(ctx, a.cfg.Child(), job, func(p recompute.Progress) {
+		a.update(a.run, func(run *Run) { run.Progress = &p })
+	})
+	if err != nil {
+		return recompute.Result{}, err
+	}
+	defer c.Kill()
+	// The live half is asked while the child computes; a child that ends early
+	// ends the asking.
+	asking, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		select {
+		case <-c.Done():
+			stop()
+		case <-asking.Done():
+		}
+	}()
+	live, err := a.live(asking, job)
+	if err == nil {
+		err = c.Compare(live)
+	}
+	select {
+	case <-c.Done():
+		err = nil // its own error says more
+	default:
+	}
+	if err != nil {
+		return recompute.Result{}, err
+	}
+	return c.Wait()
+}
+
+// live collects what the live half has up to the cut, over the report's span.
+func (a *attempt) live(ctx context.Context, job recompute.Job) (recompute.Live, error) {
+	live := recompute.Live{Views: map[string]recompute.LiveView{}}
+	var err error
+	if live.Totals, err = a.liveTotals(ctx, job); err != nil {
+		return live, err
+	}
+	dir := filepath.Join(a.dir, "live")
+	if err := a.cfg.Files.MkdirAll(dir); err != nil {
+		return live, err
+	}
+	for _, v := range job.Views {
+		if v.Cause == CauseDefinition {
+			live.Views[v.Name] = recompute.LiveView{Missing: CauseDefinition}
+			continue
+		}
+		if a.base != nil && v.Base == "" {
+			live.Views[v.Name] = recompute.LiveView{Missing: "suspended in the base"}
+			continue
+		}
+		path := filepath.Join(dir, v.Name+".parquet")
+		_ = os.Remove(path) // of an attempt before
+		rows, err := a.cfg.Live.Export(ctx, v.Name, a.at, path)
+		var not *NotComparableError
+		switch {
+		case errors.As(err, &not):
+			live.Views[v.Name] = recompute.LiveView{Missing: not.Reason}
+		case err != nil:
+			return live, fmt.Errorf("export the live half's %s: %w", v.Name, err)
+		case rows == 0:
+			live.Views[v.Name] = recompute.LiveView{}
+		default:
+			live.Views[v.Name] = recompute.LiveView{Path: path}
+		}
+	}
+	return live, nil
+}
+
+// liveTotals waits for the live half to pass the cut and has its control totals
+// over the report's span.
+func (a *attempt) liveTotals(ctx context.Context, job recompute.Job) (map[string]archive.Totals, error) {
+	patient, cancel := a.patient(ctx, "the live half")
+	defer cancel()
+	if err := a.cfg.Live.Wait(patient, a.at); err != nil {
+		return nil, fmt.Errorf("waiting for the live half to pass %s: %w", a.at, err)
+	}
+	recent, err := a.cfg.Live.Totals(ctx, job.After, a.at)
+	if err != nil {
+		return nil, fmt.Errorf("the live half's control totals: %w", err)
+	}
+	if !job.Full || a.base == nil {
+		return recent, nil
+	}
+	all := maps.Clone(a.base.Streams)
+	for name, t := range recent {
+		sum := all[name].Plus(t)
+		// A column that the live half does not sum is not compared.
+		maps.DeleteFunc(sum.Sums, func(col, _ string) bool { _, ok := t.Sums[col]; return !ok && t.Accepted > 0 })
+		all[name] = sum
+	}
+	return all, nil
+}
+
+// compareTotals is the report of a run without anything to compute.
+func (a *attempt) compareTotals(ctx context.Context, job recompute.Job) (recompute.Report, error) {
+	live, err := a.liveTotals(ctx, job)
+	if err != nil {
+		return recompute.Report{}, err
+	}
+	batch := map[string]archive.Totals{}
+	for _, s := range job.Streams {
+		batch[s.Name] = s.Totals
+	}
+	return recompute.CompareTotals(recompute.Report{
+		Format: recompute.FormatVersion, Run: a.run.ID, Created: time.Now().UTC(), Full: job.Full, After: job.After, Through: a.at,
+	}, live, batch), nil
+}

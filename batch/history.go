@@ -1,0 +1,174 @@
+package batch
+
+import (
+	"cmp"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"duet/batch/recompute"
+	"duet/internal/durable"
+)
+
+// historyLimit is how many runs, with their reports, are kept.
+const historyLimit = 1000
+
+// history keeps runs, reports and the schedule's state as sealed files. It is
+// not safe for concurrent use; the runner's mutex guards it.
+type history struct {
+	dir   string
+	files *durable.Files
+	runs  map[string]*Run
+	order []string // ids, oldest first
+}
+
+// schedule is what data/schedule.json holds.
+type scheduleState struct {
+	Paused bool      `json:"paused"`
+	Reason string    `json:"reason,omitempty"`
+	Since  time.Time `json:"since,omitzero"` // paused since
+	// Last is the last tick that was considered, by kind: what lies after it
+	// and before now was missed.
+	Last map[Kind]time.Time `json:"last"`
+}
+
+// openHistory reads what is kept. Runs that were going on have ended with their
+// process. Records that are damaged are returned as the second value: history
+// is for people, and no reason to refuse a start.
+func openHistory(files *durable.Files, dir string, now time.Time) (*history, scheduleState, []error, error) {
+	h := &history{dir: dir, files: files, runs: map[string]*Run{}}
+	state := scheduleState{Last: map[Kind]time.Time{}}
+	for _, sub := range []string{"runs", "reports"} {
+		if err := files.MkdirAll(filepath.Join(dir, sub)); err != nil {
+			return nil, state, nil, err
+		}
+	}
+	if err := files.RemoveAll(h.tmpDir()); err != nil {
+		return nil, state, nil, err
+	}
+	if err := files.MkdirAll(h.tmpDir()); err != nil {
+		return nil, state, nil, err
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "runs"))
+	if err != nil {
+		return nil, state, nil, err
+	}
+	var damaged []error
+	for _, e := range entries {
+		id, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok {
+			continue
+		}
+		run := new(Run)
+		if err := durable.ReadSealed(h.runPath(id), run); err != nil {
+			damaged = append(damaged, err)
+			continue
+		}
+		h.runs[id] = run
+		h.order = append(h.order, id)
+	}
+	slices.SortFunc(h.order, func(a, b string) int {
+		return cmp.Or(h.runs[a].Queued.Compare(h.runs[b].Queued), cmp.Compare(a, b))
+	})
+	for _, run := range h.runs {
+		if !run.State.Final() {
+			run.State, run.Finished = Failed, now
+			run.Reason = "the process ended while the run was " + string(cmp.Or(run.Step, "queued"))
+			if err := h.save(run); err != nil {
+				return nil, state, nil, err
+			}
+		}
+	}
+	err = durable.ReadSealed(h.schedulePath(), &state)
+	if err != nil && !missing(h.schedulePath()) {
+		return nil, state, nil, err
+	}
+	if state.Last == nil {
+		state.Last = map[Kind]time.Time{}
+	}
+	return h, state, damaged, nil
+}
+
+func missing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+func (h *history) tmpDir() string           { return filepath.Join(h.dir, "tmp-runs") }
+func (h *history) runPath(id string) string { return filepath.Join(h.dir, "runs", id+".json") }
+func (h *history) schedulePath() string     { return filepath.Join(h.dir, "schedule.json") }
+func (h *history) reportPath(id string) string {
+	return filepath.Join(h.dir, "reports", id+".json")
+}
+
+// add makes a new run known and durable.
+func (h *history) add(run *Run) error {
+	if err := h.save(run); err != nil {
+		return err
+	}
+	h.runs[run.ID] = run
+	h.order = append(h.order, run.ID)
+	return nil
+}
+
+// save writes a run's record.
+func (h *history) save(run *Run) error {
+	data, err := durable.Seal(run)
+	if err != nil {
+		return err
+	}
+	return h.files.WriteFile(h.runPath(run.ID), data)
+}
+
+// saveReport writes a run's report.
+func (h *history) saveReport(r *recompute.Report) error {
+	data, err := durable.Seal(r)
+	if err != nil {
+		return err
+	}
+	return h.files.WriteFile(h.reportPath(r.Run), data)
+}
+
+// report reads a run's report.
+func (h *history) report(id string) (*recompute.Report, error) {
+	r := new(recompute.Report)
+	return r, durable.ReadSealed(h.reportPath(id), r)
+}
+
+// saveSchedule writes the schedule's state.
+func (h *history) saveSchedule(s scheduleState) error {
+	data, err := durable.Seal(s)
+	if err != nil {
+		return err
+	}
+	return h.files.WriteFile(h.schedulePath(), data)
+}
+
+// byRequest finds the run of a request.
+func (h *history) byRequest(id string) *Run {
+	for _, run := range h.runs {
+		if id != "" && run.RequestID == id {
+			return run
+		}
+	}
+	return nil
+}
+
+// prune deletes the oldest runs beyond the limit, with their reports.
+func (h *history) prune() error {
+	var paths []string
+	for len(h.order) > historyLimit && h.runs[h.order[0]].State.Final() {
+		id := h.order[0]
+		h.order = h.order[1:]
+		delete(h.runs, id)
+		paths = append(paths, h.runPath(id), h.reportPath(id))
+	}
+	if len(paths) == 0 {
+		return nil
+	}
+	return h.files.Remove(paths...)
+}

@@ -1,0 +1,97 @@
+package batch
+
+import (
+	"context"
+	"fmt"
+
+	"duet/batch/archive"
+	"duet/batch/catalog"
+	"duet/schemas"
+)
+
+// Live is the live half as the batch half needs it: it follows the log, keeps
+// what came after a generation's cut in segments that end at cut markers, and
+// holds the served generation's cells. Whoever wires both halves implements it.
+// Calls come from one goroutine at a time.
+type Live interface {
+	// Cut writes a cut marker to the log and returns its position once it is
+	// durable: that is the run's cut. Every reader of the log ends its segment
+	// and its block exactly there.
+	Cut(ctx context.Context) (schemas.Cut, error)
+	// Wait returns when the live half has passed at.
+	Wait(ctx context.Context, at schemas.At) error
+	// Totals are the control totals by stream that the live half counted in
+	// (after, through]; after is the served generation's cut. A stream without
+	// events may be missing; Sums may be missing for columns it does not sum.
+	Totals(ctx context.Context, after, through schemas.At) (map[string]archive.Totals, error)
+	// Export writes the cells of one view in (the served generation's cut,
+	// through] to path as Parquet, one row a group, columns as in the view's
+	// Keys and Cells, and returns the rows; for 0 rows it need not write. A
+	// [*NotComparableError] says that this view has nothing to compare with.
+	Export(ctx context.Context, view string, through schemas.At, path string) (rows int64, err error)
+	// Stage loads the cells of a generation that is not published yet beside the
+	// served ones, where no reader sees them; files has the path of each view
+	// that is not suspended. It fails if they do not fit, and then nothing is
+	// published. A view whose g.Views entry names the file (View.File) that is
+	// served already need not be loaded again. Staging replaces what an earlier
+	// Stage or Rebuild left.
+	Stage(ctx context.Context, g *catalog.Generation, files map[string]string) error
+	// Rebuild is Stage for a rollback: besides the cells, it computes in shadow
+	// the live state after g's cut, which lies before the served one, from the
+	// archive and the log.
+	Rebuild(ctx context.Context, g *catalog.Generation, files map[string]string) error
+	// Switch makes what was staged the served generation, in one transaction, and
+	// drops the segments at or before its cut. g is published.
+	Switch(ctx context.Context, g *catalog.Generation) error
+	// Discard drops what was staged. It is called when a run does not publish.
+	Discard(ctx context.Context)
+}
+
+// NotComparableError says that the live half has no cells of a view that could
+// be compared with the batch half's.
+type NotComparableError struct {
+	View   string
+	Reason string // "suspended", "rebuilding", "definition"
+}
+
+// Error names the view and why.
+func (e *NotComparableError) Error() string {
+	return fmt.Sprintf("view %s cannot be compared: %s", e.View, e.Reason)
+}
+
+// Hooks tell the outside what the batch half does: metrics, logs, alarms. Every
+// field may be nil. They are called without locks held, must not block, and must
+// not call the runner.
+type Hooks struct {
+	// RunChanged is called at each step and when a run ends.
+	RunChanged func(Run)
+	// Skipped is called when a tick meets a run; the run counts it.
+	Skipped func(kind Kind, behind Run)
+	// Published is called after the switch to a new generation.
+	Published func(g *catalog.Generation)
+	// Alarm is called when a person should look: a run failed, was held or
+	// fenced, a generation is damaged, rubbish cannot be cleaned.
+	Alarm func(Alarm)
+}
+
+// AlarmKind is what an alarm is about.
+type AlarmKind string
+
+// The kinds of an alarm.
+const (
+	AlarmFailed    AlarmKind = "run_failed"
+	AlarmHeld      AlarmKind = "run_held"        // unexplained differences
+	AlarmMismatch  AlarmKind = "totals_mismatch" // H6: the halves counted different events
+	AlarmFenced    AlarmKind = "run_fenced"
+	AlarmSuspended AlarmKind = "view_suspended"
+	AlarmCleaning  AlarmKind = "cleaning_failed"
+	AlarmHistory   AlarmKind = "history_damaged"
+	AlarmSwitch    AlarmKind = "switch_failed" // published, but not served: the process must end
+)
+
+// Alarm is something that a person should look at.
+type Alarm struct {
+	Kind AlarmKind
+	Run  string // id, "" if none
+	Text string // what, where, what to do
+}

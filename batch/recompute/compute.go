@@ -1,0 +1,423 @@
+package recompute
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	duckdb "github.com/duckdb/duckdb-go/v2"
+
+	"duet/batch/archive"
+	"duet/internal/duck"
+	"duet/internal/durable"
+	"duet/internal/failpoint"
+	"duet/schemas"
+)
+
+// fpWritten is the step between a cell file's COPY and its reading back.
+var fpWritten = failpoint.New("recompute.written")
+
+// mismatchError says that rows are not what is accounted for (H6).
+type mismatchError struct{ reason string }
+
+func (e *mismatchError) Error() string { return e.reason }
+
+// worker computes one job over one DuckDB connection, whose temporary tables
+// and views are its working space.
+type worker struct {
+	job      Job
+	conn     *duck.Conn
+	progress func(Progress)
+	streams  map[string]*stream
+	results  []ViewResult
+}
+
+// stream is a stream's rows as counted in the files.
+type stream struct {
+	StreamJob
+	added int64          // rows in (Job.After, Job.Through]
+	all   int64          // rows up to Job.Through
+	batch archive.Totals // of the report's span
+}
+
+func newWorker(ctx context.Context, job Job, progress func(Progress)) (*worker, func(), error) {
+	memory := ""
+	if job.Memory > 0 {
+		memory = fmt.Sprintf("%dB", job.Memory)
+	}
+	spill := filepath.Join(job.Dir, "spill")
+	db, err := duck.Open(duck.Config{Threads: job.Threads, MemoryLimit: memory, TempDir: spill})
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		db.Close()
+		return nil, nil, err
+	}
+	// Cells have no order until they are written, and remembering one costs memory.
+	if _, err := conn.ExecContext(ctx, "SET preserve_insertion_order=false"); err != nil {
+		conn.Close()
+		db.Close()
+		return nil, nil, err
+	}
+	w := &worker{job: job, conn: conn, progress: progress, streams: map[string]*stream{}}
+	return w, func() { conn.Close(); db.Close() }, nil
+}
+
+// countStreams counts and sums the archived rows of the span, and refuses files
+// that disagree with the manifest.
+func (w *worker) countStreams(ctx context.Context) error {
+	from := w.job.After
+	if w.job.Full {
+		from = 0
+	}
+	for _, sj := range w.job.Streams {
+		start := time.Now()
+		s := &stream{StreamJob: sj, batch: archive.Totals{Account: sj.Totals.Account}}
+		w.streams[sj.Name] = s
+		for _, f := range sj.Files {
+			if f.Through.At() <= w.job.Through {
+				s.all += f.Rows
+			} else {
+				s.all++ // only whether there are any matters
+			}
+		}
+		counted, err := w.sum(ctx, within(sj.Files, from, w.job.Through), from, sj.Totals.Sums)
+		if err != nil {
+			return fmt.Errorf("count the rows of %s: %w", sj.Name, err)
+		}
+		s.batch.Accepted, s.batch.Sums = counted.Accepted, counted.Sums
+		s.added = counted.Accepted
+		if w.job.Full && w.job.After > 0 {
+			recent, err := w.sum(ctx, within(sj.Files, w.job.After, w.job.Through), w.job.After, nil)
+			if err != nil {
+				return fmt.Errorf("count the rows of %s: %w", sj.Name, err)
+			}
+			s.added = recent.Accepted
+		}
+		if d := s.batch.Differences(sj.Totals); len(d) > 0 {
+			return &mismatchError{fmt.Sprintf("the archive's files of %s at positions after %s through %s do not hold what the manifest accounts for (files, manifest): %s", sj.Name, from, w.job.Through, strings.Join(d, "; "))}
+		}
+		w.progress(Progress{Step: "totals", View: sj.Name, Total: len(w.job.Views), Rows: counted.Accepted, Micros: time.Since(start).Microseconds()})
+	}
+	return nil
+}
+
+// within keeps the files that may hold rows in (after, through].
+func within(files []archive.File, after, through schemas.At) []archive.File {
+	var in []archive.File
+	for _, f := range files {
+		if f.Through.At() > after && f.From.At() < through {
+			in = append(in, f)
+		}
+	}
+	return in
+}
+
+// sum counts the rows of files after a position and sums the columns of like.
+func (w *worker) sum(ctx context.Context, files []archive.File, after schemas.At, like map[string]string) (archive.Totals, error) {
+	t := archive.Totals{}
+	if len(files) == 0 {
+		for col := range like {
+			t.Sums = archive.AddSums(t.Sums, map[string]string{col: "0"})
+		}
+		return t, nil
+	}
+	exprs := []string{"count(*)"}
+	var cols []string
+	for col := range like {
+		cols = append(cols, col)
+		exprs = append(exprs, "coalesce(sum("+duck.Ident(col)+"), 0)::VARCHAR")
+	}
+	texts := make([]string, len(cols))
+	dest := []any{&t.Accepted}
+	for i := range texts {
+		dest = append(dest, &texts[i])
+	}
+	query := "SELECT " + strings.Join(exprs, ", ") + " FROM " + archive.Relation(w.job.Archive, files, after, w.job.Through)
+	if err := w.conn.QueryRowContext(ctx, query).Scan(dest...); err != nil {
+		return t, err
+	}
+	for i, col := range cols {
+		t.Sums = archive.AddSums(t.Sums, map[string]string{col: texts[i]})
+	}
+	return t, nil
+}
+
+// computeViews computes and writes every view, one after the other: DuckDB uses
+// the job's threads within each.
+func (w *worker) computeViews(ctx context.Context) error {
+	for i, v := range w.job.Views {
+		start := time.Now()
+		w.progress(Progress{Step: "compute", View: v.Name, Done: i, Total: len(w.job.Views)})
+		r := ViewResult{Name: v.Name}
+		err := w.compute(ctx, i, v)
+		if err == nil {
+			err = w.write(ctx, i, v, &r)
+		} else if evaluation(err) {
+			r.Suspended, err = w.locate(ctx, v, err)
+		}
+		if err != nil {
+			return fmt.Errorf("view %s: %w", v.Name, err)
+		}
+		w.results = append(w.results, r)
+		w.progress(Progress{Step: "write", View: v.Name, Done: i + 1, Total: len(w.job.Views), Rows: r.Rows, Micros: time.Since(start).Microseconds()})
+	}
+	return nil
+}
+
+func cellsName(i int) string { return fmt.Sprintf("cells_%d", i) } // the generation's
+func deltaName(i int) string { return fmt.Sprintf("delta_%d", i) } // of the span alone
+
+// compute fills cells_i, and for an incremental view delta_i.
+func (w *worker) compute(ctx context.Context, i int, v ViewJob) error {
+	after := schemas.At(0)
+	if v.Mode == Incremental {
+		after = w.job.After
+	}
+	target := cellsName(i)
+	if v.Mode == Incremental {
+		target = deltaName(i)
+	}
+	s := w.streams[v.Stream]
+	if s == nil {
+		return fmt.Errorf("its stream %s is not in the job", v.Stream)
+	}
+	// No rows give no groups, also where the SELECT has no GROUP BY.
+	empty := s.all == 0 || v.Mode == Incremental && s.added == 0
+	if empty {
+		if err := w.table(ctx, v, target, ""); err != nil {
+			return err
+		}
+	} else if err := w.partial(ctx, v, target, after, w.job.Through, ""); err != nil {
+		return err
+	}
+	if v.Mode != Incremental {
+		return nil
+	}
+	from := "SELECT * FROM " + target
+	if v.Base != "" {
+		from = "SELECT * FROM read_parquet(" + duck.Literal(v.Base) + ") UNION ALL " + from
+	}
+	if err := w.view(ctx, CellsTable, from); err != nil {
+		return err
+	}
+	return w.table(ctx, v, cellsName(i), v.Merge)
+}
+
+// partial fills a table with the partial of the view's rows in (after, through],
+// narrowed by a condition if one is given.
+func (w *worker) partial(ctx context.Context, v ViewJob, target string, after, through schemas.At, where string) error {
+	files := within(w.streams[v.Stream].Files, after, through)
+	if len(files) == 0 {
+		return w.table(ctx, v, target, "")
+	}
+	from := "SELECT * FROM " + archive.Relation(w.job.Archive, files, after, through)
+	if where != "" {
+		from += " WHERE " + where
+	}
+	if err := w.view(ctx, RowsTable, from); err != nil {
+		return err
+	}
+	return w.table(ctx, v, target, v.Partial)
+}
+
+// view makes a temporary view.
+func (w *worker) view(ctx context.Context, name, query string) error {
+	_, err := w.conn.ExecContext(ctx, "CREATE OR REPLACE TEMP VIEW "+duck.Ident(name)+" AS "+query)
+	return err
+}
+
+// table makes a temporary table of cells and fills it.
+func (w *worker) table(ctx context.Context, v ViewJob, name, query string) error {
+	if _, err := w.conn.ExecContext(ctx, "CREATE OR REPLACE TEMP TABLE "+name+" ("+ddl(v)+")"); err != nil {
+		return err
+	}
+	if query == "" {
+		return nil
+	}
+	_, err := w.conn.ExecContext(ctx, "INSERT INTO "+name+" "+query)
+	return err
+}
+
+func ddl(v ViewJob) string {
+	var defs []string
+	for _, c := range v.columns() {
+		defs = append(defs, duck.Ident(c.Name)+" "+c.Type)
+	}
+	return strings.Join(defs, ", ")
+}
+
+func (v *View) columns() []Column { return append(v.Keys[:len(v.Keys):len(v.Keys)], v.Cells...) }
+
+// names lists columns, quoted, each with a prefix.
+func names(prefix string, cols []Column) string {
+	out := make([]string, len(cols))
+	for i, c := range cols {
+		out[i] = prefix + duck.Ident(c.Name)
+	}
+	return strings.Join(out, ", ")
+}
+
+// write writes cells_i to a file, ordered by key, reads it back and compares it
+// with the table, bit for bit, then syncs and checksums it. The table goes.
+func (w *worker) write(ctx context.Context, i int, v ViewJob, r *ViewResult) error {
+	path := filepath.Join(w.job.Dir, v.Name+".parquet")
+	query := "SELECT * FROM " + cellsName(i)
+	if len(v.Keys) > 0 {
+		query += " ORDER BY " + names("", v.Keys)
+	}
+	before, err := w.fingerprint(ctx, v, cellsName(i))
+	if err != nil {
+		return err
+	}
+	_, err = w.conn.ExecContext(ctx, "COPY ("+query+") TO "+duck.Literal(path)+" (FORMAT parquet, COMPRESSION zstd)")
+	if err == nil {
+		err = fpWritten.Hit()
+	}
+	if err != nil {
+		return err
+	}
+	after, err := w.fingerprint(ctx, v, "read_parquet("+duck.Literal(path)+")")
+	if err != nil {
+		return fmt.Errorf("reading back %s: %w", path, err)
+	}
+	if before != after {
+		return fmt.Errorf("reading back %s: it holds %s, %s was written", path, after, before)
+	}
+	r.Rows = before.rows
+	r.File = filepath.Base(path)
+	if r.Sum, err = durable.OS.SyncFile(path); err != nil {
+		return err
+	}
+	_, err = w.conn.ExecContext(ctx, "DROP TABLE "+cellsName(i))
+	return err
+}
+
+// fingerprint is a relation's rows, types and content, whatever their order.
+type fingerprint struct {
+	rows    int64
+	types   string
+	content string // the sum of the rows' hashes: exact, also for DOUBLE
+}
+
+func (f fingerprint) String() string {
+	return fmt.Sprintf("%d rows (%s) with hash sum %s", f.rows, f.types, f.content)
+}
+
+func (w *worker) fingerprint(ctx context.Context, v ViewJob, relation string) (fingerprint, error) {
+	var f fingerprint
+	err := w.conn.QueryRowContext(ctx, "SELECT string_agg(column_name || ' ' || column_type, ', ') FROM (DESCRIBE FROM "+relation+")").Scan(&f.types)
+	if err != nil {
+		return f, err
+	}
+	err = w.conn.QueryRowContext(ctx, "SELECT count(*), coalesce(sum(hash("+names("", v.columns())+")), 0)::VARCHAR FROM "+relation).Scan(&f.rows, &f.content)
+	return f, err
+}
+
+// evaluation reports whether an expression of the view could not be evaluated,
+// as opposed to memory, disk, an interrupt or a fault of ours.
+func evaluation(err error) bool {
+	var de *duckdb.Error
+	if !errors.As(err, &de) {
+		return false
+	}
+	switch de.Type {
+	case duckdb.ErrorTypeOutOfRange, duckdb.ErrorTypeConversion, duckdb.ErrorTypeMismatchType,
+		duckdb.ErrorTypeDivideByZero, duckdb.ErrorTypeInvalidInput, duckdb.ErrorTypeExpression:
+		return true
+	}
+	return strings.HasPrefix(de.Msg, "Decimal Error")
+}
+
+// memory reports whether DuckDB ran out of memory.
+func memory(err error) bool {
+	var de *duckdb.Error
+	return errors.As(err, &de) && (de.Type == duckdb.ErrorTypeOutOfMemory || strings.Contains(de.Msg, "bad_alloc") || strings.Contains(de.Msg, "Out of Memory"))
+}
+
+// remedy is what to do about a view that raises.
+const remedy = "edit the view so that this cannot raise (TRY_CAST, a wider CAST, or a WHERE that leaves such events out); it is then computed from the archive"
+
+// locate finds the first event that the view cannot be computed over, by
+// halving the span: log2 steps, each over half the rows of the one before.
+func (w *worker) locate(ctx context.Context, v ViewJob, cause error) (*Suspension, error) {
+	low, high := schemas.At(0), w.job.Through
+	if v.Mode == Incremental {
+		low = w.job.After
+	}
+	whole := &Suspension{At: high, Record: -1, Message: firstLine(cause), Remedy: remedy}
+	// Invariant: (low, high] raises.
+	for high-low > 1 {
+		mid := low + (high-low)/2
+		lower, err := w.raises(ctx, v, low, mid, "")
+		if err != nil {
+			return nil, err
+		}
+		if lower != nil {
+			high, cause = mid, lower
+			continue
+		}
+		upper, err := w.raises(ctx, v, mid, high, "")
+		if err != nil {
+			return nil, err
+		}
+		if upper == nil { // only together: a sum, not an event
+			whole.Message = firstLine(cause)
+			return whole, nil
+		}
+		low, cause = mid, upper
+	}
+	record, message, err := w.locateRecord(ctx, v, low, high, cause)
+	return &Suspension{At: high, Record: record, Message: message, Remedy: remedy}, err
+}
+
+// locateRecord finds the first event of one message that raises.
+func (w *worker) locateRecord(ctx context.Context, v ViewJob, low, high schemas.At, cause error) (int32, string, error) {
+	files := within(w.streams[v.Stream].Files, low, high)
+	var last sql.NullInt32
+	query := "SELECT max(" + schemas.ColRecord + ") FROM " + archive.Relation(w.job.Archive, files, low, high)
+	if err := w.conn.QueryRowContext(ctx, query).Scan(&last); err != nil {
+		return 0, "", err
+	}
+	a, b := int32(-1), last.Int32 // (a, b] raises
+	for b-a > 1 {
+		mid := a + (b-a)/2
+		lower, err := w.raises(ctx, v, low, high, fmt.Sprintf("%s > %d AND %[1]s <= %[3]d", schemas.ColRecord, a, mid))
+		if err != nil {
+			return 0, "", err
+		}
+		if lower != nil {
+			b, cause = mid, lower
+			continue
+		}
+		upper, err := w.raises(ctx, v, low, high, fmt.Sprintf("%s > %d AND %[1]s <= %[3]d", schemas.ColRecord, mid, b))
+		if err != nil {
+			return 0, "", err
+		}
+		if upper == nil {
+			return -1, firstLine(cause), nil
+		}
+		a, cause = mid, upper
+	}
+	return b, firstLine(cause), nil
+}
+
+// raises computes a span of rows and returns the evaluation error, if any.
+func (w *worker) raises(ctx context.Context, v ViewJob, after, through schemas.At, where string) (raised, err error) {
+	err = w.partial(ctx, v, "probe", after, through, where)
+	if evaluation(err) {
+		return err, nil
+	}
+	return nil, err
+}
+
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}

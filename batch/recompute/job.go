@@ -1,0 +1,185 @@
+// Package recompute computes a generation's cells from archived rows and
+// compares them with what the live half has. It runs in a child process, so
+// that neither its memory nor a crash of native code reaches the server. Start
+// reading at [Main], the child, and [Start], its parent. It must not know how
+// runs are scheduled or how generations are published (batch, batch/catalog).
+//
+// # Protocol
+//
+// The parent writes a job to a file and starts the child with the file's path:
+//
+//	parent                                    child
+//	  job.json  ------------------------------> reads, lowers its priority and limits
+//	            <-- {"progress":{...}} per step  stdout, one JSON document a line
+//	  {"live":{...}} ------------------------>  stdin, when the live half has passed the cut
+//	            <-- {"result":{...}}             or {"failure":{...}}; then it exits
+//
+// The child computes while the parent waits for the live half. It ends at once
+// when its stdin closes: a parent that died leaves no orphan at work. Cell files
+// are in Job.Dir, synced, read back and checksummed; naming them is the parent's.
+//
+// # Views
+//
+// A view comes as SQL text: Partial reads [RowsTable], Merge and Final read
+// [CellsTable]. Rows are always taken by position, never by file. A full
+// computation reads every row up to the cut; an incremental one merges the
+// base's cells with the partial of the rows after the base's cut.
+//
+// An expression that cannot be evaluated suspends its view, at the position
+// that bisecting the rows finds, and nothing else; running out of memory or disk
+// fails the job and suspends nothing.
+package recompute
+
+import (
+	"duet/batch/archive"
+	"duet/internal/durable"
+	"duet/schemas"
+)
+
+// The relations that a view's SQL reads.
+const (
+	RowsTable  = "_duet_rows"  // a stream's rows, with ColAt and ColRecord
+	CellsTable = "_duet_cells" // partial rows: keys and cells
+)
+
+// FormatVersion is the version of the job's and the report's format.
+const FormatVersion = 1
+
+// Mode says what a view is computed from.
+type Mode string
+
+// The modes of a view.
+const (
+	Full        Mode = "full"        // all archived rows up to the cut
+	Incremental Mode = "incremental" // the base's cells and the rows after the base's cut
+)
+
+// Column is a key or a cell of a view.
+type Column struct {
+	Name  string `json:"name"`  // k0.., c0..
+	Type  string `json:"type"`  // SQL type
+	Exact bool   `json:"exact"` // equal bit for bit in both halves; else within the tolerance
+	Label string `json:"label"` // what people call it: a key's output column; "" for a cell
+}
+
+// View is one view as SQL text. The package comment says what it may read.
+type View struct {
+	Name       string   `json:"name"`
+	Stream     string   `json:"stream"`
+	Definition string   `json:"definition"` // version, as [schemas/view] has it
+	Partial    string   `json:"partial"`    // RowsTable -> keys and cells
+	Merge      string   `json:"merge"`      // CellsTable -> keys and cells, one row a group
+	Final      string   `json:"final"`      // CellsTable -> the columns of the user's SELECT
+	Keys       []Column `json:"keys"`
+	Cells      []Column `json:"cells"`
+}
+
+// ViewJob is one view to compute.
+type ViewJob struct {
+	View
+	Mode Mode `json:"mode"`
+	// Base is the file of the base's cells; "" if the base has none: no rows.
+	Base string `json:"base,omitempty"`
+	// Cause is why numbers may differ from the live half's, if control records
+	// tell: "definition". A difference without a cause is unexplained.
+	Cause string `json:"cause,omitempty"`
+}
+
+// StreamJob is one stream's archived rows.
+type StreamJob struct {
+	Name  string         `json:"name"`
+	Files []archive.File `json:"files"` // all that may hold rows up to the cut
+	// Totals of the archive's manifest for the span that is compared; the rows
+	// are counted and summed again and must agree with it.
+	Totals archive.Totals `json:"totals"`
+}
+
+// Job is everything that the child needs to know.
+type Job struct {
+	Format  int         `json:"format"`
+	Run     string      `json:"run"`
+	Dir     string      `json:"dir"`     // where to write; it exists
+	Archive string      `json:"archive"` // the archive's folder
+	After   schemas.At  `json:"after"`   // the base's cut, exclusive
+	Through schemas.At  `json:"through"` // the cut
+	Full    bool        `json:"full"`    // the report's span is everything, not (After, Through]
+	Streams []StreamJob `json:"streams"`
+	Views   []ViewJob   `json:"views"`
+
+	Threads      int    `json:"threads"`       // at least 1
+	Memory       int64  `json:"memory"`        // DuckDB's memory limit, bytes; 0 means DuckDB's default
+	AddressSpace uint64 `json:"address_space"` // RLIMIT_AS, bytes; 0 means none
+	Nice         int    `json:"nice"`          // priority, 0 to 19
+	// Tolerance is the relative difference that DOUBLE cells may have.
+	Tolerance float64 `json:"tolerance"`
+	// Largest is how many differences of a view the report tells in full.
+	Largest int `json:"largest"`
+}
+
+// LiveView is what the live half has of a view in (base's cut, cut].
+type LiveView struct {
+	Path string `json:"path,omitempty"` // Parquet of keys and cells; "" means no rows
+	// Missing says why there is nothing to compare with ("suspended",
+	// "definition"); "" means that there is.
+	Missing string `json:"missing,omitempty"`
+}
+
+// Live is what the live half has up to the cut.
+type Live struct {
+	// Totals by stream over the report's span.
+	Totals map[string]archive.Totals `json:"totals"`
+	Views  map[string]LiveView       `json:"views"`
+}
+
+// Progress is a step of the child.
+type Progress struct {
+	Step   string `json:"step"` // totals, compute, write, compare
+	View   string `json:"view,omitempty"`
+	Done   int    `json:"done"`  // views behind this one
+	Total  int    `json:"total"` // views of the job
+	Rows   int64  `json:"rows,omitempty"`
+	Micros int64  `json:"micros,omitempty"` // of the step, when it has ended
+}
+
+// Suspension is why a view has no cells.
+type Suspension struct {
+	At      schemas.At `json:"at"`      // the event's message; the last one tried if no single event raises
+	Record  int32      `json:"record"`  // the event's index in it; -1 if no single event raises
+	Message string     `json:"message"` // DuckDB's, with the expression's function and value
+	Remedy  string     `json:"remedy"`
+}
+
+// ViewResult is what became of a view.
+type ViewResult struct {
+	Name      string      `json:"name"`
+	Suspended *Suspension `json:"suspended,omitempty"`
+	File      string      `json:"file,omitempty"` // in Job.Dir, synced; "" if suspended
+	Rows      int64       `json:"rows"`
+	durable.Sum
+}
+
+// Result is what the child hands back.
+type Result struct {
+	Views  []ViewResult `json:"views"`
+	Report Report       `json:"report"`
+}
+
+// Failure is why the child gave up.
+type Failure struct {
+	Message string `json:"message"`
+	// Memory: it ran out of memory, so a smaller attempt may do.
+	Memory bool `json:"memory"`
+	// Mismatch: archived rows disagree with the manifest or the live half (H6).
+	Mismatch bool `json:"mismatch"`
+}
+
+// down is a line from the parent, up one from the child.
+type down struct {
+	Live *Live `json:"live,omitempty"`
+}
+
+type up struct {
+	Progress *Progress `json:"progress,omitempty"`
+	Result   *Result   `json:"result,omitempty"`
+	Failure  *Failure  `json:"failure,omitempty"`
+}

@@ -1,0 +1,146 @@
+package recompute
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	"duet/internal/failpoint"
+)
+
+// The named steps of the child.
+var (
+	fpStarted  = failpoint.New("recompute.started")  // nothing computed yet
+	fpComputed = failpoint.New("recompute.computed") // cells written, nothing compared
+	fpFinished = failpoint.New("recompute.finished") // compared, the result not handed back
+)
+
+// Exit codes of the child.
+const (
+	ExitDone   = 0
+	ExitFailed = 1 // a failure was handed back
+	ExitUsage  = 2 // the job cannot be read
+	ExitOrphan = 3 // stdin closed: the parent is gone
+)
+
+// Main is the child process: it does the job in a file and returns the exit
+// code. The package comment draws the protocol. It ends the process when stdin
+// closes before the job is done.
+func Main(jobFile string, stdin io.Reader, stdout io.Writer) int {
+	var mu sync.Mutex // one line at a time
+	out := json.NewEncoder(stdout)
+	send := func(line up) {
+		mu.Lock()
+		defer mu.Unlock()
+		_ = out.Encode(line) // a parent that is gone closes stdin, too
+	}
+	job, err := readJob(jobFile)
+	if err != nil {
+		send(up{Failure: &Failure{Message: err.Error()}})
+		return ExitUsage
+	}
+	if err := job.limit(); err != nil {
+		send(up{Failure: &Failure{Message: err.Error()}})
+		return ExitUsage
+	}
+	live := make(chan Live, 1)
+	go listen(stdin, live)
+	result, err := run(context.Background(), job, live, func(p Progress) { send(up{Progress: &p}) })
+	if err != nil {
+		var mismatch *mismatchError
+		send(up{Failure: &Failure{Message: err.Error(), Memory: memory(err), Mismatch: errors.As(err, &mismatch)}})
+		return ExitFailed
+	}
+	send(up{Result: &result})
+	return ExitDone
+}
+
+func readJob(path string) (Job, error) {
+	var job Job
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return job, fmt.Errorf("recompute: the job: %w", err)
+	}
+	if err := json.Unmarshal(data, &job); err != nil {
+		return job, fmt.Errorf("recompute: the job %s: %w", path, err)
+	}
+	if job.Format != FormatVersion {
+		return job, fmt.Errorf("recompute: the job %s has format %d, this program reads %d: parent and child must be the same program", path, job.Format, FormatVersion)
+	}
+	return job, nil
+}
+
+// limit lowers the priority of the whole process and bounds its memory.
+func (j *Job) limit() error {
+	if j.Nice > 0 {
+		// For the process group, which the parent made for this process alone:
+		// for the process, Linux would change one thread.
+		if err := syscall.Setpriority(syscall.PRIO_PGRP, 0, j.Nice); err != nil {
+			return fmt.Errorf("recompute: priority %d: %w", j.Nice, err)
+		}
+	}
+	if j.AddressSpace > 0 {
+		limit := syscall.Rlimit{Cur: j.AddressSpace, Max: j.AddressSpace}
+		if err := syscall.Setrlimit(syscall.RLIMIT_AS, &limit); err != nil {
+			return fmt.Errorf("recompute: address space of %d bytes: %w", j.AddressSpace, err)
+		}
+	}
+	return nil
+}
+
+// listen hands on what the parent says and ends the process when it is gone.
+func listen(stdin io.Reader, live chan<- Live) {
+	in := bufio.NewReader(stdin)
+	for {
+		line, err := in.ReadBytes('\n')
+		if err != nil {
+			os.Exit(ExitOrphan)
+		}
+		var d down
+		if err := json.Unmarshal(line, &d); err != nil {
+			fmt.Fprintln(os.Stderr, "recompute: not a line of the parent's:", err)
+			os.Exit(ExitUsage)
+		}
+		if d.Live != nil {
+			live <- *d.Live
+		}
+	}
+}
+
+// run does the job: count, compute, wait for the live half, compare.
+func run(ctx context.Context, job Job, live <-chan Live, progress func(Progress)) (Result, error) {
+	if err := fpStarted.Hit(); err != nil {
+		return Result{}, err
+	}
+	w, done, err := newWorker(ctx, job, progress)
+	if err != nil {
+		return Result{}, err
+	}
+	defer done()
+	if err := w.countStreams(ctx); err != nil {
+		return Result{}, err
+	}
+	if err := w.computeViews(ctx); err != nil {
+		return Result{}, err
+	}
+	if err := fpComputed.Hit(); err != nil {
+		return Result{}, err
+	}
+	var l Live
+	select {
+	case l = <-live:
+	case <-ctx.Done():
+		return Result{}, ctx.Err()
+	}
+	report, err := w.compare(ctx, l)
+	if err != nil {
+		return Result{}, err
+	}
+	return Result{Views: w.results, Report: report}, fpFinished.Hit()
+}

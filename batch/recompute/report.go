@@ -1,0 +1,126 @@
+package recompute
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"duet/batch/archive"
+	"duet/schemas"
+)
+
+// Verdict is what a comparison comes to.
+type Verdict string
+
+// The verdicts, from good to bad.
+const (
+	Equal       Verdict = "equal"       // to the last digit; DOUBLE within the tolerance
+	Explained   Verdict = "explained"   // what differs has a known cause: restatements
+	Unexplained Verdict = "unexplained" // something differs, nobody knows why: the old generation is held
+	Mismatch    Verdict = "mismatch"    // control totals differ: the run fails (H6)
+)
+
+// Report is the reconciliation of both halves over a span of positions. It
+// begins with the control totals, then the views.
+type Report struct {
+	Format   int           `json:"format"`
+	Run      string        `json:"run"`
+	Created  time.Time     `json:"created"`
+	Full     bool          `json:"full"` // everything up to Through, else (After, Through]
+	After    schemas.At    `json:"after"`
+	Through  schemas.At    `json:"through"`
+	Verdict  Verdict       `json:"verdict"`
+	Accepted bool          `json:"accepted"` // unexplained differences were accepted by hand
+	Streams  []StreamCheck `json:"streams"`
+	Views    []ViewCheck   `json:"views"`
+}
+
+// StreamCheck compares the control totals of a stream.
+type StreamCheck struct {
+	Stream      string         `json:"stream"`
+	Live        archive.Totals `json:"live"`
+	Batch       archive.Totals `json:"batch"`
+	Differences []string       `json:"differences,omitempty"` // "accepted 5, 6": live, batch
+}
+
+// ViewCheck compares the cells of a view.
+type ViewCheck struct {
+	View    string  `json:"view"`
+	Verdict Verdict `json:"verdict"`
+	// Missing says why nothing was compared; "" means that it was.
+	Missing   string  `json:"missing,omitempty"`
+	Cause     string  `json:"cause,omitempty"` // of the differences, if known
+	Groups    int64   `json:"groups"`          // compared: in either half
+	Cells     int64   `json:"cells"`           // compared
+	Different int64   `json:"different"`       // cells that differ beyond the tolerance
+	OnlyLive  int64   `json:"only_live"`       // groups that the batch half lacks
+	OnlyBatch int64   `json:"only_batch"`
+	Tolerance float64 `json:"tolerance,omitempty"` // of DOUBLE cells, if the view has any
+	// Largest are the largest differences, in columns as people see them.
+	Largest []Difference `json:"largest,omitempty"`
+}
+
+// Difference is one group that differs.
+type Difference struct {
+	Key     []Value  `json:"key"`
+	Columns []Change `json:"columns"`
+}
+
+// Value is a column with its value as text; nil is NULL.
+type Value struct {
+	Column string  `json:"column"`
+	Value  *string `json:"value"`
+}
+
+// Change is a column whose value differs: From is the live half's, To the batch
+// half's. Nil is NULL, or that the half has no such row.
+type Change struct {
+	Column string  `json:"column"`
+	From   *string `json:"from"`
+	To     *string `json:"to"`
+}
+
+// CompareTotals fills in a report that has control totals only.
+func CompareTotals(r Report, live, batch map[string]archive.Totals) Report {
+	for _, name := range slices.Sorted(maps.Keys(batch)) {
+		c := StreamCheck{Stream: name, Live: live[name], Batch: batch[name]}
+		c.Differences = c.Live.Differences(c.Batch)
+		r.Streams = append(r.Streams, c)
+	}
+	r.settle()
+	return r
+}
+
+// settle derives the report's verdict from those of its parts.
+func (r *Report) settle() {
+	r.Verdict = Equal
+	for _, v := range r.Views {
+		if v.Verdict == Unexplained || v.Verdict == Explained && r.Verdict == Equal {
+			r.Verdict = v.Verdict
+		}
+	}
+	for _, s := range r.Streams {
+		if len(s.Differences) > 0 {
+			r.Verdict = Mismatch
+		}
+	}
+}
+
+// Differing names what differs, for a log line or an alarm: streams with their
+// totals, then views with their counts.
+func (r *Report) Differing() string {
+	var out []string
+	for _, s := range r.Streams {
+		if len(s.Differences) > 0 {
+			out = append(out, fmt.Sprintf("stream %s (live, batch): %s", s.Stream, strings.Join(s.Differences, "; ")))
+		}
+	}
+	for _, v := range r.Views {
+		if v.Different+v.OnlyLive+v.OnlyBatch > 0 {
+			out = append(out, fmt.Sprintf("view %s: %d of %d cells differ, %d groups only live, %d only batch", v.View, v.Different, v.Cells, v.OnlyLive, v.OnlyBatch))
+		}
+	}
+	return strings.Join(out, "; ")
+}
