@@ -22,15 +22,20 @@
 //
 //	offset size
 //	     0    4  "DUL1": the format and its version
-//	     4   16  sum, xxh3-128 of the body, big endian, seeded with what the
-//	             message is bound to: incarnation id, sequence and subject
-//	    20    n  body: an envelope (package event) or a control record's bytes
+//	     4   16  sum: xxh3-128, big endian, of all that follows, seeded with the
+//	             xxh3-64 of the incarnation's id
+//	    20    8  sequence, little endian
+//	    28    8  time of storing, Unix ns, little endian
+//	    36    1  length of the subject
+//	    37    n  subject
+//	  37+n       body: an envelope (package event) or a control record's bytes
 //
-//	44 55 4c 31 | 9b 1f ... 16 bytes ... c2 | body
+//	44554c31 | sum | 0200000000000000 | 00d83f7a51c2aa18 | 0d | duet.e.orders | body
 //
 // The server's own checksum does not cover the lengths of its records; with
 // the sum, a message that was changed, or that belongs to another log, or to
-// another place of this one, is a *[CorruptError].
+// another place of this one, is a *[CorruptError]. What the server says of a
+// message, in headers, is not needed to read it.
 //
 // # Files
 //

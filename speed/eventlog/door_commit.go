@@ -231,7 +231,7 @@ func (d *Door) take() *group {
 	return g
 }
 
-// encode makes the group's envelope, behind room for the frame, and gives the
+// encode makes the group's envelope, framed, and gives the
 // requests' records back to their owners.
 func (d *Door) encode(g *group, buf []byte) []byte {
 	var runs []event.Run
@@ -249,8 +249,8 @@ func (d *Door) encode(g *group, buf []byte) []byte {
 		runs = append(runs, run)
 		records = append(records, r.Records[skip:]...)
 	}
-	buf = append(buf[:0], make([]byte, frameSize)...)
-	buf = event.AppendEnvelope(buf, g.members[0].req.Stream, runs, records)
+	stream := g.members[0].req.Stream
+	buf = event.AppendEnvelope(frame(buf[:0], eventPrefix+stream), stream, runs, records)
 	for _, p := range g.members {
 		close(p.copied)
 	}

@@ -1,15 +1,21 @@
 package eventlog
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"time"
 
 	"github.com/zeebo/xxh3"
 )
 
 const (
 	frameMagic = "DUL1"
-	frameSize  = len(frameMagic) + len(sum{})
+	// Offsets within a message; the package comment draws it.
+	sumAt      = len(frameMagic)
+	sequenceAt = sumAt + len(sum{})
+	timeAt     = sequenceAt + 8
+	subjectAt  = timeAt + 8 + 1
 )
 
 // sum is a message's checksum, bound to its place (see the package comment).
@@ -17,33 +23,57 @@ type sum [16]byte
 
 func (s sum) String() string { return hex.EncodeToString(s[:]) }
 
-// messageSum is the sum of a body at a place.
-func messageSum(incarnation string, sequence uint64, subject string, body []byte) sum {
-	seed := xxh3.HashStringSeed(subject, xxh3.HashStringSeed(incarnation, sequence))
-	return xxh3.Hash128Seed(body, seed).Bytes()
+// frame appends the beginning of a message; its body comes next, then seal.
+func frame(dst []byte, subject string) []byte {
+	dst = append(dst, frameMagic...)
+	dst = append(dst, make([]byte, subjectAt-1-sumAt)...)
+	dst = append(dst, byte(len(subject)))
+	return append(dst, subject...)
 }
 
-// seal fills in the frame of a message whose body begins at frameSize.
-func seal(message []byte, incarnation string, sequence uint64, subject string) sum {
-	s := messageSum(incarnation, sequence, subject, message[frameSize:])
-	copy(message, frameMagic)
-	copy(message[len(frameMagic):], s[:])
+// bodySize is the size of a framed message's body.
+func bodySize(message []byte) int { return len(message) - subjectAt - int(message[subjectAt-1]) }
+
+func messageSum(message []byte, incarnation string) sum {
+	return xxh3.Hash128Seed(message[sequenceAt:], xxh3.HashString(incarnation)).Bytes()
+}
+
+// seal fills in a framed message's place and time.
+func seal(message []byte, incarnation string, sequence uint64, now time.Time) sum {
+	binary.LittleEndian.PutUint64(message[sequenceAt:], sequence)
+	binary.LittleEndian.PutUint64(message[timeAt:], uint64(now.UnixNano()))
+	s := messageSum(message, incarnation)
+	copy(message[sumAt:], s[:])
 	return s
 }
 
-// unseal returns the body and the sum of a message read at a place, or why it
-// cannot be the one that was stored there. The body aliases the message.
-func unseal(message []byte, incarnation string, sequence uint64, subject string) (body []byte, s sum, err error) {
-	if len(message) < frameSize {
-		return nil, s, fmt.Errorf("%d bytes are too short for a message", len(message))
+// sealed is what a stored message holds; body aliases it.
+type sealed struct {
+	sequence uint64
+	time     time.Time
+	subject  string
+	body     []byte
+	sum      sum
+}
+
+// unseal takes a stored message apart, or tells why it is not what was stored.
+func unseal(message []byte, incarnation string) (m sealed, err error) {
+	if len(message) < subjectAt {
+		return m, fmt.Errorf("%d bytes are too short for a message", len(message))
 	}
-	if string(message[:len(frameMagic)]) != frameMagic {
-		return nil, s, fmt.Errorf("it begins with %q, not %q", message[:len(frameMagic)], frameMagic)
+	if got := string(message[:sumAt]); got != frameMagic {
+		return m, fmt.Errorf("it begins with %q, not %q", got, frameMagic)
 	}
-	copy(s[:], message[len(frameMagic):])
-	body = message[frameSize:]
-	if got := messageSum(incarnation, sequence, subject, body); got != s {
-		return nil, s, fmt.Errorf("its checksum is %s, but %s was stored", got, s)
+	copy(m.sum[:], message[sumAt:])
+	if got := messageSum(message, incarnation); got != m.sum {
+		return m, fmt.Errorf("its checksum is %s, but %s was stored", got, m.sum)
 	}
-	return body, s, nil
+	body := subjectAt + int(message[subjectAt-1])
+	if body > len(message) {
+		return m, fmt.Errorf("its subject is longer than the message")
+	}
+	m.sequence = binary.LittleEndian.Uint64(message[sequenceAt:])
+	m.time = time.Unix(0, int64(binary.LittleEndian.Uint64(message[timeAt:]))).UTC()
+	m.subject, m.body = string(message[subjectAt:body]), message[body:]
+	return m, nil
 }

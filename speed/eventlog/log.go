@@ -1,6 +1,7 @@
 package eventlog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -128,8 +129,7 @@ func (l *Log) publish(ctx context.Context, subject string, body []byte, control 
 	if len(body) > MaxEnvelope {
 		return 0, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(body), MaxEnvelope)
 	}
-	message := make([]byte, frameSize, frameSize+len(body))
-	message = append(message, body...)
+	message := append(frame(make([]byte, 0, subjectAt+len(subject)+len(body)), subject), body...)
 	for {
 		changed := l.change()
 		p, err := l.send(ctx, anyEpoch, subject, message, control)
@@ -181,7 +181,7 @@ func (l *Log) Holds(ctx context.Context, at schemas.At, stream string, envelope 
 			if err != nil {
 				return false, err
 			}
-			return m.sum == messageSum(l.inc.ID, at.Sequence(), eventPrefix+stream, envelope), nil
+			return m.Stream == stream && bytes.Equal(m.Data, envelope), nil
 		}
 		select {
 		case <-changed:

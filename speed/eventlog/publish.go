@@ -79,12 +79,12 @@ func expectHeader(seq uint64) (nats.Header, int) {
 		len("NATS/1.0\r\n") + len(jetstream.ExpectedLastSeqHeader) + len(": ") + len(v) + len("\r\n\r\n")
 }
 
-// send puts a message, whose body begins at frameSize, under way. The buffer
-// may be used again when send returns. It waits for room in the window, until
+// send puts a framed message under way. The buffer may be used again when send
+// returns. It waits for room in the window, until
 // ctx ends.
 func (l *Log) send(ctx context.Context, epoch uint64, subject string, message []byte, control bool) (*inflight, error) {
-	if len(message)-frameSize > MaxEnvelope {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(message)-frameSize, MaxEnvelope)
+	if n := bodySize(message); n > MaxEnvelope {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, n, MaxEnvelope)
 	}
 	if err := l.trouble(); err != nil {
 		return nil, err
@@ -142,7 +142,7 @@ func (l *Log) sendNow(epoch uint64, subject string, message []byte, control bool
 	if used := l.used + c.bytes; used+p.size > share {
 		return nil, &FullError{Used: used, Limit: l.cfg.MaxBytes, Control: control}
 	}
-	p.sum = seal(message, l.inc.ID, p.seq, subject)
+	p.sum = seal(message, l.inc.ID, p.seq, p.sent)
 	c.pending = append(c.pending, p)
 	c.bytes += p.size
 	c.next++

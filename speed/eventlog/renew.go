@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/nats-io/nuid"
 
@@ -18,8 +19,8 @@ func beginMessage(inc schemas.Incarnation) []byte {
 	if err != nil {
 		panic(err) // three plain fields
 	}
-	message := append(make([]byte, frameSize), body...)
-	seal(message, inc.ID, 1, controlPrefx+beginKind)
+	message := append(frame(nil, controlPrefx+beginKind), body...)
+	seal(message, inc.ID, 1, time.Now())
 	return message
 }
 
