@@ -17,7 +17,9 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"duet/batch"
 	"duet/batch/archive"
+	"duet/batch/catalog"
 	"duet/internal/durable"
 	"duet/serving/reason"
 	"duet/serving/store"
@@ -91,8 +93,19 @@ func knownBatch(err error) *reason.Error {
 		damage *durable.DamageError
 		fenced *archive.FencedError
 		gap    *archive.GapError
+		busy   *batch.BusyError
+		run    *batch.UnknownRunError
+		gone   *catalog.NotKeptError
 	)
 	switch {
+	case errors.As(err, &busy):
+		return reason.New(reason.RunQueued, "%s", busy.Error()).Because(err)
+	case errors.As(err, &run):
+		return reason.New(reason.RunUnknown, "%s", run.Error()).Because(err)
+	case errors.As(err, &gone):
+		return reason.New(reason.GenerationUnknown, "%s", gone.Error()).Because(err)
+	case errors.Is(err, batch.ErrStopped):
+		return reason.New(reason.Stopping, "%s; try again", err).Because(err)
 	case errors.As(err, &damage):
 		return reason.New(reason.Damaged, "%s", damage.Error()).Because(err)
 	case errors.As(err, &fenced):

@@ -23,7 +23,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
 
+	"duet/batch"
 	"duet/batch/archive"
+	"duet/batch/catalog"
 	"duet/internal/durable"
 	"duet/schemas/duetv1"
 	"duet/serving/reason"
@@ -298,6 +300,10 @@ func TestErrorsBecomeCodes(t *testing.T) {
 		{&durable.DamageError{Path: "a.parquet", Reason: "its checksum differs"}, codes.DataLoss, reason.Damaged},
 		{&archive.FencedError{What: "generation", Number: 4}, codes.Aborted, reason.Fenced},
 		{&archive.GapError{}, codes.DataLoss, reason.Damaged},
+		{&batch.BusyError{Running: "a", Queued: "b"}, codes.FailedPrecondition, reason.RunQueued},
+		{&batch.UnknownRunError{ID: "a"}, codes.NotFound, reason.RunUnknown},
+		{&catalog.NotKeptError{Number: 3}, codes.NotFound, reason.GenerationUnknown},
+		{batch.ErrStopped, codes.Unavailable, reason.Stopping},
 		{reason.New(reason.RunUnknown, "no such run"), codes.NotFound, reason.RunUnknown},
 		{context.DeadlineExceeded, codes.DeadlineExceeded, reason.DeadlineOver},
 		{context.Canceled, codes.Canceled, reason.Cancelled},

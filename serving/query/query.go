@@ -109,12 +109,12 @@ func (r realArchive) Events(ctx context.Context, stream string, through schemas.
 	return out, s.Release, nil
 }
 
-// Generations opens what was published before.
+// Generations opens what was published before; see [GenerationsOf].
 type Generations interface {
-	// Open checks a kept generation's files of one view and gives them; they
-	// stay in place until release is called. Unknown and damaged generations
-	// are errors.
-	Open(ctx context.Context, number uint64, view string) (p Published, release func(), err error)
+	// Open checks a kept generation's cells of one view and gives them. Unknown
+	// and damaged generations are errors. The keep policy may take a generation
+	// away at any time; reading its cells fails then.
+	Open(ctx context.Context, number uint64, view string) (Published, error)
 }
 
 // Published is one view of a published generation.
@@ -271,7 +271,6 @@ func (e *Engine) Query(ctx context.Context, req *duetv1.QueryRequest) (*duetv1.Q
 		if err != nil {
 			return err
 		}
-		defer src.release()
 		text, cols, err := v.Compiled.FinalSQL(src.partials, opts)
 		if err != nil {
 			return conditionError(err)
@@ -280,6 +279,12 @@ func (e *Engine) Query(ctx context.Context, req *duetv1.QueryRequest) (*duetv1.Q
 		out.Proof = src.proof
 		out.Proof.InexactColumns = inexact(cols)
 		rows, more, err := e.collect(ctx, s, text, len(cols), limit)
+		if err != nil && req.GetAsOfGeneration() != 0 {
+			// The generation may have been cleaned while it was read.
+			if _, gone := e.cfg.Generations.Open(ctx, req.GetAsOfGeneration(), v.Compiled.Name); gone != nil {
+				return gone
+			}
+		}
 		if err != nil {
 			return e.evaluation(ctx, v, req, err)
 		}
@@ -305,7 +310,6 @@ func (e *Engine) ended(ctx context.Context, err error) error {
 type source struct {
 	partials string
 	proof    *duetv1.Proof
-	release  func()
 }
 
 func (e *Engine) source(ctx context.Context, s Snapshot, v View, asOf uint64) (source, error) {
@@ -315,18 +319,17 @@ func (e *Engine) source(ctx context.Context, s Snapshot, v View, asOf uint64) (s
 			return source{}, err
 		}
 		newest, _ := s.NewestEventTime(v.Compiled.Stream)
-		return source{from, e.proof(s.Generation(), s.Cut(), s.LiveThrough(), v, newest), func() {}}, nil
+		return source{from, e.proof(s.Generation(), s.Cut(), s.LiveThrough(), v, newest)}, nil
 	}
-	p, release, err := e.cfg.Generations.Open(ctx, asOf, v.Compiled.Name)
+	p, err := e.cfg.Generations.Open(ctx, asOf, v.Compiled.Name)
 	if err != nil {
 		return source{}, err
 	}
 	if p.Definition != v.Compiled.Definition {
-		release()
 		return source{}, reason.New(reason.DefinitionDiffers, "view %q: generation %d was computed under another definition (%.12s, now %.12s), whose cells this one cannot read; ask for a generation computed under the present one",
 			v.Compiled.Name, asOf, p.Definition, v.Compiled.Definition)
 	}
-	return source{p.Partials, e.proof(asOf, p.Cut, p.Cut, v, p.NewestEventTime), release}, nil
+	return source{p.Partials, e.proof(asOf, p.Cut, p.Cut, v, p.NewestEventTime)}, nil
 }
 
 // Current is the proof of an answer given now, without rows.

@@ -48,7 +48,6 @@ func (e *Engine) Verify(ctx context.Context, req *duetv1.VerifyRequest) (*duetv1
 		if err != nil {
 			return err
 		}
-		defer src.release()
 		out.Proof = src.proof
 		out.Proof.InexactColumns = inexact(v.Compiled.Columns)
 		// Asked for after the transaction began: what its tail has let go

@@ -172,26 +172,26 @@ func (f *Fixture) Events(_ context.Context, _ string, through schemas.At) (query
 }
 
 // Open gives generations 6 (the first hundred events) and 7.
-func (f *Fixture) Open(_ context.Context, number uint64, name string) (query.Published, func(), error) {
+func (f *Fixture) Open(_ context.Context, number uint64, name string) (query.Published, error) {
 	cut := uint64(100)
 	switch number {
 	case 6:
 	case f.Number:
 		cut = f.Cut
 	case 5:
-		return query.Published{Definition: "another"}, func() {}, nil
+		return query.Published{Definition: "another"}, nil
 	default:
-		return query.Published{}, nil, reason.New(reason.GenerationUnknown, "generation %d is not kept", number)
+		return query.Published{}, reason.New(reason.GenerationUnknown, "generation %d is not kept", number)
 	}
 	for _, v := range f.Views {
 		if v.Project.Name == name {
 			return query.Published{
 				Cut: f.at(cut), Definition: v.Compiled.Definition,
 				Partials: "(" + v.Compiled.PartialSQL(fmt.Sprintf("(SELECT * FROM events WHERE _duet_at <= %d)", f.at(cut))) + ")",
-			}, func() {}, nil
+			}, nil
 		}
 	}
-	return query.Published{}, nil, reason.New(reason.ViewUnknown, "view %q", name)
+	return query.Published{}, reason.New(reason.ViewUnknown, "view %q", name)
 }
 
 type snapshot struct {
