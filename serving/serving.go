@@ -11,6 +11,20 @@
 // status tell how far it has come; until Open is called every other call is
 // refused with CATCHING_UP and the progress.
 //
+// # Wiring
+//
+//	engine := query.New(query.Config{
+//		Views: views, Streams: project.Streams, Store: query.StoreOf(store), Wait: live.Wait,
+//		Archive: query.ArchiveOf(archive), Generations: query.GenerationsOf(catalog), Incarnation: log.Incarnation(),
+//	})
+//	half := serving.NewBatch(runner, catalog, log.Incarnation()) // half.Status() is for the Operator
+//	server.Open(serving.Backends{
+//		Engine: engine, Door: serving.DoorOf(door), Accounts: live, Batch: half,
+//		Streams: project.Streams, Incarnation: log.Incarnation(),
+//	})
+//
+// # Who is let in
+//
 // It has no TLS and no users yet. It therefore binds to loopback only unless
 // told otherwise, and refuses what a web page of another site could send.
 package serving

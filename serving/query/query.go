@@ -155,8 +155,12 @@ type Engine struct {
 	reads   *semaphore.Weighted
 }
 
-// New makes an engine.
+// New makes an engine. Store, Wait, Archive, Generations and Incarnation are
+// required; that one is missing is a mistake of the program, and it panics.
 func New(cfg Config) *Engine {
+	if cfg.Store == nil || cfg.Wait == nil || cfg.Archive == nil || cfg.Generations == nil || cfg.Incarnation.Ordinal == 0 {
+		panic("query: Store, Wait, Archive, Generations and Incarnation are required")
+	}
 	if cfg.MaxBytes == 0 {
 		cfg.MaxBytes = 4 << 20
 	}
