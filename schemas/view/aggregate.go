@@ -143,8 +143,12 @@ func (x *compilation) sum(a *aggregate, f *formula) {
 // inexact marks what depends on the order of the events.
 func (x *compilation) inexact(a *aggregate, f *formula) {
 	f.exact, f.tolerance = false, doubleTolerance
-	x.warn(a.node.firstAt(), fmt.Sprintf("%s() over %s is not exact: its last digits depend on the order of the events, and both halves may differ by them", a.name, a.argType[0].name),
-		"for money write a DECIMAL: declare the column so, or write "+cast("x", "DECIMAL(18,4)"))
+	t := a.argType[0]
+	remedy := "for money write a DECIMAL: declare the column so, or write " + cast("x", "DECIMAL(18,4)")
+	if t.decimal() {
+		remedy = "if its values allow it, write " + cast("x", fmt.Sprintf("DECIMAL(18,%d)", min(t.scale, 18)))
+	}
+	x.warn(a.node.firstAt(), fmt.Sprintf("%s() over %s is not exact: its last digits depend on the order of the events, and both halves may differ by them", a.name, t.name), remedy)
 }
 
 func (x *compilation) extreme(a *aggregate, f *formula) {

@@ -103,6 +103,9 @@ func (x *compilation) run() (*View, error) {
 		return nil, err
 	}
 	finals, having := x.finals()
+	if len(x.keys)+len(x.aggs) == 0 {
+		x.fail(-1, "has no aggregate and no key", "add an aggregate such as count(*)")
+	}
 	if x.failed() {
 		return nil, nil
 	}
@@ -231,6 +234,9 @@ func typeRemedy(t sqlType) string {
 }
 
 func bindRemedy(e *syntaxError) string {
+	if strings.Contains(e.message, "must appear in the GROUP BY") {
+		return "write GROUP BY ALL, or put the column into an aggregate such as min()"
+	}
 	if e.candidates != "" {
 		return "what there is: " + strings.ReplaceAll(e.candidates, ",", ", ")
 	}

@@ -3,6 +3,7 @@ package view
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -132,6 +133,9 @@ func (c *Compiler) tree(query, sql string) (node, error) {
 		return nil, fmt.Errorf("view compiler: %w", err)
 	}
 	tree, err := decodeTree(text)
+	if err != nil && notFinite.MatchString(text) {
+		return nil, &syntaxError{message: "this text holds a number that is not finite", at: -1, kind: "parser"}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +144,10 @@ func (c *Compiler) tree(query, sql string) (node, error) {
 	}
 	return tree, nil
 }
+
+// notFinite finds a constant such as 1e400, which the tree holds as Infinity:
+// that is not JSON.
+var notFinite = regexp.MustCompile(`"value":-?(Inf|NaN|nan|inf)`)
 
 // errReprint says that DuckDB prints a tree as a text that it reads otherwise.
 var errReprint = errors.New("view compiler: DuckDB prints this expression as something else")

@@ -122,7 +122,7 @@ func shown(n node) string {
 
 func (x *compilation) warnCast(n node) {
 	child := n.node("child")
-	if n.flag("try_cast") || child.text("expression_class") == "BOUND_CONSTANT" {
+	if n.flag("try_cast") || !overValues(n) {
 		return
 	}
 	var from sqlType
@@ -143,6 +143,8 @@ func (x *compilation) warnCast(n node) {
 // castRaises reports whether a value of at most limit (nil: any) can fail.
 func castRaises(from, to sqlType, limit *big.Int) bool {
 	switch {
+	case from.wide() && to.wide():
+		return false // 38 digits: sums have room
 	case from.name == to.name || to.base == "VARCHAR" || from.base == "NULL" || to.base == "BLOB" && from.base != "VARCHAR":
 		return false
 	case from.base == "VARCHAR":
@@ -263,7 +265,35 @@ func resultLimit(n node) (*big.Int, sqlType) {
 	return nil, t
 }
 
+// overValues reports whether an expression depends on an event or a group; a
+// constant that raises is seen when the view is compiled.
+func overValues(n node) bool {
+	found := false
+	n.walk(func(m node) bool {
+		switch m.text("expression_class") {
+		case "BOUND_REF", "BOUND_COLUMN_REF", "BOUND_AGGREGATE":
+			found = true
+		}
+		return !found
+	})
+	return found
+}
+
+// overAggregates reports whether an expression stands above an aggregation,
+// to whose results the plan refers by their text.
+func overAggregates(n node) bool {
+	found := false
+	n.walk(func(m node) bool {
+		found = found || m.text("expression_class") == "BOUND_REF" && strings.Contains(m.text("alias"), "(")
+		return !found
+	})
+	return found
+}
+
 func (x *compilation) warnFunction(n node, guarded bool) {
+	if !overValues(n) {
+		return
+	}
 	name := n.text("name")
 	text := shown(n)
 	if remedy, ok := allowed.raises[name]; ok {
@@ -280,8 +310,12 @@ func (x *compilation) warnFunction(n node, guarded bool) {
 		return // sums and differences of sums: 38 digits have room
 	}
 	left := shown(n.nodes("children")[0])
+	remedy := "write " + widened(left, n.nodes("children")[0], t) + " " + name + " ..., or TRY(" + text + "), which gives NULL"
+	if overAggregates(n) {
+		remedy = "write " + cast(left, "DOUBLE") + " " + name + " ..." // TRY takes no aggregates
+	}
 	x.warn(n.firstAt(), fmt.Sprintf("%s is %s and raises for a greater result, and then the view is suspended", text, t.name),
-		"write "+widened(left, n.nodes("children")[0], t)+" "+name+" ..., or "+"TRY("+text+"), which gives NULL")
+		remedy)
 }
 
 // rowsAssumed is how many rows a sum of wide numbers is taken to have.
@@ -303,9 +337,28 @@ func (x *compilation) warnSum(n node) {
 	}
 	if new(big.Int).Mul(limit, big.NewInt(rowsAssumed)).Cmp(pow10(38)) > 0 {
 		text := shown(args[0])
-		x.warn(args[0].firstAt(), fmt.Sprintf("%s(%s) over %s raises when the total passes 38 digits, and then the view is suspended", n.text("name"), text, t.name),
+		at := args[0].firstAt()
+		if at < 0 {
+			at = x.callOf(n.text("name"), args[0].text("alias"))
+		}
+		x.warn(at, fmt.Sprintf("%s(%s) over %s raises when the total passes 38 digits, and then the view is suspended", n.text("name"), text, t.name),
 			"if its values allow it, write "+cast(text, fmt.Sprintf("DECIMAL(18,%d)", min(t.scale, 18))))
 	}
+}
+
+// callOf finds an aggregate's call over a bare column, which the plan has
+// without a place.
+func (x *compilation) callOf(function, column string) int {
+	at := -1
+	x.sel.walk(func(n node) bool {
+		if args := n.nodes("children"); at < 0 && strings.EqualFold(n.text("function_name"), function) && len(args) == 1 {
+			if names := args[0].strings("column_names"); len(names) > 0 && strings.EqualFold(names[len(names)-1], column) {
+				at = n.at()
+			}
+		}
+		return at < 0
+	})
+	return at
 }
 
 // widened writes the left operand with room for the result.

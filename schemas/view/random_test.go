@@ -138,9 +138,6 @@ func (v randomView) sql(keys []int, and string) string {
 	if v.having != "" {
 		s += " HAVING " + v.having
 	}
-	if len(keys) == 0 && !strings.Contains(s, "(") {
-		s += " GROUP BY ALL"
-	}
 	return s
 }
 
@@ -194,14 +191,14 @@ func tryRandomView(t *testing.T, r *rand.Rand, c *Compiler, e *engine, rows int)
 	rv := newRandomView(r)
 	sql := rv.sql(upTo(len(rv.keys)), "")
 	v, faults := c.Compile(viewOf(sql))
+	if v == nil && len(rv.keys) == 0 && strings.Contains(project.Faults(faults).Error(), "has no aggregate") {
+		return // constants alone
+	}
 	if v == nil {
 		t.Fatalf("%s\n%s", sql, project.Faults(faults).Error())
 	}
 	fold(e, r, v, rows)
 	from := "cells"
-	if len(v.Keys)+len(v.Cells) == 0 {
-		return
-	}
 	final, cols, err := v.FinalSQL(from, Options{})
 	if err != nil {
 		t.Fatalf("%s\n%v", sql, err)
@@ -230,6 +227,9 @@ func tryRandomView(t *testing.T, r *rand.Rand, c *Compiler, e *engine, rows int)
 		t.Fatalf("%s\n%+v: %v", sql, o, err)
 	}
 	fewer := rv.sql(keep, and)
+	if wv, _ := c.Compile(viewOf(fewer)); wv == nil && len(keep) == 0 {
+		return // constants alone
+	}
 	want := mustCompile(t, c, fewer)
 	e.compare(sql+"\nrolled up as "+fewer, cols, final, want.PlainSQL("orders"))
 }

@@ -96,7 +96,10 @@ func (x *compilation) checkFrom(from node) {
 	stream, ok := x.c.streams[strings.ToLower(name)]
 	switch {
 	case from.text("schema_name") != "" || from.text("catalog_name") != "":
-		x.fail(at, "names a stream with a schema before it", "write FROM "+duck.Ident(name))
+		if ok {
+			one = "write FROM " + duck.Ident(name)
+		}
+		x.fail(at, "names a relation with a schema before it; a view reads one stream", one)
 		return
 	case !ok:
 		x.fail(at, "there is no stream "+name, one)
@@ -176,9 +179,16 @@ func (x *compilation) resolveGroups() {
 		// Items of constants alone are not keys: GROUP BY ALL over none but
 		// those is a single group, also over no rows.
 		for _, it := range x.items {
-			if !it.aggregated && hasColumn(it.expr) {
-				x.addKey(it.expr)
+			if it.aggregated || !hasColumn(it.expr) {
+				continue
 			}
+			it.expr.walk(func(n node) bool {
+				if n.text("type") == "OPERATOR_TRY" {
+					x.fail(n.firstAt(), "DuckDB fails where GROUP BY ALL meets a key with TRY", "write TRY_CAST or CASE, or name the keys: GROUP BY 1, 2")
+				}
+				return true
+			})
+			x.addKey(it.expr)
 		}
 	case handling != "STANDARD_HANDLING":
 		x.fail(x.src.keyword("group"), "GROUP BY of this kind does not belong to a view", "write GROUP BY ALL")
@@ -188,7 +198,7 @@ func (x *compilation) resolveGroups() {
 		for _, g := range groups {
 			x.resolveGroup(g)
 		}
-		if len(groups) == 0 && len(sets) == 0 && x.having == nil && !slices.ContainsFunc(x.items, func(it *item) bool { return it.aggregated }) && x.sel.node("having") == nil {
+		if len(groups) == 0 && len(sets) == 0 && !x.failed() && !slices.ContainsFunc(x.items, func(it *item) bool { return it.aggregated }) && x.sel.node("having") == nil {
 			x.fail(-1, "has no aggregate and no GROUP BY: it lists events", "add GROUP BY ALL and an aggregate such as count(*)")
 		}
 	}
@@ -208,7 +218,10 @@ func (x *compilation) resolveGroup(g node) {
 		}
 		expr = it.expr
 	} else {
-		expr = x.resolve(g, place{clause: "GROUP BY", item: -1})
+		before := len(x.faults)
+		if expr = x.resolve(g, place{clause: "GROUP BY", item: -1}); len(x.faults) > before {
+			return
+		}
 	}
 	if !hasColumn(expr) {
 		x.fail(g.firstAt(), "groups by a constant", "remove it from the GROUP BY, or write GROUP BY ALL")
