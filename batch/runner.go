@@ -272,18 +272,23 @@ func (r *Runner) execute(ctx context.Context) {
 		run := r.running
 		r.mu.Unlock()
 		r.one(ctx, run)
-		r.mu.Lock()
-		r.running, r.queued = r.queued, nil
-		if r.running != nil && r.broken != nil {
-			r.end(r.running, Failed, r.broken.Error())
-			r.running = nil
-		}
-		if r.running != nil {
-			r.work <- struct{}{}
-		}
-		r.changed()
-		r.mu.Unlock()
 	}
+}
+
+// finish records how the running run ended and makes the queued one running. mu
+// is held.
+func (r *Runner) finish(state State, reason string) Run {
+	run := r.running
+	r.end(run, state, reason)
+	r.running, r.queued = r.queued, nil
+	if r.running != nil && r.broken != nil {
+		r.end(r.running, Failed, r.broken.Error())
+		r.running = nil
+	}
+	if r.running != nil {
+		r.work <- struct{}{}
+	}
+	return run.clone()
 }
 
 // Get is the record of a run.

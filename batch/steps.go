@@ -82,8 +82,7 @@ func (r *Runner) one(ctx context.Context, run *Run) {
 		r.cfg.Live.Discard(context.WithoutCancel(ctx))
 	}
 	r.mu.Lock()
-	r.end(run, state, reason)
-	copied := run.clone()
+	copied := r.finish(state, reason)
 	r.mu.Unlock()
 	if r.cfg.Hooks.RunChanged != nil {
 		r.cfg.Hooks.RunChanged(copied)
