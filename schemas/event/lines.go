@@ -3,34 +3,45 @@ package event
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/zeebo/xxh3"
 )
 
-// A file's identity is a hash chain over its lines, cut in chunks: h(i) =
-// hash128(h(i-1) || line i); Chunk of a run is h before the chunk's first line,
-// a line's digest the low 64 bits of its h. So a digest under its chunk stands
-// for the line and everything before it, whatever the file is called: the same
-// content again adds nothing, a grown file adds its new lines, and a file that
-// differs from some line on is new from there.
+// A file's identity is a hash chain over its lines, cut in chunks: h(i) is a
+// 128-bit hash of h(i-1) and line i, beginning with ChainStart; a run's Chunk is
+// h before the chunk's first line, a line's digest the low 64 bits of its h. So
+// a digest under its chunk stands for the line and everything before it,
+// whatever the file is called: the same content again adds nothing, a grown file
+// adds its new lines, and a file that differs from some line on is new from there.
+// All this without a time window, in any concurrency.
 //
 // A line is known once it was accepted, or was a duplicate by id. A rejected one
 // is known only to the definition that rejected it: after an edit of the stream
 // the same file heals what was refused. A line that lay too far in the future is
-// not known at all.
+// not known at all: its time may come.
 //
 // Memory is bounded: beyond DefaultMaxLines digests the oldest full chunks keep
-// only their last digest. It proves all lines before it, so a run that reaches
-// it is still decided; any other line of the chunk is rejected, saying so.
+// only their last digest. Clients send a file's lines in order, so it proves all
+// lines before it, and a run that reaches it is still decided; any other line of
+// the chunk is rejected, saying so. The chunk that a file begins with is never
+// forgotten, for every file of the stream begins there: up to 1,024 digests a file.
 
 // LinesInChunk is the number of lines of a file's chunk, the last one's aside.
 const LinesInChunk = 1024
 
-// DefaultMaxLines is how many line digests a State remembers one by one: about
-// 300 MB of them.
+// DefaultMaxLines is how many line digests a State remembers one by one, those
+// of files' first chunks aside: about 300 MB of them.
 const DefaultMaxLines = 32 << 20
+
+// ChainStart is h before the first line of every file of a stream: the hash
+// xxh3-128 of "duet file 1", a zero byte, and the stream's name.
+func ChainStart(stream string) [16]byte {
+	return xxh3.HashString128("duet file 1\x00" + stream).Bytes()
+}
 
 type chunkKey struct {
 	stream string
@@ -39,76 +50,19 @@ type chunkKey struct {
 
 // chunk is what is known of a chunk's lines.
 type chunk struct {
-	sorted  []uint64 // digests, in order
-	recent  []uint64 // at most maxRecent more, as they came
-	refused []refusedLine
-	last    uint64 // digest of the line that was added last
-	whole   bool   // only last and refused are left
-}
-
-// refusedLine is a line that was rejected under a definition.
-type refusedLine struct {
-	digest, definition uint64
-}
-
-const maxRecent = 64
-
-func (c *chunk) count() int { return len(c.sorted) + len(c.recent) }
-
-func (c *chunk) has(digest uint64) bool {
-	if _, ok := slices.BinarySearch(c.sorted, digest); ok {
-		return true
-	}
-	return slices.Contains(c.recent, digest)
-}
-
-func (c *chunk) refusedUnder(digest uint64) (definition uint64, ok bool) {
-	for _, r := range c.refused {
-		if r.digest == digest {
-			return r.definition, true
-		}
-	}
-	return 0, false
-}
-
-// add remembers a digest that it does not have.
-func (c *chunk) add(digest uint64) {
-	if c.recent == nil {
-		c.recent = make([]uint64, 0, maxRecent)
-	}
-	if c.recent = append(c.recent, digest); len(c.recent) == maxRecent {
-		c.settle(LinesInChunk)
-	}
-}
-
-// settle merges recent into sorted, from the back.
-func (c *chunk) settle(full int) {
-	slices.Sort(c.recent)
-	if need := c.count(); need > cap(c.sorted) && need > full/4 && need <= full {
-		c.sorted = append(make([]uint64, 0, full), c.sorted...)
-	}
-	i, j := len(c.sorted)-1, len(c.recent)-1
-	c.sorted = append(c.sorted, c.recent...)
-	for k := len(c.sorted) - 1; j >= 0; k-- {
-		if i >= 0 && c.sorted[i] > c.recent[j] {
-			c.sorted[k] = c.sorted[i]
-			i--
-		} else {
-			c.sorted[k] = c.recent[j]
-			j--
-		}
-	}
-	if c.recent = c.recent[:0]; len(c.sorted) >= full {
-		c.recent = nil
-	}
+	digests digestSet
+	refused map[uint64]uint64 // digest to the definition that rejected the line; nil if none
+	last    uint64            // digest of the line that was added last
+	start   bool              // files begin here
+	whole   bool              // digests are forgotten: last proves them
 }
 
 // lineSet is every chunk that is known, of every stream.
 type lineSet struct {
 	chunks map[chunkKey]*chunk
-	order  []*chunk // as they were first met; those before oldest are whole
+	order  []*chunk // as they were first met, starts aside; those before oldest are whole
 	oldest int
-	count  int // digests held one by one
+	count  int // digests that are held, starts' aside
 	max    int
 }
 
@@ -117,22 +71,32 @@ func newLineSet() *lineSet {
 }
 
 // trim makes whole chunks of the oldest full ones while there are too many
-// digests, and then, which takes very many small files, of any. It runs before
-// a run of lines and depends on the state alone, so a restored state and one
-// that never stopped decide alike.
+// digests. It runs before a run of lines and depends on the state alone, so a
+// restored state and one that never stopped decide alike.
 func (l *lineSet) trim() {
-	for _, least := range []int{LinesInChunk, 1} {
-		for i := l.oldest; i < len(l.order) && l.count > l.max; i++ {
-			c := l.order[i]
-			if !c.whole && c.count() > 0 && c.count()+len(c.refused) >= least {
-				l.count -= c.count()
-				c.sorted, c.recent, c.whole = nil, nil, true
-			}
+	for i := l.oldest; i < len(l.order) && l.count > l.max; i++ {
+		c := l.order[i]
+		if !c.whole && c.digests.len()+len(c.refused) >= LinesInChunk {
+			l.count -= c.digests.len()
+			c.digests, c.whole = digestSet{}, true
 		}
 	}
 	for l.oldest < len(l.order) && l.order[l.oldest].whole {
 		l.oldest++
 	}
+}
+
+// chunk is the chunk of a key, made if it is not known.
+func (l *lineSet) chunk(key chunkKey) *chunk {
+	c := l.chunks[key]
+	if c == nil {
+		c = &chunk{start: key.chunk == ChainStart(key.stream)}
+		l.chunks[key] = c
+		if !c.start {
+			l.order = append(l.order, c)
+		}
+	}
+	return c
 }
 
 // lineRun decides the lines of one run.
@@ -158,17 +122,6 @@ func (l *lineSet) run(key chunkKey, lines []uint64, definition uint64) lineRun {
 	return r
 }
 
-// chunk is the chunk of a key, made if it is not known.
-func (l *lineSet) chunk(key chunkKey) *chunk {
-	c := l.chunks[key]
-	if c == nil {
-		c = &chunk{}
-		l.chunks[key] = c
-		l.order = append(l.order, c)
-	}
-	return c
-}
-
 // lineVerdict says what is known of a line.
 type lineVerdict uint8
 
@@ -183,7 +136,7 @@ func (r *lineRun) verdict(i int) lineVerdict {
 	if r.chunk == nil {
 		return lineNew
 	}
-	if definition, ok := r.chunk.refusedUnder(digest); ok {
+	if definition, ok := r.chunk.refused[digest]; ok {
 		if definition == r.definition {
 			return lineKnown
 		}
@@ -194,7 +147,7 @@ func (r *lineRun) verdict(i int) lineVerdict {
 		return lineKnown
 	case r.chunk.whole:
 		return lineForgotten
-	case r.chunk.has(digest):
+	case r.chunk.digests.has(digest):
 		return lineKnown
 	}
 	return lineNew
@@ -216,36 +169,36 @@ func (r *lineRun) remember(i int, rejected bool) {
 }
 
 func (l *lineSet) remember(c *chunk, digest, definition uint64, rejected bool) {
-	at := slices.IndexFunc(c.refused, func(r refusedLine) bool { return r.digest == digest })
-	switch {
-	case rejected && at >= 0:
-		c.refused[at].definition = definition
-	case rejected:
-		c.refused = append(c.refused, refusedLine{digest, definition})
-	default:
-		if at >= 0 {
-			c.refused = slices.Delete(c.refused, at, at+1)
+	if rejected {
+		if c.refused == nil {
+			c.refused = map[uint64]uint64{}
 		}
-		if !c.whole { // a whole chunk proves it by its last line
-			c.add(digest)
+		c.refused[digest] = definition
+	} else {
+		delete(c.refused, digest)
+	}
+	if c.whole { // its last line proves this one
+		return
+	}
+	c.last = digest
+	if !rejected {
+		c.digests.add(digest)
+		if !c.start {
 			l.count++
 		}
-	}
-	if !c.whole {
-		c.last = digest
 	}
 }
 
 func (l *lineSet) clone() *lineSet {
 	c := &lineSet{chunks: make(map[chunkKey]*chunk, len(l.chunks)), order: make([]*chunk, len(l.order)), oldest: l.oldest, count: l.count, max: l.max}
-	copies := make(map[*chunk]*chunk, len(l.order))
-	for i, old := range l.order {
-		n := *old
-		n.sorted, n.recent, n.refused = slices.Clone(old.sorted), slices.Clone(old.recent), slices.Clone(old.refused)
-		c.order[i], copies[old] = &n, &n
-	}
+	copies := make(map[*chunk]*chunk, len(l.chunks))
 	for key, old := range l.chunks {
-		c.chunks[key] = copies[old]
+		n := *old
+		n.digests, n.refused = old.digests.clone(), maps.Clone(old.refused)
+		c.chunks[key], copies[old] = &n, &n
+	}
+	for i, old := range l.order {
+		c.order[i] = copies[old]
 	}
 	return c
 }
@@ -275,7 +228,8 @@ func (st *State) RestoreLines(rec arrow.RecordBatch) error {
 			return fmt.Errorf("event: restore lines: row %d: lengths %d, %d, %d", row, len(id), len(added), len(refused))
 		}
 		st.lines.trim()
-		c := st.lines.chunk(chunkKey{streams.Value(row), [16]byte(id)})
+		// The stream's name is copied: the array's memory is not ours to keep.
+		c := st.lines.chunk(chunkKey{string([]byte(streams.Value(row))), [16]byte(id)})
 		for i := 0; i < len(added); i += 8 {
 			bad := len(refused) > 0 && int(binary.LittleEndian.Uint32(refused)) == i/8
 			if bad {

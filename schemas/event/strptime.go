@@ -22,7 +22,8 @@ type formatOp struct {
 	literal string
 }
 
-// shorthands are specifiers that stand for several, as DuckDB has them.
+// shorthands are specifiers that stand for several: %x, %X and %c as DuckDB has
+// them, the others as C's strptime.
 var shorthands = map[byte]string{
 	'T': "%H:%M:%S", 'X': "%H:%M:%S", 'R': "%H:%M", 'F': "%Y-%m-%d", 'x': "%Y-%m-%d", 'D': "%m/%d/%y", 'c': "%Y-%m-%d %H:%M:%S",
 }

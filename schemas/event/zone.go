@@ -48,6 +48,12 @@ func (z *zone) at(unix int64) span {
 	if !end.IsZero() {
 		s.until = end.Unix()
 	}
+	if s.until <= unix {
+		// Go's rule-based years end after 365 days, so on the last day of a leap
+		// year past a zone's table ZoneBounds answers an end that has passed. No
+		// rule changes clocks on that day: the span lasts at least to its end.
+		s.until = (floorDiv(unix, dayS) + 1) * dayS
+	}
 	*slot = s
 	return s
 }
