@@ -208,27 +208,38 @@ func list(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// members gives every column of the file its member. A second column of a name
-// gets _2, unless the stream reads it, which would be a guess.
+// members gives every column of the file its member of the record.
 func (r *Reader) members(s *project.Stream, seen []string) ([]csvColumn, error) {
 	numeric, declared := map[string]bool{}, map[string]bool{}
 	for _, c := range s.Columns {
 		declared[from(c)] = true
 		numeric[from(c)] = numeric[from(c)] || c.Type.Numeric()
 	}
+	columns := make([]csvColumn, len(seen))
+	for i, name := range Members(seen) {
+		if strings.HasPrefix(name, "_duet_") {
+			return nil, r.fault(1, fmt.Sprintf("the header has the column %q; names that begin with _duet_ are reserved", name), "rename it in the file")
+		}
+		if name != seen[i] && declared[seen[i]] && !declared[name] {
+			return nil, r.fault(1, fmt.Sprintf("the header has %q twice", seen[i]), fmt.Sprintf("rename one in the file, or declare the second too, with from: %s", name))
+		}
+		columns[i] = csvColumn{name: name, key: memberKey(name), numeric: numeric[name]}
+	}
+	return columns, nil
+}
+
+// Members gives the columns of a header names that differ: a column without a
+// name is column_N, N being its place from 1, and a second column of a name is
+// NAME_N.
+func Members(header []string) []string {
 	taken := map[string]bool{}
-	for _, name := range seen {
+	for _, name := range header {
 		taken[name] = true
 	}
-	columns := make([]csvColumn, len(seen))
 	before := map[string]bool{}
-	for i, name := range seen {
-		switch {
-		case strings.HasPrefix(name, "_duet_"):
-			return nil, r.fault(1, fmt.Sprintf("the header has the column %q; names that begin with _duet_ are reserved", name), "rename it in the file")
-		case before[name] && declared[name]:
-			return nil, r.fault(1, fmt.Sprintf("the header has %q twice", name), "rename one in the file")
-		case name == "" || before[name]:
+	members := make([]string, len(header))
+	for i, name := range header {
+		if name == "" || before[name] {
 			base := name
 			if base == "" {
 				base = "column"
@@ -239,7 +250,7 @@ func (r *Reader) members(s *project.Stream, seen []string) ([]csvColumn, error) 
 			taken[name] = true
 		}
 		before[name] = true
-		columns[i] = csvColumn{name: name, key: memberKey(name), numeric: numeric[name]}
+		members[i] = name
 	}
-	return columns, nil
+	return members
 }

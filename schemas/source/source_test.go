@@ -166,7 +166,7 @@ func TestWhatIsNoSuchFileIsRefusedWithARemedy(t *testing.T) {
 		"PAR1xxxx":                 "f: is Parquet that cannot be read",
 		"\x1f\x8b\x08\x00":         "f: the compressed file is cut off after line 0",
 		"a,b,_duet_at\n":           `f:1: the header has the column "_duet_at"; names that begin with _duet_ are reserved`,
-		"a,b,b\n":                  `f:1: the header has "b" twice. rename one in the file`,
+		"a,b,b\n":                  `f:1: the header has "b" twice. rename one in the file, or declare the second too, with from: b_3`,
 		"a,\"b\nc\n":               "f:1: the header is malformed: field 2 begins with a quote that is not closed before the end of the file",
 		"\x28\xb5\x2f\xfdgarbage!": "f: cannot be read after line 0",
 	} {
