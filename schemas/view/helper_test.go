@@ -148,17 +148,17 @@ func (e *engine) compare(what string, cols []Column, got, want string) {
 	e.t.Helper()
 	e.exec("CREATE OR REPLACE TEMP TABLE _got AS " + got)
 	e.exec("CREATE OR REPLACE TEMP TABLE _want AS " + want)
-	on, differs := []string{"true"}, []string{"g._row IS NULL", "w._row IS NULL"}
+	on, differs := []string{"true"}, []string{"_g._row IS NULL", "_w._row IS NULL"}
 	for _, c := range cols {
-		g, w := "g."+duck.Ident(c.Name), "w."+duck.Ident(c.Name)
+		g, w := "_g."+duck.Ident(c.Name), "_w."+duck.Ident(c.Name)
 		if c.Role == Key || c.Role == TimeKey {
 			on = append(on, g+" IS NOT DISTINCT FROM "+w)
 		} else {
 			differs = append(differs, c.DiffersSQL(g, w))
 		}
 	}
-	sql := "FROM (SELECT *, 1 AS _row FROM _got) g FULL JOIN (SELECT *, 1 AS _row FROM _want) w ON " + strings.Join(on, " AND ") + " WHERE " + strings.Join(differs, " OR ")
-	if diff := e.rows("SELECT {'got': g, 'want': w} " + sql + " LIMIT 5"); len(diff) > 0 {
+	sql := "FROM (SELECT *, 1 AS _row FROM _got) _g FULL JOIN (SELECT *, 1 AS _row FROM _want) _w ON " + strings.Join(on, " AND ") + " WHERE " + strings.Join(differs, " OR ")
+	if diff := e.rows("SELECT {'got': _g, 'want': _w} " + sql + " LIMIT 5"); len(diff) > 0 {
 		e.t.Fatalf("%s: %d rows differ, such as\n%s\ngot:  %s\nwant: %s", what, len(diff), strings.Join(diff, "\n"), got, want)
 	}
 	if g, w := e.rows("SELECT count(*) FROM _got")[0], e.rows("SELECT count(*) FROM _want")[0]; g != w {

@@ -1,0 +1,350 @@
+package view
+
+import (
+	"fmt"
+	"math"
+	"math/big"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"duet/internal/duck"
+	"duet/schemas/project"
+)
+
+// Every name on the allow-list is a function of DuckDB's catalog that depends
+// on its arguments alone, as far as the catalog knows; nothing denied is
+// allowed.
+func TestAllowListAgainstCatalog(t *testing.T) {
+	e := newEngine(t)
+	stability := map[string][]string{} // type name -> stabilities
+	rows, err := e.db.Query("SELECT function_type || '/' || function_name, coalesce(stability, '-') FROM duckdb_functions()")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name, s string
+		if err := rows.Scan(&name, &s); err != nil {
+			t.Fatal(err)
+		}
+		stability[name] = append(stability[name], s)
+	}
+	for name, kind := range allowed.functions {
+		typ := map[string]string{"operator": "scalar", "scalar": "scalar", "inner": "scalar", "macro": "macro"}[kind]
+		found := stability[typ+"/"+name]
+		if len(found) == 0 {
+			t.Errorf("%s %s is not in the catalog", kind, name)
+		}
+		if typ == "scalar" && slices.ContainsFunc(found, func(s string) bool { return s != "CONSISTENT" }) {
+			t.Errorf("%s %s is %v", kind, name, found)
+		}
+		if _, ok := allowed.denied[name]; ok {
+			t.Errorf("%s is allowed and denied", name)
+		}
+	}
+	for name, canonical := range allowed.aggregates {
+		if len(stability["aggregate/"+name]) == 0 || allowed.aggregates[canonical] != canonical {
+			t.Errorf("aggregate %s (%s) is not in the catalog", name, canonical)
+		}
+	}
+	for name := range allowed.raises {
+		if allowed.functions[name] == "" {
+			t.Errorf("%s raises, but is not allowed", name)
+		}
+	}
+	for _, name := range []string{"now", "today", "age", "hash", "random", "current_setting", "getvariable", "nextval", "error", "version", "stats", "write_log"} {
+		if allowed.functions[name] != "" {
+			t.Errorf("%s is allowed", name)
+		}
+	}
+}
+
+func TestAllowListRefusesBadRules(t *testing.T) {
+	for _, text := range []string{"scalar", "deny x: y", "allow x", "raises x", "aggregate x"} {
+		if _, err := readAllowList(text); err == nil {
+			t.Errorf("%q is taken for a rule", text)
+		}
+	}
+}
+
+// Macros are shown expanded by the bound plan: what they expand to is allowed.
+func TestAllowedMacrosExpandToAllowedFunctions(t *testing.T) {
+	c := newCompiler(t)
+	mustCompile(t, c, `SELECT date_add(sold_at, INTERVAL 1 DAY) AS a, days_in_month(sold_at) AS b, fdiv(d, 2) AS e, fmod(d, 2) AS f, nullif(sku, '') AS g,
+		round_even(d, 1) AS h, roundbankers(d, 1) AS i, split_part(sku, '-', 1) AS j, count(*) AS n FROM orders GROUP BY ALL`)
+}
+
+// 1e3 is printed by DuckDB as the DECIMAL 1000.0, which changes types.
+func TestDoubleLiteralsStayDouble(t *testing.T) {
+	c := newCompiler(t)
+	v := mustCompile(t, c, "SELECT sum(price * 1.5e0) AS a, max(1e3 * quantity) AS b, count(*) * 1e-7 AS c, min(1.5) AS e FROM orders")
+	var types []string
+	for _, col := range v.Columns {
+		types = append(types, col.Type)
+	}
+	if got := strings.Join(types, " "); got != "DOUBLE DOUBLE DOUBLE DECIMAL(2,1)" {
+		t.Error(got)
+	}
+}
+
+// Ties go to the later position, in whatever order and parts rows come.
+func TestTiesGoToTheLaterPosition(t *testing.T) {
+	c := newCompiler(t)
+	e := newEngine(t)
+	e.exec("CREATE TABLE orders (" + tableColumns(c.streams["orders"]) + ")")
+	e.exec(`INSERT INTO orders (sku, price, sold_at, _duet_at, _duet_record) VALUES
+		('early', 1, '2024-01-01', 5, 0), ('later', 1, '2024-01-01', 7, 3), ('latest', 1, '2024-01-01', 7, 4), ('middle', 1, '2024-01-01', 6, 9), (NULL, 1, '2024-01-01', 7, 2)`)
+	v := mustCompile(t, c, `SELECT arg_max(sku, price) AS a, arg_min(sku, price) AS b, first(sku ORDER BY sold_at) AS f, last(sku ORDER BY sold_at) AS l,
+		first(sku ORDER BY sold_at) FILTER (WHERE sku <> 'latest') AS g FROM orders`)
+	if !v.UsesPosition {
+		t.Error("UsesPosition is false")
+	}
+	cells := "(" + v.PartialSQL("(SELECT * FROM orders WHERE _duet_record > 3)") + " UNION ALL " + v.PartialSQL("(SELECT * FROM orders WHERE _duet_record <= 3)") + ")"
+	sql, cols, err := v.FinalSQL(cells, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.compare("ties", cols, sql, v.PlainSQL("orders"))
+	const want = "{'a': latest, 'b': latest, 'f': latest, 'l': latest, 'g': later}"
+	if got := e.rows(sql)[0]; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// Cells of every type are the same after a detour through Parquet.
+func TestCellsSurviveParquet(t *testing.T) {
+	r := newRand(t)
+	c := newCompiler(t)
+	e := newEngine(t)
+	rows := make([]string, 300)
+	for i := range rows {
+		rows[i] = randomRow(r)
+	}
+	e.load(c.streams["orders"], rows)
+	var items []string
+	for i, k := range []string{"sku", "x", "f", "paid", "day", "clock", "id", "quantity::HUGEINT", "price", "wide", "tiny", "small::DECIMAL(4,1)", "quantity::SMALLINT", "big", "sold_at", "sku::BLOB", "sold_at::TIMESTAMPTZ"} {
+		if strings.Contains(k, "::") {
+			k = "TRY_CAST" + "(" + strings.Replace(k, "::", " AS ", 1) + ")"
+		}
+		items = append(items, fmt.Sprintf("%s AS key%d, min(%[1]s) AS min%d, arg_max(%[1]s, sold_at) AS arg%d", k, i, i, i))
+	}
+	v := mustCompile(t, c, "SELECT "+strings.Join(items, ", ")+", count(*) AS n, sum(price) AS s, sum(big) AS b, stddev(price) AS sd, stddev(d) AS dd, avg(small) AS av, bool_or(paid) AS bo FROM orders GROUP BY ALL")
+	e.exec("CREATE TABLE cells (" + v.CellColumns() + ")")
+	e.exec("INSERT INTO cells " + v.PartialSQL("orders"))
+	path := filepath.Join(t.TempDir(), "cells.parquet")
+	e.exec("COPY cells TO " + duck.Literal(path) + " (FORMAT parquet, COMPRESSION zstd)")
+	if _, err := os.Stat(path); err != nil {
+		t.Fatal(err)
+	}
+	file := "read_parquet(" + duck.Literal(path) + ")"
+	got, want := e.rows("SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM "+file+")"), e.rows("SELECT column_name, column_type FROM (DESCRIBE cells)")
+	if !slices.Equal(got, want) {
+		t.Errorf("types in the file:\n%s\nof the cells:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if diff := e.rows("SELECT * FROM ((FROM cells EXCEPT ALL FROM " + file + ") UNION ALL (FROM " + file + " EXCEPT ALL FROM cells))"); len(diff) > 0 {
+		t.Errorf("%d rows differ, such as %s", len(diff), diff[0])
+	}
+}
+
+// The variance of integers and decimals is right to the last digits where
+// sums of squares in DOUBLE have none left, and where they pass 38 digits.
+func TestVarianceIsExactWherePlainSumsFail(t *testing.T) {
+	c := newCompiler(t)
+	e := newEngine(t)
+	r := rand.New(rand.NewPCG(3, 4))
+	v := mustCompile(t, c, "SELECT var_samp(big) AS v, stddev_pop(price) AS s FROM orders")
+	for name, value := range map[string]func() int64{
+		"a small deviation on a great mean": func() int64 { return 900_000_000_000_000_000 + r.Int64N(3) },
+		"a negative mean":                   func() int64 { return -999_999_999_999_999_999 + r.Int64N(5) },
+		"extremes":                          func() int64 { return []int64{math.MaxInt64, math.MinInt64, 0, 1}[r.IntN(4)] },
+		"one value":                         func() int64 { return 123_456_789_012_345_678 },
+		"small":                             func() int64 { return r.Int64N(2) },
+		"wide":                              func() int64 { return r.Int64N(1<<62) - 1<<61 },
+	} {
+		e.exec("CREATE OR REPLACE TABLE orders (" + tableColumns(c.streams["orders"]) + ")")
+		var xs []*big.Int
+		var rows []string
+		for range 1000 {
+			x := value()
+			xs = append(xs, big.NewInt(x))
+			price := "NULL"
+			if x < 1e18 && x > -1e18 {
+				price = fmt.Sprintf("(%d::DECIMAL(18,0)::DECIMAL(38,4) / 1)::DECIMAL(38,4)", x)
+				price = fmt.Sprintf("CAST(CAST(%d AS DECIMAL(38,4)) * 0.0001 AS DECIMAL(18,4))", x)
+			}
+			rows = append(rows, fmt.Sprintf("(%d, %s)", x, price))
+		}
+		e.exec("INSERT INTO orders (big, price) VALUES " + strings.Join(rows, ", "))
+		sql, _, err := v.FinalSQL("("+v.PartialSQL("(SELECT * FROM orders WHERE rowid % 3 = 0)")+" UNION ALL "+v.PartialSQL("(SELECT * FROM orders WHERE rowid % 3 <> 0)")+")", Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got float64
+		var gotPrice *float64
+		if err := e.db.QueryRow(sql).Scan(&got, &gotPrice); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		m2 := exactM2(xs)
+		want, _ := new(big.Rat).Quo(m2, big.NewRat(int64(len(xs)-1), 1)).Float64()
+		if math.Abs(got-want) > 4e-16*math.Abs(want) {
+			t.Errorf("%s: variance %v, want %v", name, got, want)
+		}
+		pop, _ := new(big.Rat).Quo(m2, big.NewRat(int64(len(xs)), 1)).Float64()
+		if wantPrice := math.Sqrt(pop) / 1e4; gotPrice != nil && name != "extremes" && name != "wide" && math.Abs(*gotPrice-wantPrice) > 1e-15*wantPrice {
+			t.Errorf("%s: deviation of price %v, want %v", name, *gotPrice, wantPrice)
+		}
+	}
+}
+
+// exactM2 is Σ (x-mean)².
+func exactM2(xs []*big.Int) *big.Rat {
+	sum, squares := new(big.Int), new(big.Int)
+	for _, x := range xs {
+		sum.Add(sum, x)
+		squares.Add(squares, new(big.Int).Mul(x, x))
+	}
+	n := big.NewInt(int64(len(xs)))
+	m2 := new(big.Rat).SetFrac(new(big.Int).Mul(sum, sum), n)
+	return m2.Sub(new(big.Rat).SetInt(squares), m2)
+}
+
+// A sum of wide numbers that passes 38 digits is an error that names the
+// view, in a part and in the merge; DuckDB itself would go on to 1.7e38.
+func TestSumsBeyond38DigitsRaise(t *testing.T) {
+	c := newCompiler(t)
+	e := newEngine(t)
+	v := mustCompile(t, c, "SELECT sum(wide) AS s FROM orders")
+	e.exec("CREATE TABLE orders (" + tableColumns(c.streams["orders"]) + ")")
+	e.exec("INSERT INTO orders (wide, _duet_at) VALUES (60000000000000000000000000000000.5, 1), (60000000000000000000000000000000.5, 2), (NULL, 3)")
+	for what, sql := range map[string]string{
+		"partial": v.PartialSQL("orders"),
+		"merge":   v.MergeSQL("(" + v.PartialSQL("(FROM orders WHERE _duet_at = 1)") + " UNION ALL " + v.PartialSQL("(FROM orders WHERE _duet_at = 2)") + ")"),
+	} {
+		if _, err := e.db.Exec(sql); err == nil || !strings.Contains(err.Error(), "view v: a sum passes 38 digits") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if got := e.rows(v.PartialSQL("(FROM orders WHERE _duet_at <> 2)"))[0]; got != "{'c0': 60000000000000000000000000000000.500000}" {
+		t.Error(got)
+	}
+	if got := e.rows(v.PartialSQL("(FROM orders WHERE _duet_at = 3)"))[0]; got != "{'c0': NULL}" {
+		t.Error(got)
+	}
+}
+
+// Names that look like cells, and a stream that is called like a word of SQL.
+func TestNamesThatCollide(t *testing.T) {
+	c := newCompiler(t)
+	e := newEngine(t)
+	e.load(c.streams["order"], []string{"1, 'x', 7", "2, 'y', 8", "3, 'x', 9"})
+	v := mustCompile(t, c, `SELECT "order".k0 AS c1, sum(c0) AS "select", count(*) AS a0, max(n) AS k0, sum(n) AS c0 FROM "order" GROUP BY 1`)
+	sql, cols, err := v.FinalSQL("("+v.PartialSQL(`"order"`)+")", Options{Where: "c1 = 'x'", Having: `"select" > 3 AND k0 > 0 AND a0 > 1`, OrderBy: []Order{{Column: "SELECT"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.compare("names", cols, sql, "SELECT * FROM ("+v.PlainSQL(`"order"`)+") WHERE c1 = 'x'")
+}
+
+// Layout, comments and unrelated columns leave the cells as they are; a type,
+// a zone or an expression does not.
+func TestDefinitionNamesWhatCellsMean(t *testing.T) {
+	compile := func(sql string, change func(*project.Stream)) string {
+		streams := testStreams(t)
+		if change != nil {
+			change(streams[0])
+		}
+		c, err := NewCompiler(streams)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return mustCompile(t, c, sql).Definition
+	}
+	const sql = "SELECT country, sum(price) AS s FROM orders GROUP BY ALL"
+	base := compile(sql, nil)
+	same := map[string]string{
+		"layout": compile("select country,\n  sum( price ) as s -- money\nfrom orders group by all;", nil),
+		"an unrelated column": compile(sql, func(s *project.Stream) {
+			s.Columns = append(s.Columns, project.Column{Name: "extra", Type: sqlTypeOf(t, "DATE")})
+		}),
+		"the type of an unrelated column": compile(sql, func(s *project.Stream) { s.Columns[2].Type = sqlTypeOf(t, "BIGINT") }),
+	}
+	for what, got := range same {
+		if got != base {
+			t.Errorf("%s changes the definition", what)
+		}
+	}
+	other := map[string]string{
+		"an alias":   compile(strings.Replace(sql, "AS s", "AS t", 1), nil),
+		"a filter":   compile(strings.Replace(sql, "sum(price)", "sum(price) FILTER (WHERE true)", 1), nil),
+		"a type":     compile(sql, func(s *project.Stream) { s.Columns[3].Type = sqlTypeOf(t, "DECIMAL(18,2)") }),
+		"a constant": compile(strings.Replace(sql, "sum(price)", "sum(price + 1)", 1), nil),
+		"day_starts": compile(sql, func(s *project.Stream) { s.DayStarts = 1 }),
+	}
+	for what, got := range other {
+		if got == base {
+			t.Errorf("%s does not change the definition", what)
+		}
+	}
+}
+
+// A hostile text must not even be bound: binding opens files.
+func TestNothingIsBoundBeforeItIsAllowed(t *testing.T) {
+	c := newCompiler(t)
+	for _, s := range []string{
+		"SELECT count(*) FROM read_text('/etc/passwd')", "SELECT getenv('HOME') AS h, count(*) FROM orders GROUP BY ALL",
+		"SELECT count(*) FROM orders; COPY orders TO '/tmp/x'", "ATTACH '/tmp/x.db'", "SELECT count(*) FROM glob('*')", "INSTALL httpfs",
+	} {
+		if v, faults := c.Compile(viewOf(s)); v != nil || !project.Faults(faults).Fatal() {
+			t.Errorf("%s compiles", s)
+		}
+	}
+	// And if it were, the engine could not: it is locked.
+	for _, s := range []string{"SELECT * FROM read_text('/etc/passwd')", "COPY orders TO '/tmp/x.csv'", "SET TimeZone='Asia/Tokyo'", "SET enable_external_access=true", "ATTACH '/tmp/x.db'"} {
+		if _, err := c.db.Exec(s); err == nil {
+			t.Errorf("the compiler's engine runs %s", s)
+		}
+	}
+}
+
+func TestCompilerIsSafeForConcurrentUse(t *testing.T) {
+	c := newCompiler(t)
+	v := mustCompile(t, c, optionsView)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for range 5 {
+				if i%2 == 0 {
+					if w, faults := c.Compile(viewOf(optionsView)); w == nil || w.Definition != v.Definition {
+						t.Error(faults)
+					}
+				} else if _, _, err := v.FinalSQL("cells", Options{Where: fmt.Sprintf("h > %d", i), Having: "lines > 1"}); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+	}
+	wg.Wait()
+}
+
+// Deep nesting ends in an error, not in the end of the process.
+func TestDeepNestingIsRefused(t *testing.T) {
+	c := newCompiler(t)
+	v := mustCompile(t, c, optionsView)
+	for _, s := range []string{strings.Repeat("(", 4000) + "true" + strings.Repeat(")", 4000), strings.Repeat("NOT ", 2400) + "true", "h" + strings.Repeat("+1", 4000) + " > 1", "h > " + strings.Repeat("-", 1) + strings.Repeat(" - ", 3000) + "1"} {
+		_, _, err := v.FinalSQL("cells", Options{Where: s})
+		if s[0] != '(' && !strings.Contains(s, " - ") && err == nil { // brackets and signs leave no trace in the tree
+			t.Errorf("%.20s... is allowed", s)
+		}
+	}
+	if _, _, err := v.FinalSQL("cells", Options{Where: "h > 1"}); err != nil {
+		t.Error(err)
+	}
+}
