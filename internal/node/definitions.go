@@ -1,0 +1,121 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"duet/internal/durable"
+	"duet/schemas"
+	"duet/schemas/project"
+	"duet/speed/eventlog"
+)
+
+// definitionsKind is the control record that puts a project's folder in force:
+// what stands before it in the log is read by the definitions before it (H11).
+const definitionsKind = "definitions"
+
+// definitionsFile is the control record's body, and with At the file
+// definitions/current.json, which stays when the log has been trimmed.
+type definitionsFile struct {
+	Format int               `json:"format"`
+	At     schemas.At        `json:"at,omitempty"` // of the control record; 0 inside it
+	Files  map[string]string `json:"files"`        // text by slash-separated path
+}
+
+func definitionsPath(d *dataDir) string {
+	return filepath.Join(d.sub("definitions"), "current.json")
+}
+
+// inForce reads the definitions last put in force; nil if there are none yet.
+func inForce(d *dataDir) (*project.Project, *definitionsFile, error) {
+	var f definitionsFile
+	path := definitionsPath(d)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err := durable.ReadSealed(path, &f); err != nil {
+		return nil, nil, fmt.Errorf("definitions in force: %w", err)
+	}
+	if f.Format != 1 {
+		return nil, nil, fmt.Errorf("%s has format %d, this version of duet reads 1: use the version that wrote it", path, f.Format)
+	}
+	p, faults := project.FromFiles(f.Files)
+	if p == nil || faults.Fatal() {
+		return nil, nil, fmt.Errorf("%s: the definitions in force no longer load: %w", path, faults)
+	}
+	return p, &f, nil
+}
+
+// putInForce makes the project's definitions the ones in force. Events are read
+// by the same columns for ever, so a stream that differs from what its events
+// were decoded by is refused, with the lines that differ; new streams and any
+// change of a view take effect at the control record that this writes.
+func putInForce(ctx context.Context, d *dataDir, l *eventlog.Log, p *project.Project) (changed bool, err error) {
+	old, file, err := inForce(d)
+	if err != nil {
+		return false, err
+	}
+	if old != nil {
+		if err := compatible(old, p); err != nil {
+			return false, err
+		}
+		if sameFiles(file.Files, p.Files) {
+			return false, nil
+		}
+	}
+	body, err := json.Marshal(definitionsFile{Format: 1, Files: p.Files})
+	if err != nil {
+		return false, err
+	}
+	at, err := l.Control(ctx, definitionsKind, body)
+	if err != nil {
+		return false, fmt.Errorf("put the definitions in force: %w", err)
+	}
+	sealed, err := durable.Seal(definitionsFile{Format: 1, At: at, Files: p.Files})
+	if err != nil {
+		return false, err
+	}
+	if err := durable.OS.MkdirAll(d.sub("definitions")); err != nil {
+		return false, err
+	}
+	return true, durable.OS.WriteFile(definitionsPath(d), sealed)
+}
+
+// compatible refuses a project under which old events would be read otherwise.
+func compatible(old, p *project.Project) error {
+	now := map[string]*project.Stream{}
+	for _, s := range p.Streams {
+		now[s.Name] = s
+	}
+	var lines []string
+	for _, s := range old.Streams {
+		n, ok := now[s.Name]
+		if !ok {
+			lines = append(lines, fmt.Sprintf("%s: the stream is gone", s.File))
+			continue
+		}
+		lines = append(lines, project.StreamDiff(s, n)...)
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the streams differ from what their events were read by:\n  %s\nPut these lines back as they were; or declare a new stream beside the old one; or start with an empty folder (--data)", strings.Join(lines, "\n  "))
+}
+
+func sameFiles(a, b map[string]string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for name, text := range a {
+		if other, ok := b[name]; !ok || other != text {
+			return false
+		}
+	}
+	return true
+}

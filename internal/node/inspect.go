@@ -1,0 +1,242 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"duet/batch/archive"
+	"duet/schemas"
+	"duet/schemas/duetv1"
+	"duet/schemas/event"
+	"duet/serving/reason"
+	"duet/speed/eventlog"
+)
+
+// inspectors are what duet inspect can show, with the arguments that each takes.
+var inspectors = map[string]struct {
+	args []string
+	show func(*Node, context.Context, map[string]string) ([]*duetv1.InspectTable, error)
+}{
+	"log":        {[]string{"from", "through", "limit"}, (*Node).inspectLog},
+	"archive":    {[]string{"data"}, (*Node).inspectArchive},
+	"generation": {[]string{"number"}, (*Node).inspectGeneration},
+	"live":       {nil, (*Node).inspectLive},
+}
+
+// Inspect shows what is stored, as it is stored.
+func (o *operator) Inspect(ctx context.Context, req *duetv1.InspectRequest) (*duetv1.InspectResponse, error) {
+	in, ok := inspectors[req.GetWhat()]
+	if !ok {
+		return nil, reason.Field(reason.ArgumentInvalid, "what", "%q is none of %s", req.GetWhat(), strings.Join(slices.Sorted(maps.Keys(inspectors)), ", "))
+	}
+	for _, arg := range slices.Sorted(maps.Keys(req.GetArgs())) {
+		if !slices.Contains(in.args, arg) {
+			return nil, reason.Field(reason.ArgumentInvalid, "args", "%q: inspect %s takes %s", arg, req.GetWhat(), orNone(in.args))
+		}
+	}
+	if !o.n.opened() {
+		return nil, reason.New(reason.CatchingUp, "the server is starting; try again")
+	}
+	tables, err := in.show(o.n, ctx, req.GetArgs())
+	if err != nil {
+		return nil, err
+	}
+	return &duetv1.InspectResponse{Tables: tables}, nil
+}
+
+func orNone(args []string) string {
+	if len(args) == 0 {
+		return "no arguments"
+	}
+	return strings.Join(args, ", ")
+}
+
+// number reads a numeric argument.
+func number(args map[string]string, name string, def uint64) (uint64, error) {
+	text, ok := args[name]
+	if !ok {
+		return def, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 47)
+	if err != nil {
+		return 0, reason.Field(reason.ArgumentInvalid, "args", "%s=%q is not a number", name, text)
+	}
+	return n, nil
+}
+
+// table builds an InspectTable of texts and integers.
+type table struct{ t *duetv1.InspectTable }
+
+func newTable(title string, columns ...string) table {
+	t := &duetv1.InspectTable{Title: title}
+	for _, c := range columns {
+		name, typ, ok := strings.Cut(c, " ")
+		if !ok {
+			typ = "VARCHAR"
+		}
+		t.Columns = append(t.Columns, &duetv1.Column{Name: name, Type: typ, Exact: true})
+	}
+	return table{t}
+}
+
+func (t table) add(values ...any) {
+	row := &duetv1.Row{}
+	for _, v := range values {
+		row.Values = append(row.Values, value(v))
+	}
+	t.t.Rows = append(t.t.Rows, row)
+}
+
+func value(v any) *duetv1.Value {
+	switch v := v.(type) {
+	case nil:
+		return &duetv1.Value{}
+	case int:
+		return &duetv1.Value{Kind: &duetv1.Value_IntValue{IntValue: int64(v)}}
+	case int64:
+		return &duetv1.Value{Kind: &duetv1.Value_IntValue{IntValue: v}}
+	case uint64:
+		return &duetv1.Value{Kind: &duetv1.Value_IntValue{IntValue: int64(v)}}
+	case time.Time:
+		return &duetv1.Value{Kind: &duetv1.Value_LocalValue{LocalValue: v.UTC().Format("2006-01-02T15:04:05.000000")}}
+	}
+	return &duetv1.Value{Kind: &duetv1.Value_StringValue{StringValue: fmt.Sprint(v)}}
+}
+
+const maxInspect = 1000 // messages of the log in one look
+
+func (n *Node) inspectLog(ctx context.Context, args map[string]string) ([]*duetv1.InspectTable, error) {
+	limit, err := number(args, "limit", 50)
+	if err != nil {
+		return nil, err
+	}
+	limit = min(limit, maxInspect)
+	through, err := number(args, "through", n.log.Last().Sequence())
+	if err != nil {
+		return nil, err
+	}
+	from := n.log.First().Sequence()
+	if through > limit {
+		from = max(from, through-limit+1) // the latest, unless asked otherwise
+	}
+	if from, err = number(args, "from", from); err != nil {
+		return nil, err
+	}
+	if from > 0 && through >= from+limit {
+		through = from + limit - 1
+	}
+	inc := n.log.Incarnation()
+	used, max := n.log.Usage()
+	head := newTable("log", "incarnation", "ordinal BIGINT", "created", "first", "last", "used_bytes BIGINT", "limit_bytes BIGINT")
+	head.add(inc.ID, int(inc.Ordinal), inc.Created, n.log.First(), n.log.Last(), used, max)
+	t := newTable("messages", "position", "time TIMESTAMP", "subject", "bytes BIGINT", "events BIGINT", "what")
+	err = n.log.List(ctx, schemas.NewAt(inc.Ordinal, from), schemas.NewAt(inc.Ordinal, through), func(e eventlog.Entry) error {
+		if e.Problem != nil {
+			t.add(e.At, nil, nil, nil, nil, e.Problem)
+			return nil
+		}
+		events, what := describe(e)
+		t.add(e.At, e.Time, e.Subject, e.Bytes, events, what)
+		return nil
+	})
+	return []*duetv1.InspectTable{head.t, t.t}, err
+}
+
+// describe says what a message holds.
+func describe(e eventlog.Entry) (events any, what string) {
+	if !strings.HasPrefix(e.Subject, "duet.e.") {
+		text := strings.Join(strings.Fields(string(e.Data)), " ")
+		if len(text) > 120 {
+			text = strings.ToValidUTF8(text[:117], "") + "..."
+		}
+		return nil, text
+	}
+	env, err := event.ParseEnvelope(e.Data)
+	if err != nil {
+		return nil, err.Error()
+	}
+	var runs []string
+	for _, r := range env.Runs {
+		switch {
+		case r.Lines != nil:
+			runs = append(runs, fmt.Sprintf("%d file lines", r.Count))
+		case r.Producer != "":
+			runs = append(runs, fmt.Sprintf("%s %d..%d", r.Producer, r.First, r.First+uint64(r.Count)-1))
+		default:
+			runs = append(runs, fmt.Sprintf("%d without producer", r.Count))
+		}
+		if len(runs) == 8 {
+			runs = append(runs, "...")
+			break
+		}
+	}
+	return env.Count(), strings.Join(runs, "; ")
+}
+
+func (n *Node) inspectArchive(_ context.Context, args map[string]string) ([]*duetv1.InspectTable, error) {
+	m := n.archive.Current()
+	head := newTable("manifest", "number BIGINT", "kind", "created TIMESTAMP", "through", "files BIGINT", "bytes BIGINT", "producers BIGINT")
+	head.add(m.Number, string(m.Kind), m.Created, m.Through.At(), len(m.Files), m.Bytes(), len(m.Producers))
+	streams := newTable("streams", "stream", "received BIGINT", "accepted BIGINT", "duplicate BIGINT", "rejected BIGINT", "sums")
+	for _, name := range slices.Sorted(maps.Keys(m.Streams)) {
+		t := m.Streams[name]
+		sums, _ := json.Marshal(t.Sums) // a map of texts
+		streams.add(name, t.Received, t.Accepted, t.Duplicate, t.Rejected, string(sums))
+	}
+	files := newTable("files", "data", "after", "through", "rows BIGINT", "bytes BIGINT", "oldest_event", "newest_event", "path", "xxh3_128")
+	for _, f := range m.Files {
+		if want := args["data"]; want != "" && f.Data != want {
+			continue
+		}
+		files.add(f.Data, f.From.At(), f.Through.At(), f.Rows, f.Bytes, f.OldestEvent, f.NewestEvent, f.Path, f.XXH3)
+	}
+	return []*duetv1.InspectTable{head.t, streams.t, files.t}, nil
+}
+
+func (n *Node) inspectLive(ctx context.Context, _ map[string]string) ([]*duetv1.InspectTable, error) {
+	st, err := n.store.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	head := newTable("store", "generation BIGINT", "cut", "live_through", "archived", "memory_bytes BIGINT", "memory_limit_bytes BIGINT", "tail_rows BIGINT", "tail_blocks BIGINT", "merges BIGINT", "moments BIGINT")
+	head.add(st.Generation, st.Cut, st.LiveThrough, st.Archived, st.Memory, st.MemoryLimit, st.Tail.Rows, st.Tail.Blocks, st.Merges.Done, st.Moments)
+	segments := newTable("segments", "number BIGINT", "after", "through")
+	for _, s := range st.Segments {
+		through := "open"
+		if s.Through != 0 {
+			through = s.Through.String()
+		}
+		segments.add(s.Number, s.After, through)
+	}
+	views := newTable("views", "view", "definition", "batch_rows BIGINT", "live_rows BIGINT", "live_tables BIGINT", "problem")
+	for _, v := range st.Views {
+		views.add(v.View, v.Definition, v.BatchRows, v.LiveRows, v.LiveTables, v.Problem)
+	}
+	return []*duetv1.InspectTable{head.t, segments.t, views.t}, nil
+}
+
+// rejectsRelation is a SQL relation of every reject, archived or not, as of a
+// read transaction; "" parts are left out.
+func rejectsRelation(archived, tail string, through, liveThrough schemas.At) string {
+	parts := []string{fmt.Sprintf("SELECT * FROM %s WHERE %s > %d", tail, schemas.ColAt, int64(through))}
+	if archived != "" {
+		parts = append(parts, fmt.Sprintf("SELECT * FROM %s WHERE %s <= %d", archived, schemas.ColAt, int64(liveThrough)))
+	}
+	return "(" + strings.Join(parts, " UNION ALL BY NAME ") + ")"
+}
+
+// paths are the absolute paths of archive files.
+func paths(dir string, files []archive.File) []string {
+	out := make([]string, len(files))
+	for i, f := range files {
+		out[i] = filepath.Join(dir, filepath.FromSlash(f.Path))
+	}
+	return out
+}

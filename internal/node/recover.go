@@ -1,0 +1,136 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"duet/batch/archive"
+	"duet/internal/duck"
+	"duet/schemas"
+	"duet/schemas/event"
+	"duet/schemas/project"
+	"duet/serving/store"
+)
+
+// recover brings the store to the archive's end: the highest generation's
+// cells, then the archived rows after its cut. The log after the archive is the
+// live half's, as ever. Whatever does not verify is an error (H6).
+func (n *Node) recover(ctx context.Context) (*event.State, error) {
+	snap := n.archive.Snapshot()
+	defer snap.Release()
+	g := n.catalog.Current()
+	if g != nil {
+		if g.Cut.At() > snap.Through.At() {
+			return nil, fmt.Errorf("generation %d has cut %s, but the archive ends at %s: a file of the archive's manifest is missing; restore the data folder from a copy (H6)", g.Number, g.Cut.At(), snap.Through.At())
+		}
+		if err := n.catalog.Verify(g); err != nil {
+			return nil, err
+		}
+	}
+	var after schemas.At
+	if g != nil {
+		after = g.Cut.At()
+	}
+	rows, err := n.archived(ctx, snap, after)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.store.Rebuild(ctx, n.generation(g), rows); err != nil {
+		return nil, fmt.Errorf("recover: %w", err)
+	}
+	return n.sequencerState(ctx, snap)
+}
+
+// archived lists the files that hold rows after a cut, their checksums verified.
+func (n *Node) archived(ctx context.Context, snap *archive.Snapshot, after schemas.At) (store.Archive, error) {
+	through := snap.Through.At()
+	out := store.Archive{Through: through, Files: map[string][]string{}, Newest: map[string]time.Time{}}
+	for _, s := range n.project.Streams {
+		files := snap.FilesFor(s.Name, after, through)
+		if err := n.archive.Verify(ctx, files); err != nil {
+			return out, err
+		}
+		if len(files) > 0 {
+			out.Files[s.Name] = paths(n.archive.Dir(), files)
+		}
+		for _, f := range snap.FilesFor(s.Name, 0, through) {
+			if t, err := time.Parse("2006-01-02 15:04:05.999999", f.NewestEvent); err == nil && t.After(out.Newest[s.Name]) {
+				out.Newest[s.Name] = t
+			}
+		}
+	}
+	return out, nil
+}
+
+// sequencerState is what the sequencer knew at the archive's end: producers'
+// numbers from the manifest, file lines from the archive, and the ids of each
+// stream's last rows.
+func (n *Node) sequencerState(ctx context.Context, snap *archive.Snapshot) (*event.State, error) {
+	st := event.NewState()
+	st.RestoreProducers(snap.Producers)
+	db, err := duck.Open(duck.Config{MemoryLimit: "1GB", TempDir: n.data.sub("tmp")})
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	through := snap.Through.At()
+	order := fmt.Sprintf(" ORDER BY %s, %s", schemas.ColAt, schemas.ColRecord)
+	lines, err := snap.Relation(ctx, archive.Lines, 0, through)
+	if err != nil {
+		return nil, err
+	}
+	if lines != "" {
+		if err := conn.QueryArrow(ctx, "SELECT * FROM "+lines+order, st.RestoreLines); err != nil {
+			return nil, fmt.Errorf("recover the lines of files: %w", err)
+		}
+	}
+	for _, s := range n.project.Streams {
+		if len(s.ID) == 0 {
+			continue
+		}
+		after := lastRows(snap.FilesFor(s.Name, 0, through), int64(s.IDWindow))
+		rel, err := snap.Relation(ctx, s.Name, after, through)
+		if err != nil {
+			return nil, err
+		}
+		if rel == "" {
+			continue
+		}
+		schema := n.schemas[s.Name]
+		restore := func(rec arrow.RecordBatch) error { return st.RestoreIDs(schema, rec) }
+		if err := conn.QueryArrow(ctx, "SELECT "+idColumns(s)+" FROM "+rel+order, restore); err != nil {
+			return nil, fmt.Errorf("recover the ids of stream %s: %w", s.Name, err)
+		}
+	}
+	return st, nil
+}
+
+func idColumns(s *project.Stream) string {
+	out := ""
+	for i, c := range s.ID {
+		if i > 0 {
+			out += ", "
+		}
+		out += duck.Ident(c)
+	}
+	return out
+}
+
+// lastRows is the position after which files hold at least n rows, or 0.
+func lastRows(files []archive.File, n int64) schemas.At {
+	var rows int64
+	for i := len(files) - 1; i >= 0; i-- {
+		if rows += files[i].Rows; rows >= n {
+			return files[i].From.At()
+		}
+	}
+	return 0
+}
