@@ -54,7 +54,8 @@
 // it must still hold. A log that was recreated, emptied, or put back from an
 // older copy fails one of the two and is refused with a *[RefusedError] (H6).
 // The high-water mark is renewed each second while the log grows, on
-// [Log.MarkHigh], and on [Log.Close].
+// [Log.MarkHigh], and on [Log.Close]. What a kill and damage to the very end of
+// the newest file take away together, from behind the mark, is not seen.
 //
 // # What is promised
 //

@@ -6,22 +6,31 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/minio/highwayhash"
 
 	"duet/schemas"
 )
 
-// When a store starts and finds a bad record, it cuts the block off there and
-// goes on as if the rest had never been. In an older block that leaves a hole,
-// which shows. At the end of the newest block it looks like a log that is a bit
-// shorter: the high-water mark shows it, but for what was stored in the last
-// second before a kill. So we look at the newest block before the server does,
-// and refuse, with nothing changed, a bad record that good ones follow. A bad
+// The store is looked at before its server starts, for two things that the server
+// does with a damaged file:
+//
+// It cuts a block off at a bad record and goes on as if the rest had never been.
+// In an older block that leaves a hole, which shows. At the end of the newest
+// block it looks like a log that is a bit shorter: the high-water mark shows it,
+// but for what was stored in the last second before a kill. So a bad record of
+// the newest block that good ones follow is refused, with nothing changed. A bad
 // record at the very end was torn by the kill and never acknowledged.
+//
+// And it trusts the sequence of a record before it checks the record: one flipped
+// bit there makes it allocate an index of billions of entries, until the system
+// kills the process. So the sequences of all blocks are checked, by hopping from
+// record to record; their content is checked when they are read.
 //
 // A record of a block file, little endian, as nats-server writes it:
 //
@@ -40,9 +49,9 @@ const (
 	headerBit    = 1 << 31
 )
 
-// checkNewestBlock returns a *CorruptError for the first bad record of the
-// newest block file that a good one follows.
-func checkNewestBlock(dir string, ordinal uint32) error {
+// checkBlocks returns a *CorruptError or *GapError for what the block files show
+// of damage before the server touches them.
+func checkBlocks(dir string, ordinal uint32) error {
 	blocks := filepath.Join(storePath(dir), "jetstream", "$G", "streams", streamName, "msgs")
 	names, err := os.ReadDir(blocks)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -51,55 +60,150 @@ func checkNewestBlock(dir string, ordinal uint32) error {
 	if err != nil {
 		return err
 	}
-	newest := 0
+	var indices []int
 	for _, n := range names {
 		var index int
 		if _, err := fmt.Sscanf(n.Name(), "%d.blk", &index); err == nil && n.Name() == fmt.Sprintf("%d.blk", index) {
-			newest = max(newest, index)
+			indices = append(indices, index)
 		}
 	}
-	if newest == 0 {
-		return nil
+	slices.Sort(indices)
+	var last uint64
+	for i, index := range indices {
+		path := filepath.Join(blocks, fmt.Sprintf("%d.blk", index))
+		if i < len(indices)-1 {
+			last, err = checkOlder(path, ordinal, last)
+		} else {
+			err = checkNewest(path, index, ordinal, last)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	path := filepath.Join(blocks, fmt.Sprintf("%d.blk", newest))
+	return nil
+}
+
+// checkOlder hops over the records of a block that is not written any more. It
+// takes and returns the last sequence so far; 0 is none.
+func checkOlder(path string, ordinal uint32, last uint64) (uint64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	var window [16 << 10]byte
+	from, have := int64(0), 0 // window holds have bytes of the file at from
+	for offset := int64(0); offset < st.Size(); {
+		if offset+recordHeader > from+int64(have) || offset < from {
+			from = offset
+			if have, err = f.ReadAt(window[:], from); err != nil && !errors.Is(err, io.EOF) {
+				return 0, err
+			}
+		}
+		head := window[offset-from : have]
+		length, seq := int64(0), uint64(0)
+		if len(head) >= recordHeader {
+			length = int64(binary.LittleEndian.Uint32(head) &^ headerBit)
+			seq = binary.LittleEndian.Uint64(head[4:])
+		}
+		if length < recordHeader+recordHash || offset+length > st.Size() {
+			return 0, unreadable(path, offset, ordinal, last+1)
+		}
+		if seq&recordFlags == 0 {
+			if last != 0 && seq != last+1 {
+				return 0, outOfPlace(path, offset, ordinal, last+1, seq)
+			}
+			last = seq
+		}
+		offset += length
+	}
+	return last, nil
+}
+
+func unreadable(path string, offset int64, ordinal uint32, seq uint64) error {
+	return &CorruptError{At: schemas.NewAt(ordinal, seq), Reason: fmt.Sprintf("its record at byte %d of %s is unreadable", offset, path)}
+}
+
+func outOfPlace(path string, offset int64, ordinal uint32, want, got uint64) error {
+	if got > want && got-want < 1<<24 {
+		return &GapError{From: schemas.NewAt(ordinal, want), Through: schemas.NewAt(ordinal, got-1)}
+	}
+	return &CorruptError{At: schemas.NewAt(ordinal, want), Reason: fmt.Sprintf("the record at byte %d of %s says that it is message %d", offset, path, got)}
+}
+
+// checkNewest checks the block that was written last, in full.
+func checkNewest(path string, index int, ordinal uint32, before uint64) error {
 	block, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	key := sha256.Sum256(fmt.Appendf(nil, "%s-%d", streamName, newest))
-	bad, offset := damaged(block, key[:])
-	if bad == 0 {
-		return nil
+	key := sha256.Sum256(fmt.Appendf(nil, "%s-%d", streamName, index))
+	end := goodEnd(block, key[:], before)
+	if end.gap != 0 {
+		return outOfPlace(path, int64(end.offset), ordinal, end.last+1, end.gap)
 	}
-	return &CorruptError{At: schemas.NewAt(ordinal, bad), Reason: fmt.Sprintf("its record at byte %d of %s is unreadable, and readable ones follow", offset, path)}
+	if goodFollows(block, key[:], end) {
+		return unreadable(path, int64(end.offset), ordinal, end.last+1)
+	}
+	if rest := block[end.offset:]; len(rest) >= recordHeader && !torn(rest, end.last) {
+		// The server's index may count this record: without the index it looks at
+		// each one, and cuts this one off.
+		if err := os.Remove(filepath.Join(filepath.Dir(path), "index.db")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
-// damaged returns the sequence and offset of the first bad record that a good
-// one follows; 0 if there is none.
-func damaged(block, key []byte) (seq uint64, offset int) {
-	var last uint64
-	for offset < len(block) {
-		s, length := record(block[offset:], key)
+// torn reports whether b is the beginning of the next message's record.
+func torn(b []byte, last uint64) bool {
+	length := int(binary.LittleEndian.Uint32(b) &^ headerBit)
+	return length > len(b) && length <= maxPayload+64<<10 && binary.LittleEndian.Uint64(b[4:]) == last+1
+}
+
+// blockEnd is where the good records of a block end.
+type blockEnd struct {
+	offset int
+	last   uint64 // sequence of the last message; 0 if there is none
+	gap    uint64 // the sequence of a good message that does not follow last; 0 if there is none
+}
+
+func goodEnd(block, key []byte, before uint64) blockEnd {
+	end := blockEnd{last: before}
+	for end.offset < len(block) {
+		s, length := record(block[end.offset:], key)
 		if length == 0 {
 			break
 		}
 		if s&recordFlags == 0 {
-			last = s
+			if end.last != 0 && s != end.last+1 {
+				end.gap = s
+				break
+			}
+			end.last = s
 		}
-		offset += length
+		end.offset += length
 	}
-	// Records are at least this apart; a later one has a later sequence.
-	const slack = 1 << 20
-	for o := offset + 1; o+recordHeader+recordHash <= len(block); o++ {
+	return end
+}
+
+// goodFollows reports whether a good record stands behind the good end.
+func goodFollows(block, key []byte, end blockEnd) bool {
+	const slack = 1 << 20 // a later record has a sequence that is not much later
+	for o := end.offset + 1; o+recordHeader+recordHash <= len(block); o++ {
 		s := binary.LittleEndian.Uint64(block[o+4:])
-		if s <= last || s > last+slack {
+		if s <= end.last || s > end.last+slack {
 			continue
 		}
 		if _, length := record(block[o:], key); length != 0 {
-			return last + 1, offset
+			return true
 		}
 	}
-	return 0, 0
+	return false
 }
 
 // record checks the record that b begins with. A length of 0 means that there
