@@ -1,0 +1,7 @@
+-- The cast gives the product room: no quantity and price can overflow it.
+SELECT time_bucket(INTERVAL '1 hour', sold_at) AS hour,
+       sum(CAST(quantity AS DECIMAL(19,0)) * unit_price) - sum(discount) AS revenue,
+       sum(quantity) AS pieces,
+       count(*) AS lines
+FROM orders
+GROUP BY ALL
