@@ -19,6 +19,7 @@ type allowList struct {
 	casts      map[string]bool
 	functions  map[string]string // name -> operator, scalar, macro or inner
 	aggregates map[string]string // name -> canonical name
+	owners     map[string]bool   // functions for views, not for conditions
 	raises     map[string]string // name -> what to write
 	denied     map[string]denial
 }
@@ -33,7 +34,7 @@ func mustReadAllowList(text string) *allowList {
 
 func readAllowList(text string) (*allowList, error) {
 	a := &allowList{nodes: map[string]bool{}, casts: map[string]bool{}, functions: map[string]string{},
-		aggregates: map[string]string{}, raises: map[string]string{}, denied: map[string]denial{}}
+		aggregates: map[string]string{}, owners: map[string]bool{}, raises: map[string]string{}, denied: map[string]denial{}}
 	for i, line := range strings.Split(text, "\n") {
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
@@ -51,6 +52,8 @@ func readAllowList(text string) (*allowList, error) {
 			var name, canonical string
 			name, canonical, ok = strings.Cut(rest, " ")
 			a.aggregates[name] = canonical
+		case "owner":
+			a.owners[rest] = true
 		case "raises":
 			var name, remedy string
 			name, remedy, ok = strings.Cut(rest, ": ")

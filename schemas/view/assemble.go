@@ -33,7 +33,7 @@ func (p *printer) add(n node, dest *string) {
 // assemble prints the expressions, chooses cells and describes every
 // statement once.
 func (x *compilation) assemble(finals []node, having node) (*View, error) {
-	v := &View{Name: x.def.Name, Stream: x.stream.Name, SQL: x.def.SQL, compiler: x.c, stream: x.stream}
+	v := &View{Name: x.def.Name, Stream: x.stream.Name, SQL: x.def.SQL, compiler: x.c, conditions: &conditionCache{}, stream: x.stream}
 	keySQL := make([]string, len(x.keys))
 	aggSQL := make([]string, len(x.aggs))
 	v.columns = make([]finalColumn, len(finals))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"duet/internal/duck"
@@ -46,6 +47,38 @@ func (c *Compiler) condition(option, text string, columns []conditionColumn) (st
 		return "", err
 	}
 	return texts[0], nil
+}
+
+// conditionCache keeps what conditions became, so that a dashboard's queries
+// are not parsed each time. It forgets all when it is full.
+type conditionCache struct {
+	mu    sync.Mutex
+	texts map[string]string // guarded by mu
+}
+
+const maxCached = 256
+
+// cached checks and compiles a condition once for each set of columns; scope
+// names that set.
+func (v *View) cached(option, scope, text string, columns func() []conditionColumn) (string, error) {
+	id := option + "\x00" + scope + "\x00" + text
+	v.conditions.mu.Lock()
+	sql, ok := v.conditions.texts[id]
+	v.conditions.mu.Unlock()
+	if ok {
+		return sql, nil
+	}
+	sql, err := v.compiler.condition(option, text, columns())
+	if err != nil {
+		return "", err
+	}
+	v.conditions.mu.Lock()
+	defer v.conditions.mu.Unlock()
+	if len(v.conditions.texts) >= maxCached || v.conditions.texts == nil {
+		v.conditions.texts = map[string]string{}
+	}
+	v.conditions.texts[id] = sql
+	return sql, nil
 }
 
 type conditionParser struct {
@@ -168,6 +201,10 @@ func (p *conditionParser) function(n node) bool {
 	if _, ok := allowed.functions[name]; !ok {
 		reason, remedy := p.c.refusedFunction(name)
 		p.refuse(n, reason, remedy)
+		return false
+	}
+	if allowed.owners[name] {
+		p.refuse(n, name+"() is for views, not for conditions: it can make a text of any length", "write the text itself")
 		return false
 	}
 	if reason, remedy := plainCall(n, name); reason != "" {

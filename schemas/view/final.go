@@ -86,7 +86,7 @@ func (v *View) FinalSQL(from string, o Options) (sql string, cols []Column, err 
 	var b strings.Builder
 	b.WriteString("SELECT * FROM (" + inner + ")")
 	if o.Having != "" {
-		having, err := v.compiler.condition("having", o.Having, v.havingColumns(columns))
+		having, err := v.cached("having", fmt.Sprint(columns), o.Having, func() []conditionColumn { return v.havingColumns(columns) })
 		if err != nil {
 			return "", nil, err
 		}
@@ -252,7 +252,7 @@ func (v *View) filterSQL(o Options) (string, error) {
 		conds = append(conds, bounds...)
 	}
 	if o.Where != "" {
-		cond, err := v.compiler.condition("where", o.Where, v.whereColumns())
+		cond, err := v.cached("where", "", o.Where, v.whereColumns)
 		if err != nil {
 			return "", err
 		}

@@ -13,7 +13,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "seed of the random tests; 0 draws one")
-	viewsFlag = flag.Int("views", 40, "how many random views to try")
+	viewsFlag = flag.Int("views", 25, "how many data sets to try, with three random views each")
 )
 
 func newRand(t testing.TB) *rand.Rand {

@@ -65,7 +65,7 @@ type Cell struct {
 	Exact bool
 }
 
-// View is a compiled view. It is immutable and safe for concurrent use.
+// View is a compiled view. It does not change and is safe for concurrent use.
 type View struct {
 	Name   string
 	Stream string // the stream's declared name
@@ -87,17 +87,18 @@ type View struct {
 	// Warnings tell what can raise, and what is not exact.
 	Warnings []project.Fault
 
-	compiler *Compiler
-	stream   *project.Stream
-	where    string   // over the stream's columns, qualified by rowAlias; "" if none
-	keySQL   []string // over the stream's columns, by key, in one form
-	cellSQL  []string // over the stream's columns, by cell
-	columns  []finalColumn
-	having   *finalColumn // nil if none
-	formulas []formula    // a0..
-	squares  []squares
-	times    *timeKey
-	plain    string // the user's SELECT FROM plainRows
+	compiler   *Compiler
+	conditions *conditionCache
+	stream     *project.Stream
+	where      string   // over the stream's columns, qualified by rowAlias; "" if none
+	keySQL     []string // over the stream's columns, by key, in one form
+	cellSQL    []string // over the stream's columns, by cell
+	columns    []finalColumn
+	having     *finalColumn // nil if none
+	formulas   []formula    // a0..
+	squares    []squares
+	times      *timeKey
+	plain      string // the user's SELECT FROM plainRows
 }
 
 // finalColumn is an expression over keys (k0..) and aggregates (a0..).
