@@ -13,6 +13,9 @@ const (
 	rawName = `","_duet_raw":"`
 )
 
+// maxBadReason bounds the reason that a source gives, in bytes.
+const maxBadReason = 1000
+
 // AppendBad appends a record that the decoder rejects with reason and with raw
 // as its raw bytes, whatever they are: for a source that could not turn a line
 // into a record.
@@ -52,7 +55,8 @@ func badRecord(record []byte) *Reject {
 	if i < 0 || s.expect(i, '}') != len(record) || string(reason[0]) != "_duet_bad" || string(raw[0]) != "_duet_raw" {
 		return nil
 	}
-	return &Reject{Reason: shown(reason[1]), Raw: raw[1]}
+	why := reason[1][:min(len(reason[1]), maxBadReason)]
+	return &Reject{Reason: string(bytes.ToValidUTF8(why, []byte("\uFFFD"))), Raw: raw[1]}
 }
 
 // lenient reads strings that may hold NULs and any bytes.

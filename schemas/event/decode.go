@@ -13,7 +13,7 @@ import (
 type Reject struct {
 	Column string // the column whose value was refused; "" if the record itself was
 	Reason string // one sentence without a full stop: `sold_at: "12/1/2010 8:26" is not a TIMESTAMP`
-	Raw    []byte // the record as it was sent, whole
+	Raw    []byte // the record as it was sent, whole; it may alias the message
 	// passing is a verdict that time may change: the event lay too far ahead.
 	passing bool
 }

@@ -149,6 +149,38 @@ func TestForgottenLinesAreNeverGuessed(t *testing.T) {
 	expect(t, "and known", g.send(file(old), old), 0, 3072, 0)
 }
 
+// What was forgotten is the same after a restore.
+func TestRestoredLinesForgetAlike(t *testing.T) {
+	g, restored := newIngest(t), NewState()
+	g.q.State().lines.max, restored.lines.max = 2000, 2000
+	for n := range 6 {
+		lines := append([]string{fmt.Sprintf(`{"a":%d}`, -n)}, numbered(2000+n*200)...)
+		lines[1100+n] = `{"a":""}`
+		rest := lines
+		for _, r := range file(lines) {
+			g.send([]Run{r}, rest)
+			rest = rest[r.Count:]
+			if err := restored.RestoreLines(g.b.LinesRecord()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	again := &ingest{q: NewSequencer(shopStreams(), restored), b: g.b}
+	forgotten := int64(0)
+	for n := range 6 {
+		lines := append([]string{fmt.Sprintf(`{"a":%d}`, -n)}, numbered(1800+n*200)...)
+		lines[1100+n] = `{"a":""}`
+		x := g.send(file(lines), lines)
+		forgotten += x.Rejected
+		if y := again.send(file(lines), lines); x != y {
+			t.Fatalf("file %d: %+v, restored %+v", n, x, y)
+		}
+	}
+	if forgotten == 0 {
+		t.Fatal("nothing was forgotten: the test shows nothing")
+	}
+}
+
 // The chunk that every file begins with grows large, and stays exact and fast.
 func TestVeryManySmallFiles(t *testing.T) {
 	g := newIngest(t)

@@ -75,6 +75,7 @@ func (q *Sequencer) Apply(m Message, b *Batch) {
 	f := fold{q: q, m: m, b: b, e: &e, lane: q.lanes[m.Stream], micros: m.Time.UnixMicro()}
 	if f.lane != nil {
 		f.rows = b.rowsOf(f.lane.schema)
+		f.rows.reserve(e.Count())
 	}
 	b.Events += e.Count()
 	for i := range e.Runs {
