@@ -48,6 +48,22 @@ func (r *reader) close() {
 type Snapshot struct {
 	m    *moment
 	conn *duck.Conn
+	ctx  context.Context // of the transaction: ends with Read's, and when the store closes
+	ends []func()        // of statements' contexts
+}
+
+// bind is ctx, ended also when the transaction's is.
+func (sn *Snapshot) bind(ctx context.Context) context.Context {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(sn.ctx, func() { cancel(context.Cause(sn.ctx)) })
+	sn.ends = append(sn.ends, func() { stop(); cancel(nil) })
+	return ctx
+}
+
+func (sn *Snapshot) end() {
+	for _, f := range sn.ends {
+		f()
+	}
 }
 
 // Read runs f in one read transaction and ends it when f returns. ctx
@@ -89,7 +105,9 @@ func (s *Store) Read(ctx context.Context, f func(*Snapshot) error) (err error) {
 	if m == nil {
 		return fmt.Errorf("store: moment %d is forgotten though a reader of %d is open", n, began)
 	}
-	return f(&Snapshot{m: m, conn: r.conn})
+	sn := &Snapshot{m: m, conn: r.conn, ctx: ctx}
+	defer sn.end()
+	return f(sn)
 }
 
 // Generation is the number of the generation; 0 before the first.
@@ -182,13 +200,13 @@ func union(tables []string, empty string) string {
 // Query runs one statement in the transaction. The rows must be closed before
 // the snapshot's function returns.
 func (sn *Snapshot) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return sn.conn.QueryContext(ctx, query, args...)
+	return sn.conn.QueryContext(sn.bind(ctx), query, args...)
 }
 
 // QueryArrow runs one statement in the transaction and hands each batch of its
 // result to f, which must not keep it.
 func (sn *Snapshot) QueryArrow(ctx context.Context, query string, f func(arrow.RecordBatch) error) error {
-	return sn.conn.QueryArrow(ctx, query, f)
+	return sn.conn.QueryArrow(sn.bind(ctx), query, f)
 }
 
 // Result is a materialised answer.
@@ -201,7 +219,7 @@ type Result struct {
 
 // Collect runs query and keeps at most limit rows (0: no limit).
 func (sn *Snapshot) Collect(ctx context.Context, limit int, query string, args ...any) (*Result, error) {
-	rows, err := sn.conn.QueryContext(ctx, query, args...)
+	rows, err := sn.Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +252,7 @@ func (sn *Snapshot) Collect(ctx context.Context, limit int, query string, args .
 
 // copy writes the result of query to path as zstd Parquet.
 func (sn *Snapshot) copy(ctx context.Context, query, path string) (int64, error) {
-	res, err := sn.conn.ExecContext(ctx, "COPY ("+query+") TO "+duck.Literal(path)+" (FORMAT parquet, COMPRESSION zstd)")
+	res, err := sn.conn.ExecContext(sn.bind(ctx), "COPY ("+query+") TO "+duck.Literal(path)+" (FORMAT parquet, COMPRESSION zstd)")
 	if err != nil {
 		return 0, resource("write "+path, err)
 	}

@@ -255,10 +255,13 @@ func (w *writer) transact(ctx context.Context, m *moment, f func(context.Context
 	if _, err := w.conn.ExecContext(ctx, "BEGIN"); err != nil {
 		return resource("begin", err)
 	}
+	over := false
 	defer func() {
 		if err != nil {
 			// Statements may be bound to tables that now never were.
 			w.closeStatements()
+		}
+		if err != nil && !over {
 			if _, rerr := w.conn.ExecContext(ctx, "ROLLBACK"); rerr != nil {
 				err = errors.Join(err, resource("roll back", rerr))
 			}
@@ -277,6 +280,9 @@ func (w *writer) transact(ctx context.Context, m *moment, f func(context.Context
 		return resource("append to the state table", err)
 	}
 	if _, err := w.conn.ExecContext(ctx, "COMMIT"); err != nil {
+		// It has rolled back already, unless it never began to commit.
+		_, _ = w.conn.ExecContext(ctx, "ROLLBACK")
+		over = true
 		return resource("commit", err)
 	}
 	if w.stateRows++; recycle {
