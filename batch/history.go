@@ -46,6 +46,12 @@ func openHistory(files *durable.Files, dir string, now time.Time) (*history, sch
 		if err := files.MkdirAll(filepath.Join(dir, sub)); err != nil {
 			return nil, state, nil, err
 		}
+		if err := files.RemoveTemps(filepath.Join(dir, sub), ""); err != nil {
+			return nil, state, nil, err
+		}
+	}
+	if err := files.RemoveTemps(dir, filepath.Base(h.schedulePath())); err != nil {
+		return nil, state, nil, err
 	}
 	if err := files.RemoveAll(h.tmpDir()); err != nil {
 		return nil, state, nil, err

@@ -75,6 +75,7 @@ type system struct {
 	archiver *archive.Archiver
 	catalog  *catalog.Catalog
 	runner   *batch.Runner
+	spare    *batchtest.World // repairs; nil as a rule
 
 	mu     sync.Mutex
 	alarms []batch.Alarm
@@ -83,12 +84,16 @@ type system struct {
 }
 
 // open opens or recovers a system in dir.
-func open(dir string, o options) (*system, error) {
-	s := &system{}
+func open(dir string, o options) (s *system, err error) {
+	s = &system{}
+	defer func() {
+		if err != nil && s.spare != nil {
+			s.spare.Close()
+		}
+	}()
 	o.archive.Dir, o.archive.Incarnation, o.archive.Files = filepath.Join(dir, "archive"), batchtest.Incarnation, o.files
 	o.archive.EventTime = map[string]string{batchtest.Stream: "sold_at"}
 	o.world.Dir = dir
-	var err error
 	if s.catalog, err = catalog.Open(catalog.Config{Dir: filepath.Join(dir, "generations"), Files: o.files, Keep: o.keep, Now: o.runner.Now}); err != nil {
 		return nil, err
 	}
@@ -97,8 +102,7 @@ func open(dir string, o options) (*system, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer spare.Close()
-		o.archive.Repairer = spare
+		o.archive.Repairer, s.spare = spare, spare
 	}
 	if s.archive, err = archive.Open(context.Background(), o.archive); err != nil {
 		return nil, err
@@ -141,7 +145,11 @@ func open(dir string, o options) (*system, error) {
 		s.world.Close()
 		return nil, err
 	}
-	return s, s.runner.Start()
+	if err := s.runner.Start(); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
 }
 
 func (s *system) close() {
@@ -149,6 +157,9 @@ func (s *system) close() {
 	s.archiver.Stop()
 	s.archive.Close()
 	s.world.Close()
+	if s.spare != nil {
+		s.spare.Close()
+	}
 }
 
 // mustOpen opens a system for the length of a test.

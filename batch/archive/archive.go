@@ -172,7 +172,7 @@ func Open(ctx context.Context, cfg Config) (*Archive, error) {
 	if a.series, err = durable.NewSeries(a.files, filepath.Join(cfg.Dir, "manifest")); err != nil {
 		return nil, fmt.Errorf("archive: %w", err)
 	}
-	if err := a.dropTemps(); err != nil {
+	if err := a.series.RemoveTemps(); err != nil {
 		return nil, fmt.Errorf("archive: %w", err)
 	}
 	if a.current, err = a.readLatest(); err != nil {

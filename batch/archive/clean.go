@@ -105,13 +105,3 @@ func (a *Archive) oldManifests() ([]string, error) {
 	}
 	return old, nil
 }
-
-// dropTemps deletes files left in the making beside the manifests by a process
-// that was killed.
-func (a *Archive) dropTemps() error {
-	temps, err := a.series.Temps()
-	if err != nil || len(temps) == 0 {
-		return err
-	}
-	return a.files.Remove(temps...)
-}

@@ -193,12 +193,10 @@ func Open(cfg Config) (*Catalog, error) {
 			return nil, fmt.Errorf("generations: %w", err)
 		}
 	}
-	temps, err := c.series.Temps()
-	if err == nil && len(temps) > 0 {
-		err = c.files.Remove(temps...)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("generations: %w", err)
+	for _, err := range []error{c.series.RemoveTemps(), c.files.RemoveTemps(filepath.Join(cfg.Dir, "pins"), "")} {
+		if err != nil {
+			return nil, fmt.Errorf("generations: %w", err)
+		}
 	}
 	latest, err := c.series.Latest()
 	if err != nil {

@@ -16,7 +16,9 @@
 //
 // Nothing here overwrites, except WriteFile, which says so. A sync that failed
 // is never tried again on the same file (the kernel may have dropped the
-// pages): the file is removed, and the caller starts over.
+// pages): the file is removed, and the caller starts over. A directory's sync may
+// be repeated: its entries are journalled, and a journal that cannot be written
+// stops the file system.
 //
 // # Names
 //
@@ -207,6 +209,23 @@ func (f *Files) RemoveAll(dir string) error {
 		}
 	}
 	return f.syncDir(filepath.Dir(dir))
+}
+
+// RemoveTemps deletes the files in the making in dir whose name begins with
+// prefix ("" means all), which a process that was killed left there. Only the
+// owner of the files may call it, before it writes.
+func (f *Files) RemoveTemps(dir, prefix string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var temps []string
+	for _, e := range entries {
+		if IsTemp(e.Name()) && strings.HasPrefix(e.Name(), prefix) {
+			temps = append(temps, filepath.Join(dir, e.Name()))
+		}
+	}
+	return f.Remove(temps...)
 }
 
 // MkdirAll makes dir and its missing parents, durably.

@@ -59,8 +59,9 @@ func TestPublishLetsOneOfManyWritersWin(t *testing.T) {
 			t.Fatalf("number %d holds %v (%v); writer %d won", number, got, err, winner)
 		}
 	}
-	if temps, err := s.Temps(); err != nil || len(temps) != 0 {
-		t.Errorf("left in the making: %v, %v", temps, err)
+	entries, err := os.ReadDir(filepath.Join(dir, "s"))
+	if err != nil || len(entries) != 6 { // five numbers and floor.json
+		t.Errorf("%d files, %v", len(entries), err)
 	}
 }
 
@@ -324,6 +325,26 @@ func TestEveryFailingOperationLeavesOldOrNew(t *testing.T) {
 			if verr := verify(root, reached); verr != nil && reached > 0 {
 				t.Fatalf("operation %d fails with %v (%v): %v", n, errno, err, verr)
 			}
+		}
+	}
+}
+
+func TestRemoveTempsLeavesWhatIsDone(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a.json", durable.TempName("a.json"), durable.TempName("b.json")} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		prefix string
+		left   int
+	}{{"a.", 2}, {"", 1}} {
+		if err := durable.OS.RemoveTemps(dir, c.prefix); err != nil {
+			t.Fatal(err)
+		}
+		if entries, _ := os.ReadDir(dir); len(entries) != c.left {
+			t.Errorf("%d files are left after prefix %q, want %d", len(entries), c.prefix, c.left)
 		}
 	}
 }

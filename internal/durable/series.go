@@ -184,20 +184,9 @@ func (s *Series) Remove(numbers ...uint64) error {
 	return s.files.Remove(paths...)
 }
 
-// Temps lists the files that were left in the making.
-func (s *Series) Temps() ([]string, error) {
-	entries, err := os.ReadDir(s.dir)
-	if err != nil {
-		return nil, err
-	}
-	var temps []string
-	for _, e := range entries {
-		if IsTemp(e.Name()) {
-			temps = append(temps, filepath.Join(s.dir, e.Name()))
-		}
-	}
-	return temps, nil
-}
+// RemoveTemps deletes what a killed process left in the making. For the owner,
+// at its start.
+func (s *Series) RemoveTemps() error { return s.files.RemoveTemps(s.dir, "") }
 
 // floorFile is what floor.json holds.
 type floorFile struct {
