@@ -25,11 +25,14 @@ type DriverConfig struct {
 	State           string
 	Seed            uint64
 	OrdersPerMinute float64          // as in Config
-	History         time.Duration    // sent as fast as possible at first; defaults to 30 days
+	History         time.Duration    // sent as fast as possible at first; defaults to DefaultHistory
 	Progress        func(Progress)   // called about ten times a second, from Run; nil means nobody listens
 	Waiting         func(err error)  // why sending is tried again; nil means nobody listens
 	Now             func() time.Time // defaults to time.Now
 }
+
+// DefaultHistory is how much of its past a shop sends at first.
+const DefaultHistory = 30 * 24 * time.Hour
 
 // Progress is how far a driver has come.
 type Progress struct {
@@ -66,7 +69,7 @@ func NewDriver(config DriverConfig) (*Driver, error) {
 		config.Now = time.Now
 	}
 	if config.History == 0 {
-		config.History = 30 * 24 * time.Hour
+		config.History = DefaultHistory
 	}
 	d := &Driver{config: config, acked: map[string]uint64{}}
 	text, err := os.ReadFile(config.State)

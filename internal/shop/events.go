@@ -12,11 +12,11 @@ import (
 // An orderHead is what the lines of an order share.
 type orderHead struct {
 	invoice  string
-	customer int64 // 0 when anonymous
-	store    string
+	customer int64 // 0 for a guest
+	shop     string
 	channel  string
 	country  string
-	returns  string // the invoice that a return refers to
+	returns  string // the order that a return refers to; "" for a sale
 	sold     time.Time
 }
 
@@ -26,36 +26,31 @@ func (o orderHead) line(number int, item sold) []byte {
 }
 
 // fields is an order line with quantity and price as given, which may be wrong.
-func (o orderHead) fields(number int, item sold, quantity, price string) []byte {
-	customer, returns := "null", "null"
+// What a return refers to is no column of the project: it is kept as sent.
+func (o orderHead) fields(number int, item sold, quantity, unitPrice string) []byte {
+	customer, returns := "null", ""
 	if o.customer != 0 {
 		customer = strconv.FormatInt(o.customer, 10)
 	}
 	if o.returns != "" {
-		returns = strconv.Quote(o.returns)
+		returns = fmt.Sprintf(`,"returns":%q`, o.returns)
 	}
 	return fmt.Appendf(nil,
-		`{"invoice":%q,"line":%d,"sku":%q,"product":%q,"category":%q,"quantity":%s,"price":%s,"customer":%s,"store":%q,"channel":%q,"country":%q,"returns":%s,"sold_at":%q}`,
-		o.invoice, number, item.product.sku, item.product.name, item.product.category, quantity, price,
-		customer, o.store, o.channel, o.country, returns, stamp(o.sold))
+		`{"order_id":%q,"line":%d,"sold_at":%q,"shop":%q,"country":%q,"channel":%q,"sku":%q,"product":%q,"category":%q,"quantity":%s,"unit_price":%s,"discount":%s,"customer":%s%s}`,
+		o.invoice, number, stamp(o.sold), o.shop, o.country, o.channel, item.product.sku, item.product.name, item.product.category,
+		quantity, unitPrice, price(item.discount), customer, returns)
 }
 
-// payment pays an order or refunds a return.
-func (o orderHead) payment(method string, cents int64, paid time.Time) []byte {
+// payment pays an order or refunds a return; feeCents is what the method costs.
+func (o orderHead) payment(method string, cents, feeCents int64, paid time.Time) []byte {
 	return fmt.Appendf(nil,
-		`{"payment":%q,"invoice":%q,"method":%q,"amount":%s,"store":%q,"country":%q,"paid_at":%q}`,
-		"P"+o.invoice, o.invoice, method, price(cents), o.store, o.country, stamp(paid))
+		`{"payment_id":%q,"order_id":%q,"paid_at":%q,"shop":%q,"country":%q,"method":%q,"amount":%s,"fee":%s}`,
+		"P"+o.invoice, o.invoice, stamp(paid), o.shop, o.country, method, price(cents), price(feeCents))
 }
 
-// stockMove is a change of one store's stock of one product.
-func stockMove(number uint64, p *product, store, kind string, quantity int, reference string, moved time.Time) []byte {
-	ref := "null"
-	if reference != "" {
-		ref = strconv.Quote(reference)
-	}
-	return fmt.Appendf(nil,
-		`{"move":"M%d","sku":%q,"category":%q,"store":%q,"kind":%q,"quantity":%d,"reference":%s,"moved_at":%q}`,
-		number, p.sku, p.category, store, kind, quantity, ref, stamp(moved))
+// stockMove is a change of one shop's stock of one product.
+func stockMove(p *product, shop, reason string, pieces int, moved time.Time) []byte {
+	return fmt.Appendf(nil, `{"moved_at":%q,"shop":%q,"sku":%q,"reason":%q,"pieces":%d}`, stamp(moved), shop, p.sku, reason, pieces)
 }
 
 // price writes cents as a decimal number: -5 is -0.05.

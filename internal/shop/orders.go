@@ -13,14 +13,20 @@ const (
 	malformedShare = 0.0008 // of order lines are broken
 	lateShare      = 0.004  // of orders arrive hours after the sale
 	returnShare    = 0.06   // of orders come back in part
-	anonymousShare = 0.3    // of store orders have no customer number
+	guestShare     = 0.3    // of orders in a shop have no customer number
+	promotionShare = 0.12   // of sold lines have a discount
+	lossShare      = 0.03   // of a shop's products, each morning, miss some pieces
 )
 
 // A sold line is what a return can refer to.
 type sold struct {
 	product  *product
 	quantity int
+	discount int64 // cents off the whole line
 }
+
+// cents is what the line costs.
+func (s sold) cents() int64 { return s.product.cents*int64(s.quantity) - s.discount }
 
 // order places one order at the shop's clock with what follows from it: its
 // lines, the payment, stock leaving, and perhaps a return.
@@ -28,9 +34,9 @@ func (s *Shop) order(at *store) {
 	s.invoice++
 	o := orderHead{
 		invoice: fmt.Sprintf("S%07d", s.invoice),
-		store:   at.code,
+		shop:    at.code,
 		country: at.country,
-		channel: "store",
+		channel: "shop",
 		sold:    s.clock,
 	}
 	if at.web {
@@ -39,7 +45,7 @@ func (s *Shop) order(at *store) {
 		u := s.rng.Float64()
 		o.country = webCountries[int(u*u*float64(len(webCountries)))]
 	}
-	if at.web || !s.chance(anonymousShare) {
+	if at.web || !s.chance(guestShare) {
 		u := s.rng.Float64()
 		o.customer = 10_000 + int64(u*u*25_000)
 	}
@@ -50,9 +56,9 @@ func (s *Shop) order(at *store) {
 	basket := s.basket(at)
 	var total int64
 	for i, item := range basket {
-		total += item.product.cents * int64(item.quantity)
+		total += item.cents()
 		s.line(o, i+1, item, sent.Add(time.Duration(i)*time.Millisecond))
-		s.stockMove(item.product, at, "sale", -item.quantity, o.invoice, sent.Add(s.between(time.Second, 90*time.Second)))
+		s.stockMove(item.product, at, "sale", -item.quantity, sent.Add(s.between(time.Second, 90*time.Second)))
 	}
 	s.payment(o, total, sent)
 	if s.chance(returnShare) {
@@ -73,6 +79,9 @@ func (s *Shop) basket(at *store) []sold {
 			quantity *= 12
 		}
 		items[i] = sold{product: &s.catalogue[s.weighted(s.popular)], quantity: quantity}
+		if s.chance(promotionShare) {
+			items[i].discount = items[i].cents() * int64(5+5*s.rng.IntN(5)) / 100
+		}
 	}
 	return items
 }
@@ -117,30 +126,31 @@ func (s *Shop) giveBack(o orderHead, at *store, item sold) {
 	noon := o.sold.Add(at.offset).Truncate(24 * time.Hour).Add(12*time.Hour - at.offset)
 	back.sold = noon.AddDate(0, 0, days).Add(s.between(-2*time.Hour, 5*time.Hour)).Truncate(time.Microsecond)
 	pieces := 1 + s.rng.IntN(item.quantity)
-	s.line(back, 1, sold{product: item.product, quantity: -pieces}, back.sold)
-	s.stockMove(item.product, at, "return", pieces, back.invoice, back.sold.Add(s.between(time.Minute, time.Hour)))
-	s.payment(back, -item.product.cents*int64(pieces), back.sold)
+	returned := sold{product: item.product, quantity: -pieces, discount: -item.discount * int64(pieces) / int64(item.quantity)}
+	s.line(back, 1, returned, back.sold)
+	s.stockMove(item.product, at, "return", pieces, back.sold.Add(s.between(time.Minute, time.Hour)))
+	s.payment(back, returned.cents(), back.sold)
 }
 
-// payment follows an order. How people pay depends on where.
+// payment follows an order. How people pay depends on where; a method's fee is a
+// part of the amount and is not given back with a refund.
 func (s *Shop) payment(o orderHead, cents int64, after time.Time) {
-	method, wait := "card", s.between(2*time.Second, 40*time.Second)
+	method, wait, permille := "card", s.between(2*time.Second, 40*time.Second), int64(14)
 	u := s.rng.Float64()
 	switch {
-	case o.channel == "web" && u < .35:
-		method = "paypal"
-	case o.channel == "web" && u < .45:
-		method, wait = "invoice", s.between(20*time.Hour, 14*24*time.Hour)
-	case o.channel == "store" && u < cashShare(o.country):
-		method = "cash"
+	case o.channel == "web" && u < .3:
+		method, wait, permille = "invoice", s.between(20*time.Hour, 14*24*time.Hour), 29
+	case o.channel == "shop" && u < cashShare(o.country):
+		method, permille = "cash", 0
 	case u > .97:
-		method = "voucher"
+		method, permille = "voucher", 0
 	}
+	fee := max(0, cents) * permille / 1000
 	paid := after.Add(wait).Truncate(time.Microsecond)
-	s.push("payments", paid, o.payment(method, cents, paid))
+	s.push("payments", paid, o.payment(method, cents, fee, paid))
 }
 
-// cashShare is the part of store orders paid in cash.
+// cashShare is the part of orders in a shop that is paid in cash.
 func cashShare(country string) float64 {
 	switch country {
 	case "Germany", "Japan":
@@ -152,18 +162,18 @@ func cashShare(country string) float64 {
 	}
 }
 
-// stockMove sends a change of a store's stock and keeps count of it.
-func (s *Shop) stockMove(p *product, at *store, kind string, quantity int, reference string, when time.Time) {
-	p.stock[at.index] += quantity
+// stockMove sends a change of a shop's stock and keeps count of it.
+func (s *Shop) stockMove(p *product, at *store, reason string, pieces int, when time.Time) {
+	p.stock[at.index] += pieces
 	when = when.Truncate(time.Microsecond)
-	s.push("stock_moves", when, stockMove(s.made+1, p, at.code, kind, quantity, reference, when))
+	s.push("stock_moves", when, stockMove(p, at.code, reason, pieces, when))
 }
 
 // piecesAnOrder is about what an average order holds.
 const piecesAnOrder = 3.3
 
-// deliver fills up what has run low in each store, to four days' expected sales,
-// and comes again the next morning at five.
+// deliver fills up what has run low in each shop, to four days' expected sales,
+// counts some losses, and comes again the next morning at five.
 func (s *Shop) deliver(at time.Time) {
 	var before float64
 	for i := range s.catalogue {
@@ -172,8 +182,12 @@ func (s *Shop) deliver(at time.Time) {
 		before = s.popular[i]
 		for j := range s.stores {
 			full := 40 + int(4*24*3600*s.rate*piecesAnOrder*weight*s.stores[j].share)
-			if have := p.stock[j]; have < full/2 {
-				s.stockMove(p, &s.stores[j], "receipt", full-have, "", at.Add(s.between(0, 30*time.Minute)))
+			have := p.stock[j]
+			switch {
+			case have < full/2:
+				s.stockMove(p, &s.stores[j], "delivery", full-have, at.Add(s.between(0, 30*time.Minute)))
+			case s.chance(lossShare):
+				s.stockMove(p, &s.stores[j], "loss", -1-s.rng.IntN(3), at.Add(s.between(0, 30*time.Minute)))
 			}
 		}
 	}

@@ -14,11 +14,14 @@ import (
 var start = time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC) // a Monday
 
 type record struct {
-	Invoice, SKU, Category, Store, Channel, Country, Kind, Returns string
+	SKU, Category, Shop, Country, Reason, Returns string
 
+	Order    string `json:"order_id"`
 	Line     int
 	Quantity int
-	Price    json.Number
+	Pieces   int
+	Price    json.Number `json:"unit_price"`
+	Discount json.Number
 	Amount   json.Number
 	SoldAt   time.Time `json:"sold_at"`
 }
@@ -26,7 +29,7 @@ type record struct {
 // week is one week of a shop, in order.
 func week(t *testing.T, visit func(Event)) {
 	t.Helper()
-	s := New(Config{Seed: 7, Start: start})
+	s := New(Config{Seed: 7, Start: start, OrdersPerMinute: 2})
 	for e := s.Next(); e.At.Before(start.AddDate(0, 0, 7)); e = s.Next() {
 		visit(e)
 	}
@@ -67,7 +70,7 @@ func TestEventsComeInOrder(t *testing.T) {
 func TestTheShopIsBelievable(t *testing.T) {
 	events := map[string]int{}
 	seen := map[string][]byte{}
-	var resent, malformed, late, returns, receipts, unpaid int
+	var resent, malformed, late, returns, deliveries, losses, unpaid int
 	byDay := map[time.Weekday]int{}
 	byHour := map[int]int{} // London, on its own clock, which is UTC in March
 	byCountry := map[string]int{}
@@ -89,7 +92,7 @@ func TestTheShopIsBelievable(t *testing.T) {
 				malformed++
 				return
 			}
-			id := r.Invoice + "/" + string(rune('0'+r.Line))
+			id := r.Order + "/" + string(rune('0'+r.Line))
 			if first, ok := seen[id]; ok {
 				if !bytes.Equal(first, e.JSON) {
 					t.Fatalf("%s was sent twice, differently:\n%s\n%s", id, first, e.JSON)
@@ -104,7 +107,7 @@ func TestTheShopIsBelievable(t *testing.T) {
 			if e.At.Sub(r.SoldAt) > 30*time.Minute {
 				late++
 			}
-			if strings.HasPrefix(r.Invoice, "R") {
+			if strings.HasPrefix(r.Order, "R") {
 				returns++
 				if r.Quantity >= 0 || r.Returns == "" {
 					t.Fatalf("a return: %s", e.JSON)
@@ -113,40 +116,46 @@ func TestTheShopIsBelievable(t *testing.T) {
 				t.Fatalf("a sale: %s", e.JSON)
 			}
 			amount, _ := new(big.Rat).SetString(r.Price.String())
-			if owed[r.Invoice] == nil {
-				owed[r.Invoice] = new(big.Rat)
+			if owed[r.Order] == nil {
+				owed[r.Order] = new(big.Rat)
 			}
-			owed[r.Invoice].Add(owed[r.Invoice], amount.Mul(amount, big.NewRat(int64(r.Quantity), 1)))
+			discount, _ := new(big.Rat).SetString(r.Discount.String())
+			amount.Mul(amount, big.NewRat(int64(r.Quantity), 1))
+			owed[r.Order].Add(owed[r.Order], amount.Sub(amount, discount))
 			byCountry[r.Country]++
 			byDay[r.SoldAt.Weekday()]++
-			if r.Store == "LON-1" {
+			if r.Shop == "LON-1" {
 				byHour[r.SoldAt.Hour()]++
 			}
 			categories[r.Category] = true
 		case "payments":
 			amount, _ := new(big.Rat).SetString(r.Amount.String())
-			if owed[r.Invoice] == nil || owed[r.Invoice].Cmp(amount) != 0 {
+			if owed[r.Order] == nil || owed[r.Order].Cmp(amount) != 0 {
 				unpaid++ // its lines are late
 			}
 		case "stock_moves":
-			stock[r.Store+r.SKU] += r.Quantity
-			if r.Kind == "receipt" {
-				receipts++
+			stock[r.Shop+r.SKU] += r.Pieces
+			switch r.Reason {
+			case "delivery":
+				deliveries++
+			case "loss":
+				losses++
 			}
 		}
 	})
-	t.Logf("%v; resent %d, malformed %d, late %d, returns %d, receipts %d, paid before its lines %d", events, resent, malformed, late, returns, receipts, unpaid)
+	t.Logf("%v; resent %d, malformed %d, late %d, returns %d, deliveries %d, losses %d, paid before its lines %d", events, resent, malformed, late, returns, deliveries, losses, unpaid)
 	t.Logf("by country %v; by weekday %v; London by hour %v", byCountry, byDay, byHour)
 	orders := events["orders"]
 	for what, ok := range map[string]bool{
-		"a week has 8 orders a minute of two lines or so":   orders > 100_000 && orders < 260_000,
-		"payments are fewer than lines":                     events["payments"] > 50_000 && events["payments"] < orders,
+		"a week has 2 orders a minute of two lines or so":   orders > 30_000 && orders < 60_000,
+		"payments are fewer than lines":                     events["payments"] > 15_000 && events["payments"] < orders,
 		"stock moves follow lines":                          events["stock_moves"] > orders*9/10,
-		"some lines come twice, few":                        resent > 50 && resent < orders/100,
-		"some lines are broken, few":                        malformed > 20 && malformed < orders/200,
-		"some orders are late":                              late > 100 && late < orders/50,
-		"some come back":                                    returns > 1000 && returns < orders/10,
-		"deliveries come":                                   receipts > 2*len(stock),
+		"some lines come twice, few":                        resent > 20 && resent < orders/100,
+		"some lines are broken, few":                        malformed > 10 && malformed < orders/200,
+		"some orders are late":                              late > 30 && late < orders/50,
+		"some come back":                                    returns > 250 && returns < orders/10,
+		"deliveries come":                                   deliveries > len(stock)+100,
+		"some pieces are lost":                              losses > 100 && losses < orders/10,
 		"Saturday is the best day":                          byDay[time.Saturday] > byDay[time.Monday]*5/4,
 		"London is shut at night":                           byHour[3] == 0,
 		"noon is busier than opening":                       byHour[12] > 2*byHour[8],
