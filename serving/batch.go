@@ -281,6 +281,7 @@ func (b *BatchHalf) run(r batch.Run) *duetv1.Run {
 	out := &duetv1.Run{
 		Id: r.ID, Full: r.Kind == batch.Full, Cut: query.Positions(r.Cut), Generation: r.Generation, Step: r.Step, Problem: r.Reason,
 		StartTime: stamp(r.Started), EndTime: stamp(r.Finished), BaseGeneration: r.Base,
+		SkippedTicks: uint32(r.Skipped), MissedTicks: uint32(r.Missed), SuspendedViews: r.Suspended,
 		State: map[batch.State]duetv1.RunState{
 			batch.Queued: duetv1.RunState_RUN_STATE_QUEUED, batch.Running: duetv1.RunState_RUN_STATE_RUNNING,
 			batch.Published: duetv1.RunState_RUN_STATE_PUBLISHED, batch.Held: duetv1.RunState_RUN_STATE_HELD,

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -23,7 +24,12 @@ import (
 	"duet/speed/eventlog"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(childRole) != "" {
+		os.Exit(childMain())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // fake is every backend but the engine. err, if set, is what each call returns.
 type fake struct {
@@ -184,6 +190,7 @@ func start(t *testing.T, change func(*Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.http.ReadHeaderTimeout = time.Second
 	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

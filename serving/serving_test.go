@@ -391,10 +391,17 @@ func TestLimits(t *testing.T) {
 	}
 	var bomb bytes.Buffer
 	z := gzip.NewWriter(&bomb)
-	fmt.Fprintf(z, `{"view":"%s"}`, strings.Repeat("x", 32<<20))
+	fmt.Fprintf(z, `{"view":"%s"}`, strings.Repeat("x", 4<<20))
 	z.Close()
 	if code, _ := r.post(t, "/duet.v1.ViewService/Query", bomb.String(), http.Header{"Content-Encoding": {"gzip"}}); code != 429 {
 		t.Errorf("a gzip bomb of %d bytes: %d", bomb.Len(), code)
+	}
+	z2 := &boundedGzip{limit: 100}
+	if err := z2.Reset(bytes.NewReader(bomb.Bytes())); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, z2); n != 100 || err != nil {
+		t.Errorf("%d bytes of the bomb were unpacked, %v", n, err)
 	}
 
 	r.fake.mu.Lock()

@@ -36,13 +36,11 @@ const (
 	RunState_RUN_STATE_PUBLISHED RunState = 3
 	// Ended without publishing; the old generation serves.
 	RunState_RUN_STATE_FAILED RunState = 4
-	// Another runner published the number first; the old generation of this run is void.
+	// Another runner published the number first; this run's numbers are void.
 	RunState_RUN_STATE_FENCED RunState = 5
 	// The halves differ without a known cause: the old generation serves until
 	// a run is started with accept.
 	RunState_RUN_STATE_HELD RunState = 6
-	// A tick of the schedule that met a running one.
-	RunState_RUN_STATE_SKIPPED RunState = 7
 )
 
 // Enum value maps for RunState.
@@ -55,7 +53,6 @@ var (
 		4: "RUN_STATE_FAILED",
 		5: "RUN_STATE_FENCED",
 		6: "RUN_STATE_HELD",
-		7: "RUN_STATE_SKIPPED",
 	}
 	RunState_value = map[string]int32{
 		"RUN_STATE_UNSPECIFIED": 0,
@@ -65,7 +62,6 @@ var (
 		"RUN_STATE_FAILED":      4,
 		"RUN_STATE_FENCED":      5,
 		"RUN_STATE_HELD":        6,
-		"RUN_STATE_SKIPPED":     7,
 	}
 )
 
@@ -257,6 +253,12 @@ type Run struct {
 	Trigger RunTrigger `protobuf:"varint,11,opt,name=trigger,proto3,enum=duet.v1.RunTrigger" json:"trigger,omitempty"`
 	// The generation that it builds upon and is compared with; 0 if none.
 	BaseGeneration uint64 `protobuf:"varint,12,opt,name=base_generation,json=baseGeneration,proto3" json:"base_generation,omitempty"`
+	// Ticks of the schedule that met this run and were skipped.
+	SkippedTicks uint32 `protobuf:"varint,13,opt,name=skipped_ticks,json=skippedTicks,proto3" json:"skipped_ticks,omitempty"`
+	// Ticks missed while the server was down that this run stands for, beyond its own.
+	MissedTicks uint32 `protobuf:"varint,14,opt,name=missed_ticks,json=missedTicks,proto3" json:"missed_ticks,omitempty"`
+	// Views that could not be computed and have no numbers in the generation.
+	SuspendedViews []string `protobuf:"bytes,15,rep,name=suspended_views,json=suspendedViews,proto3" json:"suspended_views,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -373,6 +375,27 @@ func (x *Run) GetBaseGeneration() uint64 {
 		return x.BaseGeneration
 	}
 	return 0
+}
+
+func (x *Run) GetSkippedTicks() uint32 {
+	if x != nil {
+		return x.SkippedTicks
+	}
+	return 0
+}
+
+func (x *Run) GetMissedTicks() uint32 {
+	if x != nil {
+		return x.MissedTicks
+	}
+	return 0
+}
+
+func (x *Run) GetSuspendedViews() []string {
+	if x != nil {
+		return x.SuspendedViews
+	}
+	return nil
 }
 
 // StartRunRequest starts a run.
@@ -1819,7 +1842,7 @@ var File_duet_v1_batch_proto protoreflect.FileDescriptor
 
 const file_duet_v1_batch_proto_rawDesc = "" +
 	"\n" +
-	"\x13duet/v1/batch.proto\x12\aduet.v1\x1a\x16duet/v1/position.proto\x1a\x13duet/v1/value.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x03\n" +
+	"\x13duet/v1/batch.proto\x12\aduet.v1\x1a\x16duet/v1/position.proto\x1a\x13duet/v1/value.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x04\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x12'\n" +
@@ -1836,7 +1859,10 @@ const file_duet_v1_batch_proto_rawDesc = "" +
 	"\bend_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12-\n" +
 	"\atrigger\x18\v \x01(\x0e2\x13.duet.v1.RunTriggerR\atrigger\x12'\n" +
-	"\x0fbase_generation\x18\f \x01(\x04R\x0ebaseGeneration\"\\\n" +
+	"\x0fbase_generation\x18\f \x01(\x04R\x0ebaseGeneration\x12#\n" +
+	"\rskipped_ticks\x18\r \x01(\rR\fskippedTicks\x12!\n" +
+	"\fmissed_ticks\x18\x0e \x01(\rR\vmissedTicks\x12'\n" +
+	"\x0fsuspended_views\x18\x0f \x03(\tR\x0esuspendedViews\"\\\n" +
 	"\x0fStartRunRequest\x12\x12\n" +
 	"\x04full\x18\x01 \x01(\bR\x04full\x12\x16\n" +
 	"\x06accept\x18\x02 \x01(\bR\x06accept\x12\x1d\n" +
@@ -1933,7 +1959,7 @@ const file_duet_v1_batch_proto_rawDesc = "" +
 	"\x06before\x18\x03 \x01(\v2\x0e.duet.v1.ValueR\x06before\x12$\n" +
 	"\x05after\x18\x04 \x01(\v2\x0e.duet.v1.ValueR\x05after\x12$\n" +
 	"\x05cause\x18\x05 \x01(\x0e2\x0e.duet.v1.CauseR\x05cause\x12\x16\n" +
-	"\x06detail\x18\x06 \x01(\tR\x06detail*\xc2\x01\n" +
+	"\x06detail\x18\x06 \x01(\tR\x06detail*\xab\x01\n" +
 	"\bRunState\x12\x19\n" +
 	"\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n" +
@@ -1941,8 +1967,7 @@ const file_duet_v1_batch_proto_rawDesc = "" +
 	"\x13RUN_STATE_PUBLISHED\x10\x03\x12\x14\n" +
 	"\x10RUN_STATE_FAILED\x10\x04\x12\x14\n" +
 	"\x10RUN_STATE_FENCED\x10\x05\x12\x12\n" +
-	"\x0eRUN_STATE_HELD\x10\x06\x12\x15\n" +
-	"\x11RUN_STATE_SKIPPED\x10\a*\x90\x01\n" +
+	"\x0eRUN_STATE_HELD\x10\x06*\x90\x01\n" +
 	"\n" +
 	"RunTrigger\x12\x1b\n" +
 	"\x17RUN_TRIGGER_UNSPECIFIED\x10\x00\x12\x17\n" +

@@ -1,0 +1,277 @@
+package serving
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"duet/batch"
+	"duet/batch/archive"
+	"duet/batch/batchtest"
+	"duet/batch/catalog"
+	"duet/batch/recompute"
+	"duet/schemas"
+	"duet/schemas/duetv1"
+	"duet/serving/query"
+	"duet/serving/reason"
+)
+
+// childRole, in the environment, makes the test binary the runner's child.
+const childRole = "DUET_SERVING_TEST_CHILD"
+
+func childMain() int { return recompute.Main(os.Args[len(os.Args)-1], os.Stdin, os.Stdout) }
+
+// half opens a server whose batch half is real, over batchtest's live half.
+func half(t *testing.T, tamper func(view, query string) string) (duetv1.BatchServiceClient, *BatchHalf, *batchtest.World) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := t.TempDir()
+	c, err := catalog.Open(catalog.Config{Dir: filepath.Join(dir, "generations")})
+	must(err)
+	a, err := archive.Open(t.Context(), archive.Config{Dir: filepath.Join(dir, "archive"), Incarnation: batchtest.Incarnation, EventTime: map[string]string{batchtest.Stream: "sold_at"}})
+	must(err)
+	w, err := batchtest.Open(batchtest.Config{Seed: 1, Dir: dir}, 0, nil, c)
+	must(err)
+	w.Tamper = tamper
+	archiver := archive.NewArchiver(a, w, archive.Hooks{})
+	must(archiver.Start())
+	runner, err := batch.NewRunner(batch.Config{
+		Dir: dir, Archive: a, Catalog: c, Live: w, Views: batchtest.Views, Archiver: archiver,
+		Child: func() *exec.Cmd {
+			cmd := exec.Command(os.Args[0])
+			cmd.Env = append(os.Environ(), childRole+"=1")
+			return cmd
+		},
+		Fatal: func(err error) { t.Error(err) },
+	})
+	must(err)
+	must(runner.Start())
+	r := start(t, nil)
+	b := NewBatch(runner, c, batchtest.Incarnation)
+	r.Open(Backends{Engine: r.engine, Door: r.fake, Accounts: r.fake, Batch: b, Streams: r.fixture.Project.Streams, Incarnation: batchtest.Incarnation})
+	t.Cleanup(func() {
+		runner.Stop()
+		archiver.Stop()
+		a.Close()
+		w.Close()
+	})
+	must(w.Append(30))
+	return duetv1.NewBatchServiceClient(r.conn), b, w
+}
+
+// ended follows a run until it has ended.
+func ended(t *testing.T, c duetv1.BatchServiceClient, b *BatchHalf, id string) *duetv1.Run {
+	t.Helper()
+	if _, err := b.runner.Wait(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.GetRun(t.Context(), &duetv1.GetRunRequest{Run: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got.GetRun()
+}
+
+func TestRunsOverGRPC(t *testing.T) {
+	c, b, w := half(t, nil)
+	ctx := t.Context()
+	_, err := c.GetReconciliation(ctx, &duetv1.GetReconciliationRequest{})
+	if code, i, _ := info(t, err); code != codes.NotFound || i.GetReason() != string(reason.ReconciliationUnknown) {
+		t.Fatal(err)
+	}
+	started, err := c.StartRun(ctx, &duetv1.StartRunRequest{Full: true, RequestId: "one"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := c.StartRun(ctx, &duetv1.StartRunRequest{Full: true, RequestId: "one"})
+	if err != nil || again.GetRun().GetId() != started.GetRun().GetId() {
+		t.Fatalf("the same request is another run: %v, %v", again, err)
+	}
+	run := ended(t, c, b, started.GetRun().GetId())
+	if run.GetState() != duetv1.RunState_RUN_STATE_PUBLISHED || run.GetGeneration() != 1 || !run.GetFull() || run.GetProgress() != 1 || run.GetEndTime() == nil ||
+		len(run.GetCut()) != 1 || run.GetTrigger() != duetv1.RunTrigger_RUN_TRIGGER_REQUEST {
+		t.Fatal(run)
+	}
+	rec, err := c.GetReconciliation(ctx, &duetv1.GetReconciliationRequest{})
+	if err != nil || !rec.GetEqual() || len(rec.GetViews()) != len(batchtest.Views()) || rec.GetRun().GetId() != run.GetId() || !strings.HasPrefix(rec.GetVerdict(), "equal") {
+		t.Fatal(rec, err)
+	}
+	names := map[string]bool{}
+	for _, total := range rec.GetTotals() {
+		names[total.GetName()] = true
+		if !total.GetEqual() {
+			t.Errorf("%v", total)
+		}
+	}
+	if !names["accepted"] || !names["rejected"] || !names["sum(price)"] {
+		t.Errorf("control totals: %v", names)
+	}
+	if err := w.Append(10); err != nil {
+		t.Fatal(err)
+	}
+	second, err := c.StartRun(ctx, &duetv1.StartRunRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := ended(t, c, b, second.GetRun().GetId()); got.GetGeneration() != 2 || got.GetBaseGeneration() != 1 || got.GetFull() {
+		t.Fatal(got)
+	}
+	if _, err := c.Pin(ctx, &duetv1.PinRequest{Generation: 1}); err != nil {
+		t.Fatal(err)
+	}
+	back, err := c.Rollback(ctx, &duetv1.RollbackRequest{Generation: 1, Reason: "a test", RequestId: "back"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := ended(t, c, b, back.GetRun().GetId()); got.GetState() != duetv1.RunState_RUN_STATE_PUBLISHED || got.GetTrigger() != duetv1.RunTrigger_RUN_TRIGGER_ROLLBACK {
+		t.Fatal(got)
+	}
+	gens, err := c.ListGenerations(ctx, &duetv1.ListGenerationsRequest{})
+	if err != nil || len(gens.GetGenerations()) != 3 {
+		t.Fatal(gens, err)
+	}
+	if g := gens.GetGenerations()[0]; g.GetNumber() != 3 || !g.GetCurrent() || g.GetRollbackOf() != 1 || g.GetPinned() {
+		t.Error(g)
+	}
+	if g := gens.GetGenerations()[2]; g.GetNumber() != 1 || g.GetCurrent() || !g.GetPinned() || len(g.GetViews()) == 0 {
+		t.Error(g)
+	}
+	if s := b.Status(); !s.GetPaused() || !strings.Contains(s.GetPauseReason(), "a test") || s.GetCurrent().GetNumber() != 3 || s.GetLast().GetId() != back.GetRun().GetId() || !s.GetLastEqual() {
+		t.Error(s)
+	}
+	if _, err := c.Resume(ctx, &duetv1.ResumeRequest{}); err != nil || b.Status().GetPaused() {
+		t.Error(err)
+	}
+	if _, err := c.Pause(ctx, &duetv1.PauseRequest{Reason: "lunch"}); err != nil || b.Status().GetPauseReason() != "lunch" {
+		t.Error(err)
+	}
+	if _, err := c.Unpin(ctx, &duetv1.UnpinRequest{Generation: 1}); err != nil {
+		t.Error(err)
+	}
+
+	// Pages of one run each, until there is no further token.
+	var ids []string
+	token := ""
+	for {
+		page, err := c.ListRuns(ctx, &duetv1.ListRunsRequest{PageSize: 1, PageToken: token})
+		if err != nil || len(page.GetRuns()) != 1 {
+			t.Fatal(page, err)
+		}
+		ids = append(ids, page.GetRuns()[0].GetId())
+		if token = page.GetNextPageToken(); token == "" {
+			break
+		}
+	}
+	if len(ids) != 3 || ids[0] != back.GetRun().GetId() || ids[2] != run.GetId() {
+		t.Errorf("pages: %v", ids)
+	}
+	for what, call := range map[string]func() error{
+		"RUN_UNKNOWN":        func() error { _, err := c.GetRun(ctx, &duetv1.GetRunRequest{Run: "nosuch"}); return err },
+		"GENERATION_UNKNOWN": func() error { _, err := c.Rollback(ctx, &duetv1.RollbackRequest{Generation: 99}); return err },
+		"RECONCILIATION_UNKNOWN": func() error {
+			_, err := c.GetReconciliation(ctx, &duetv1.GetReconciliationRequest{Run: "nosuch"})
+			return err
+		},
+		"ARGUMENT_INVALID": func() error { _, err := c.ListRuns(ctx, &duetv1.ListRunsRequest{PageToken: "nosuch"}); return err },
+	} {
+		if _, i, _ := info(t, call()); i.GetReason() != what {
+			t.Errorf("%s: %v", what, i)
+		}
+	}
+	if _, i, _ := info(t, func() error { _, err := c.Pin(ctx, &duetv1.PinRequest{Generation: 99}); return err }()); i.GetReason() != "GENERATION_UNKNOWN" {
+		t.Errorf("pin: %v", i)
+	}
+}
+
+// A half that differs without a known cause is held, and the report says where.
+func TestReconciliationShowsTheDifference(t *testing.T) {
+	name := ""
+	for _, v := range batchtest.Views() {
+		if v.Name != "risky" && name == "" {
+			name = v.Name
+		}
+	}
+	c, b, _ := half(t, func(view, text string) string {
+		if view == name {
+			return text + " LIMIT 1" // the live half lacks every group but one
+		}
+		return text
+	})
+	started, err := c.StartRun(t.Context(), &duetv1.StartRunRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := ended(t, c, b, started.GetRun().GetId())
+	if run.GetState() != duetv1.RunState_RUN_STATE_HELD || run.GetProblem() == "" || run.GetGeneration() != 0 {
+		t.Fatal(run)
+	}
+	rec, err := c.GetReconciliation(t.Context(), &duetv1.GetReconciliationRequest{Run: run.GetId()})
+	if err != nil || rec.GetEqual() || !strings.Contains(rec.GetVerdict(), name) {
+		t.Fatal(rec, err)
+	}
+	for _, v := range rec.GetViews() {
+		if v.GetView() != name {
+			continue
+		}
+		if v.GetGroupsDifferent() == 0 || len(v.GetLargest()) == 0 || len(v.GetKeys()) == 0 || v.GetLargest()[0].GetCause() != duetv1.Cause_CAUSE_UNKNOWN {
+			t.Error(v)
+		}
+		d := v.GetLargest()[0]
+		if query.Text(d.GetAfter()) == "" || len(d.GetKey().GetValues()) != len(v.GetKeys()) {
+			t.Error(d)
+		}
+	}
+}
+
+func TestTotalsThatDiffer(t *testing.T) {
+	got := totals(recompute.StreamCheck{
+		Stream: "orders",
+		Live:   archive.Totals{Account: schemas.Account{Accepted: 5}, Sums: map[string]string{"price": "1.50"}},
+		Batch:  archive.Totals{Account: schemas.Account{Accepted: 6}, Sums: map[string]string{"price": "1.5", "quantity": "3"}},
+	})
+	want := map[string]bool{"received": true, "accepted": false, "duplicate": true, "rejected": true, "sum(price)": true, "sum(quantity)": true}
+	for _, c := range got {
+		if w, ok := want[c.GetName()]; !ok || w != c.GetEqual() {
+			t.Errorf("%v", c)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%v", got)
+	}
+}
+
+// FAULTS 33: a client that sends its headers a byte at a time loses its
+// connection, and others are served meanwhile.
+func TestSlowHeadersLoseTheConnection(t *testing.T) {
+	r := opened(t, nil)
+	conn, err := net.Dial("tcp", r.HTTPAddr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "); err != nil {
+		t.Fatal(err)
+	}
+	if code, _ := r.get(t, "/healthz"); code != 200 {
+		t.Errorf("another client: %d", code)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(conn); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the connection is still open")
+	}
+}
