@@ -13,17 +13,13 @@ import (
 )
 
 func TestCivilIsTheGregorianCalendar(t *testing.T) {
-	for days := firstDay - 400; days <= lastDay+400; days++ {
-		y, m, d := fromCivil(days)
-		if civil(y, m, d) != days {
-			t.Fatalf("day %d is %d-%d-%d, which is day %d", days, y, m, d, civil(y, m, d))
+	at := time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC)
+	for days := at.Unix() / 86_400; at.Year() < 10_001; days++ {
+		y, m, d := at.Date()
+		if civil(y, int(m), d) != days || d > daysIn(y, int(m)) {
+			t.Fatalf("%v is day %d, not %d", at, civil(y, int(m), d), days)
 		}
-		if days%97 == 0 {
-			want := time.Unix(days*86_400, 0).UTC()
-			if want.Year() != y || int(want.Month()) != m || want.Day() != d {
-				t.Fatalf("day %d is %d-%d-%d, not %v", days, y, m, d, want)
-			}
-		}
+		at = at.Add(24 * time.Hour)
 	}
 }
 

@@ -48,22 +48,6 @@ func civil(year, month, dayOfMonth int) int64 {
 	return era*146_097 + yearOfEra*365 + yearOfEra/4 - yearOfEra/100 + dayOfYear - 719_468
 }
 
-// fromCivil is civil's inverse.
-func fromCivil(days int64) (year, month, dayOfMonth int) {
-	days += 719_468
-	era := floorDiv(days, 146_097)
-	doe := days - era*146_097
-	yoe := (doe - doe/1460 + doe/36_524 - doe/146_096) / 365
-	doy := doe - (365*yoe + yoe/4 - yoe/100)
-	mp := (5*doy + 2) / 153
-	month = int(mp+2)%12 + 1
-	year = int(yoe + era*400)
-	if month <= 2 {
-		year++
-	}
-	return year, month, int(doy - (153*mp+2)/5 + 1)
-}
-
 func floorDiv(a, b int64) int64 {
 	q := a / b
 	if a%b < 0 {
