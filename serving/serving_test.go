@@ -396,6 +396,15 @@ func TestLimits(t *testing.T) {
 	if code, _ := r.post(t, "/duet.v1.ViewService/Query", bomb.String(), http.Header{"Content-Encoding": {"gzip"}}); code != 429 {
 		t.Errorf("a gzip bomb of %d bytes: %d", bomb.Len(), code)
 	}
+	var small bytes.Buffer
+	z = gzip.NewWriter(&small)
+	fmt.Fprint(z, `{"view":"sales"}`)
+	z.Close()
+	for range 2 {
+		if code, body := r.post(t, "/duet.v1.ViewService/GetView", small.String(), http.Header{"Content-Encoding": {"gzip"}}); code != 200 {
+			t.Errorf("a compressed request: %d %s", code, body)
+		}
+	}
 	z2 := &boundedGzip{limit: 100}
 	if err := z2.Reset(bytes.NewReader(bomb.Bytes())); err != nil {
 		t.Fatal(err)
