@@ -54,7 +54,8 @@ func cellAt(a arrow.Array, k project.Kind, row int) (cell, error) {
 	if a.IsNull(row) {
 		return cell{state: null}, nil
 	}
-	c, ok := cell{state: set}, true
+	var ok bool
+	c := cell{state: set}
 	switch a := a.(type) {
 	case *array.String:
 		c.text, ok = []byte(a.Value(row)), k == project.Varchar || k == project.UUID
@@ -85,8 +86,6 @@ func cellAt(a arrow.Array, k project.Kind, row int) (cell, error) {
 		c.i, ok = int64(a.Value(row)), k == project.TinyInt
 	case *array.Int16:
 		c.i, ok = int64(a.Value(row)), k == project.SmallInt
-	default:
-		ok = false
 	}
 	if !ok {
 		return cell{}, fmt.Errorf("%s where %s should be", a.DataType(), project.Type{Kind: k}.SQL())

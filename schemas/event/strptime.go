@@ -320,7 +320,7 @@ func (p *fields) finish(k project.Kind, t *stamp) verdict {
 	if k == project.Time {
 		return p.verdict
 	}
-	v := fits
+	var v verdict
 	if p.doy >= 0 {
 		if p.doy == 0 || p.doy > 365 && !(p.doy == 366 && leap(p.year)) {
 			return notOne
