@@ -140,7 +140,7 @@ func (f *fake) GetStatus(ctx context.Context, _ *duetv1.GetStatusRequest) (*duet
 	at := []*duetv1.Position{{Ordinal: 1, Sequence: 1000}}
 	return &duetv1.GetStatusResponse{
 		Version: "v1.2.3", Project: "shop", Health: f.health,
-		Log:  &duetv1.LogStatus{UsedBytes: 3 << 20, LimitBytes: 8 << 30},
+		Log:  &duetv1.LogStatus{UsedBytes: 3e6, LimitBytes: 8e9},
 		Live: &duetv1.LiveStatus{Through: at, CaughtUp: true},
 		Batch: &duetv1.BatchStatus{
 			Current:     &duetv1.Generation{Number: 7, Cut: at, PublishTime: timestamppb.New(testNow.Add(-3 * time.Minute))},
@@ -149,8 +149,8 @@ func (f *fake) GetStatus(ctx context.Context, _ *duetv1.GetStatusRequest) (*duet
 		Archive:               &duetv1.ArchiveStatus{Files: 2, Bytes: 4096, LagMessages: 12},
 		Streams:               []*duetv1.StreamStatus{{Name: "orders", Account: &duetv1.Account{Received: 1_234_567, Accepted: 1_234_500, Duplicate: 60, Rejected: 7}}},
 		Views:                 []*duetv1.ViewStatus{{Name: "sales", PartialRows: 50}},
-		StoreMemoryBytes:      64 << 20,
-		StoreMemoryLimitBytes: 4 << 30,
+		StoreMemoryBytes:      64e6,
+		StoreMemoryLimitBytes: 4e9,
 	}, nil
 }
 

@@ -223,7 +223,7 @@ func (p *pages) card(ctx context.Context, e *query.Engine, v *duetv1.View, rows 
 	for _, r := range resp.GetRows() {
 		cells := make([]cell, len(r.GetValues()))
 		for i, val := range r.GetValues() {
-			cells[i] = show(val)
+			cells[i] = show(val, resp.GetColumns()[i].GetBucket())
 		}
 		out.Rows = append(out.Rows, cells)
 	}
@@ -243,8 +243,9 @@ func numeric(typ string) bool {
 	return false
 }
 
-// show is a value for reading: thousands grouped, decimals as they are.
-func show(v *duetv1.Value) cell {
+// show is a value for reading: thousands grouped, decimals as they are, a time
+// bucket without the parts that are always zero.
+func show(v *duetv1.Value, bucket string) cell {
 	switch k := v.GetKind().(type) {
 	case nil:
 		return cell{"null", "null"}
@@ -253,7 +254,14 @@ func show(v *duetv1.Value) cell {
 	case *duetv1.Value_DoubleValue:
 		return cell{group(strconv.FormatFloat(k.DoubleValue, 'f', 4, 64)), "number"}
 	case *duetv1.Value_LocalValue:
-		return cell{strings.Replace(k.LocalValue, "T", " ", 1), "text"}
+		t := strings.Replace(k.LocalValue, "T", " ", 1)
+		switch unit := strings.TrimSuffix(bucket[strings.IndexByte(bucket, ' ')+1:], "s"); unit {
+		case "day", "week", "month", "quarter", "year":
+			t = strings.TrimSuffix(t, " 00:00:00")
+		case "hour", "minute":
+			t = strings.TrimSuffix(t, ":00")
+		}
+		return cell{t, "text"}
 	}
 	return cell{query.Text(v), "text"}
 }
@@ -309,14 +317,15 @@ func ago(d time.Duration) string {
 	return fmt.Sprintf("%d days ago", int(d.Hours()/24))
 }
 
+// byteText is a size in the units that duet.yaml has: 1 GB is 10^9 bytes.
 func byteText(n int64) string {
 	switch {
-	case n >= 10<<30:
-		return fmt.Sprintf("%d GB", n>>30)
-	case n >= 1<<30:
-		return fmt.Sprintf("%.1f GB", float64(n)/(1<<30))
-	case n >= 1<<20:
-		return fmt.Sprintf("%d MB", n>>20)
+	case n >= 10e9 || n >= 1e9 && n%1e9 == 0:
+		return fmt.Sprintf("%d GB", n/1e9)
+	case n >= 1e9:
+		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
+	case n >= 1e6:
+		return fmt.Sprintf("%d MB", n/1e6)
 	}
-	return fmt.Sprintf("%d kB", n>>10)
+	return fmt.Sprintf("%d kB", n/1e3)
 }

@@ -144,7 +144,7 @@ func TestMetrics(t *testing.T) {
 		`duet_calls_total{code="NotFound",method="/duet.v1.ViewService/Query"} 1`,
 		`duet_http_refused_total{reason="ORIGIN_REFUSED"} 1`,
 		`duet_events{stream="orders",verdict="rejected"} 7`,
-		`duet_generation 7`, `duet_ready 1`, `duet_archive_lag_messages 12`, `duet_log_used_bytes 3.145728e+06`,
+		`duet_generation 7`, `duet_ready 1`, `duet_archive_lag_messages 12`, `duet_log_used_bytes 3e+06`,
 		`duet_reconciliation_equal 1`, `duet_reconciliation_differences_total 3`,
 		`duet_batch_runs_total{kind="full",outcome="published"} 1`, `duet_view_rows{view="sales"} 50`, `duet_live_events_total 10`,
 	} {
