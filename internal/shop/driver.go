@@ -32,7 +32,7 @@ type DriverConfig struct {
 }
 
 // DefaultHistory is how much of its past a shop sends at first.
-const DefaultHistory = 30 * 24 * time.Hour
+const DefaultHistory = 21 * 24 * time.Hour
 
 // Progress is how far a driver has come.
 type Progress struct {

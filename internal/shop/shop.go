@@ -31,7 +31,7 @@ type Event struct {
 type Config struct {
 	Seed            uint64
 	Start           time.Time // of business; defaults to 2026-01-01 UTC
-	OrdersPerMinute float64   // averaged over a week; defaults to 8
+	OrdersPerMinute float64   // averaged over a week; defaults to 12
 }
 
 // A Shop generates events in the order of [Event.At]. It is not safe for
@@ -54,7 +54,7 @@ func New(c Config) *Shop {
 		c.Start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	}
 	if c.OrdersPerMinute == 0 {
-		c.OrdersPerMinute = 8
+		c.OrdersPerMinute = 12
 	}
 	s := &Shop{
 		rng:   rand.New(rand.NewPCG(c.Seed, 0x5ee_d0f_a_540b)),

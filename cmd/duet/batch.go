@@ -1,0 +1,335 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"duet/internal/client"
+	"duet/schemas/duetv1"
+)
+
+type batchCommand struct {
+	Run      batchRunCommand      `cmd:"" help:"Make a run and wait for its end."`
+	List     batchListCommand     `cmd:"" help:"Generations that are kept, and the latest runs."`
+	Rollback batchRollbackCommand `cmd:"" help:"Serve a kept generation's numbers again, and hold the schedule."`
+	Pause    batchPauseCommand    `cmd:"" help:"Hold the schedule, across restarts."`
+	Resume   batchResumeCommand   `cmd:"" help:"Let the schedule run again."`
+	Pin      batchPinCommand      `cmd:"" help:"Keep a generation whatever the policy says."`
+	Unpin    batchUnpinCommand    `cmd:"" help:"Leave a generation to the policy again."`
+}
+
+type batchRunCommand struct {
+	Full   bool `help:"Compute from all history; it checks the increments too."`
+	Accept bool `help:"Publish even if the halves differ without a known cause."`
+}
+
+// Run makes a run.
+func (b *batchRunCommand) Run(ctx context.Context, t *terminal) error {
+	c, err := t.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	line := newStatusLine(t.err)
+	run, err := c.Run(ctx, client.RunConfig{Full: b.Full, Accept: b.Accept, Progress: func(run *duetv1.Run) {
+		line.show(fmt.Sprintf("%s: %s %3.0f %%", run.GetId(), step(run), run.GetProgress()*100))
+	}})
+	line.clear()
+	if err != nil {
+		return err
+	}
+	return printRun(t, run)
+}
+
+// step is what a run does now.
+func step(run *duetv1.Run) string {
+	if run.GetState() == duetv1.RunState_RUN_STATE_QUEUED {
+		return "waits for the running one"
+	}
+	if run.GetStep() == "" {
+		return "runs"
+	}
+	return run.GetStep()
+}
+
+// printRun prints how a run ended; it is an error unless it published.
+func printRun(t *terminal, run *duetv1.Run) error {
+	took := run.GetEndTime().AsTime().Sub(run.GetStartTime().AsTime()).Round(time.Millisecond)
+	kind := "incremental"
+	if run.GetFull() {
+		kind = "full"
+	}
+	switch run.GetState() {
+	case duetv1.RunState_RUN_STATE_PUBLISHED:
+		fmt.Fprintf(t.out, "published generation %d: %s, to %s, in %s\n", run.GetGeneration(), kind, place(run.GetCut()), took)
+		return nil
+	case duetv1.RunState_RUN_STATE_HELD:
+		return no("run %s is held: %s. The old generation serves. See duet reconcile --run %s; publish it all the same with duet batch run --accept", run.GetId(), sentence(run.GetProblem()), run.GetId())
+	default:
+		return no("run %s %s after %s: %s", run.GetId(), stateName(run.GetState()), took, sentence(run.GetProblem()))
+	}
+}
+
+// sentence is a problem without the full stop at its end.
+func sentence(s string) string { return strings.TrimRight(s, ". ") }
+
+// stateName is "published" for RUN_STATE_PUBLISHED.
+func stateName(s duetv1.RunState) string {
+	return strings.ToLower(strings.TrimPrefix(s.String(), "RUN_STATE_"))
+}
+
+type batchListCommand struct {
+	Runs int32 `help:"Latest runs to print." default:"10"`
+}
+
+// Run lists generations and runs.
+func (b *batchListCommand) Run(ctx context.Context, t *terminal) error {
+	c, err := t.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	generations, err := c.Batch.ListGenerations(ctx, &duetv1.ListGenerationsRequest{})
+	if err != nil {
+		return err
+	}
+	runs, err := c.Batch.ListRuns(ctx, &duetv1.ListRunsRequest{PageSize: b.Runs})
+	if err != nil {
+		return err
+	}
+	var rows [][]string
+	for _, g := range generations.GetGenerations() {
+		var marks []string
+		if g.GetCurrent() {
+			marks = append(marks, "serves")
+		}
+		if g.GetPinned() {
+			marks = append(marks, "pinned")
+		}
+		if of := g.GetRollbackOf(); of != 0 {
+			marks = append(marks, fmt.Sprintf("rollback to %d", of))
+		}
+		var groups int64
+		for _, v := range g.GetViews() {
+			groups += v.GetGroups()
+		}
+		rows = append(rows, []string{
+			fmt.Sprint(g.GetNumber()), g.GetPublishTime().AsTime().Format(time.DateTime), place(g.GetCut()),
+			fmt.Sprint(len(g.GetViews())), count(groups), size(g.GetBytes()), g.GetRun(), strings.Join(marks, ", "),
+		})
+	}
+	err = printGrid(t.out, []string{"generation", "published (UTC)", "to", "views", "groups", "size", "run", ""},
+		[]bool{true, false, false, true, true, true}, rows)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(t.out)
+	rows = nil
+	for _, r := range runs.GetRuns() {
+		kind := "incremental"
+		if r.GetFull() {
+			kind = "full"
+		}
+		took := ""
+		if r.GetEndTime() != nil {
+			took = r.GetEndTime().AsTime().Sub(r.GetStartTime().AsTime()).Round(time.Millisecond).String()
+		}
+		trigger := strings.ToLower(strings.TrimPrefix(r.GetTrigger().String(), "RUN_TRIGGER_"))
+		number := ""
+		if r.GetGeneration() != 0 {
+			number = fmt.Sprint(r.GetGeneration())
+		}
+		rows = append(rows, []string{r.GetId(), r.GetStartTime().AsTime().Format(time.DateTime), kind, strings.ReplaceAll(trigger, "_", " "), stateName(r.GetState()), took, number, r.GetProblem()})
+	}
+	return printGrid(t.out, []string{"run", "started (UTC)", "kind", "by", "state", "took", "generation", "problem"},
+		[]bool{false, false, false, false, false, true, true}, rows)
+}
+
+type batchRollbackCommand struct {
+	Generation uint64 `arg:"" help:"Generation to return to; see duet batch list."`
+	Reason     string `help:"Why, for the record." default:"by duet batch rollback"`
+}
+
+// Run rolls back.
+func (b *batchRollbackCommand) Run(ctx context.Context, t *terminal) error {
+	c, err := t.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	answer, err := c.Batch.Rollback(ctx, &duetv1.RollbackRequest{Generation: b.Generation, Reason: b.Reason})
+	if err != nil {
+		return err
+	}
+	run := answer.GetRun()
+	if run.GetState() != duetv1.RunState_RUN_STATE_PUBLISHED {
+		return printRun(t, run)
+	}
+	fmt.Fprintf(t.out, "generation %d serves the numbers of generation %d, to %s; later events are counted by the live half. The schedule is paused: duet batch resume\n",
+		run.GetGeneration(), b.Generation, place(run.GetCut()))
+	return nil
+}
+
+type batchPauseCommand struct {
+	Reason string `help:"Why, for the record." default:"by duet batch pause"`
+}
+
+// Run pauses the schedule.
+func (b *batchPauseCommand) Run(ctx context.Context, t *terminal) error {
+	return steer(t, "the schedule is paused; duet batch run still works. Resume with duet batch resume", func(c *client.Client) error {
+		_, err := c.Batch.Pause(ctx, &duetv1.PauseRequest{Reason: b.Reason})
+		return err
+	})
+}
+
+type batchResumeCommand struct{}
+
+// Run resumes the schedule.
+func (b *batchResumeCommand) Run(ctx context.Context, t *terminal) error {
+	return steer(t, "the schedule runs", func(c *client.Client) error {
+		_, err := c.Batch.Resume(ctx, &duetv1.ResumeRequest{})
+		return err
+	})
+}
+
+type batchPinCommand struct {
+	Generation uint64 `arg:"" help:"Generation to keep."`
+}
+
+// Run pins.
+func (b *batchPinCommand) Run(ctx context.Context, t *terminal) error {
+	return steer(t, fmt.Sprintf("generation %d is kept until duet batch unpin %[1]d", b.Generation), func(c *client.Client) error {
+		_, err := c.Batch.Pin(ctx, &duetv1.PinRequest{Generation: b.Generation})
+		return err
+	})
+}
+
+type batchUnpinCommand struct {
+	Generation uint64 `arg:"" help:"Generation to leave to the policy."`
+}
+
+// Run unpins.
+func (b *batchUnpinCommand) Run(ctx context.Context, t *terminal) error {
+	return steer(t, fmt.Sprintf("generation %d is kept as long as the policy says", b.Generation), func(c *client.Client) error {
+		_, err := c.Batch.Unpin(ctx, &duetv1.UnpinRequest{Generation: b.Generation})
+		return err
+	})
+}
+
+// steer makes one call and says that it is done.
+func steer(t *terminal, done string, call func(*client.Client) error) error {
+	c, err := t.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := call(c); err != nil {
+		return err
+	}
+	fmt.Fprintln(t.out, done)
+	return nil
+}
+
+type reconcileCommand struct {
+	RunID  string `name:"run" help:"Run whose report to show; the latest that compared if not given." placeholder:"ID"`
+	Output format `help:"table or json." enum:"table,json" default:"table"`
+}
+
+// Run prints the report.
+func (r *reconcileCommand) Run(ctx context.Context, t *terminal) error {
+	c, err := t.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	report, err := c.Batch.GetReconciliation(ctx, &duetv1.GetReconciliationRequest{Run: r.RunID})
+	if err != nil {
+		return err
+	}
+	if r.Output == formatJSON {
+		out, err := protojson.MarshalOptions{Multiline: true, UseProtoNames: true, EmitUnpopulated: true}.Marshal(report)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(t.out, "%s\n", out)
+	} else if err := printReconciliation(t, report); err != nil {
+		return err
+	}
+	if !report.GetEqual() {
+		return errNo
+	}
+	return nil
+}
+
+func printReconciliation(t *terminal, report *duetv1.GetReconciliationResponse) error {
+	run := report.GetRun()
+	kind := "incremental"
+	if run.GetFull() {
+		kind = "full"
+	}
+	fmt.Fprintf(t.out, "%s\n\nrun %s, %s, %s, generation %d\ncompared: after %s through %s\n\n", report.GetVerdict(),
+		run.GetId(), kind, stateName(run.GetState()), run.GetGeneration(), place(report.GetAfter()), place(report.GetThrough()))
+	var rows [][]string
+	for _, total := range report.GetTotals() {
+		rows = append(rows, []string{total.GetStream(), total.GetName(), orNull(total.GetBatch()), orNull(total.GetLive()), verdict(total.GetEqual())})
+	}
+	if err := printGrid(t.out, []string{"stream", "control total", "batch", "live", ""}, []bool{false, false, true, true}, rows); err != nil {
+		return err
+	}
+	fmt.Fprintln(t.out)
+	rows = nil
+	for _, v := range report.GetViews() {
+		rows = append(rows, []string{v.GetView(), count(int64(v.GetGroups())), count(int64(v.GetCells())), count(int64(v.GetGroupsDifferent())), count(int64(v.GetCellsDifferent())), v.GetNote()})
+	}
+	if err := printGrid(t.out, []string{"view", "groups", "cells", "groups differ", "cells differ", "note"}, []bool{false, true, true, true, true}, rows); err != nil {
+		return err
+	}
+	for _, v := range report.GetViews() {
+		if len(v.GetLargest()) == 0 {
+			continue
+		}
+		fmt.Fprintf(t.out, "\nlargest differences of %s\n", v.GetView())
+		var header []string
+		for _, key := range v.GetKeys() {
+			header = append(header, key.GetName())
+		}
+		header = append(header, "column", "before", "after", "cause")
+		rows = nil
+		for _, d := range v.GetLargest() {
+			var row []string
+			for _, value := range d.GetKey().GetValues() {
+				row = append(row, orNull(value))
+			}
+			for len(row) < len(v.GetKeys()) {
+				row = append(row, "")
+			}
+			cause := strings.ToLower(strings.TrimPrefix(d.GetCause().String(), "CAUSE_"))
+			if d.GetDetail() != "" {
+				cause += ": " + d.GetDetail()
+			}
+			rows = append(rows, append(row, d.GetColumn(), orNull(d.GetBefore()), orNull(d.GetAfter()), cause))
+		}
+		if err := printGrid(t.out, header, nil, rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func orNull(v *duetv1.Value) string {
+	if v.GetKind() == nil {
+		return "NULL"
+	}
+	return text(v)
+}
+
+func verdict(equal bool) string {
+	if equal {
+		return "equal"
+	}
+	return "DIFFERS"
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"duet/internal/client"
+	"duet/internal/node"
+	"duet/internal/shop"
+)
+
+// demoSeed makes everybody's first shop the same shop.
+const demoSeed = 1
+
+// runDemo feeds the platform from a made-up shop, through the public door:
+// first its history, as fast as it goes, then its business as it happens.
+func runDemo(ctx context.Context, t *terminal, n *node.Node, data string) error {
+	c, err := client.Dial(n.GRPCAddr())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	fmt.Fprint(t.out, banner(n, data))
+	line := newStatusLine(t.err)
+	live := false
+	driver, err := shop.NewDriver(shop.DriverConfig{
+		Client: c, State: filepath.Join(data, "shop.json"), Seed: demoSeed,
+		Progress: func(p shop.Progress) {
+			switch {
+			case live:
+			case p.Live:
+				live = true
+				line.clear()
+				fmt.Fprintln(t.err, fmt.Sprintf("the shop is open: %d events of history are in, new ones come as they happen", p.Events))
+			default:
+				line.show(fmt.Sprintf("history: %3.0f %%, %d events, through %s", p.Done*100, p.Events, p.Through.Format(time.DateOnly)))
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	return driver.Run(ctx)
+}
+
+// banner says what a person can do now.
+func banner(n *node.Node, data string) string {
+	var b strings.Builder
+	addr := ""
+	if n.GRPCAddr() != client.DefaultAddr {
+		addr = " --addr " + n.GRPCAddr()
+	}
+	self := os.Args[0]
+	if filepath.Base(self) == self {
+		self = "duet"
+	}
+	line := func(what, how string) { fmt.Fprintf(&b, "  %-14s %s\n", what, how) }
+	fmt.Fprintf(&b, "\nA live shop, kept in %s\n\n", data)
+	line("page", "http://"+n.HTTPAddr()+"/")
+	line("query", self+" query revenue_by_country --order-by revenue --desc --limit 5"+addr)
+	line("status", self+" status"+addr)
+	line("JSON", "curl -s -H 'Content-Type: application/json' -d '{\"view\":\"revenue_by_country\",\"limit\":3}' http://"+n.HTTPAddr()+"/duet.v1.ViewService/Query")
+	line("try to break it", fmt.Sprintf("kill -9 %d, and start it again: the totals stay", os.Getpid()))
+	line("clean up", "Ctrl-C, then rm -r "+data)
+	b.WriteString("\n")
+	return b.String()
+}

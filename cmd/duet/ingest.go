@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"duet/internal/client"
+	"duet/schemas/event"
+	"duet/schemas/project"
+	"duet/schemas/source"
+)
+
+type ingestCommand struct {
+	Stream  string        `required:"" help:"Stream to append to." placeholder:"NAME"`
+	Files   []string      `arg:"" name:"file" help:"CSV, NDJSON or Parquet, also .gz and .zst; - is stdin."`
+	DryRun  bool          `help:"Send nothing: show typed rows and what would be rejected."`
+	Rows    int           `help:"Rows to show with --dry-run." default:"10"`
+	Format  string        `help:"csv, ndjson or parquet; by content and name if not given." enum:",csv,ndjson,parquet" default:""`
+	Project string        `help:"Read the files as this project's folder says and not as the server says; with --dry-run no server is asked." type:"path" placeholder:"DIR"`
+	Wait    time.Duration `help:"Give up after so long without progress." default:"1m"`
+}
+
+// Run ingests or shows what would be.
+func (i *ingestCommand) Run(ctx context.Context, t *terminal) error {
+	if i.DryRun && i.Project != "" {
+		s, err := i.local()
+		if err != nil {
+			return err
+		}
+		return i.dryRun(t, s)
+	}
+	c, err := t.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	patience := client.Patience{Limit: i.Wait}
+	var s *project.Stream
+	if i.Project != "" {
+		s, err = i.local()
+	} else {
+		s, err = c.StreamDefinition(ctx, i.Stream, client.Patience{Limit: min(i.Wait, 5*time.Second)})
+	}
+	if err != nil {
+		return err
+	}
+	if i.DryRun {
+		return i.dryRun(t, s)
+	}
+	return i.send(ctx, t, c, s, patience)
+}
+
+// local is the stream as the project's folder has it.
+func (i *ingestCommand) local() (*project.Stream, error) {
+	p, faults := project.Load(os.DirFS(i.Project))
+	if p == nil {
+		for n := range faults {
+			faults[n].File = filepath.Join(i.Project, faults[n].File)
+		}
+		return nil, no("%v", faults)
+	}
+	s := p.Stream(i.Stream)
+	if s == nil {
+		var names []string
+		for _, s := range p.Streams {
+			names = append(names, s.Name)
+		}
+		return nil, client.UnknownStream(i.Stream, names)
+	}
+	return s, nil
+}
+
+// send ingests with progress and prints the account.
+func (i *ingestCommand) send(ctx context.Context, t *terminal, c *client.Client, s *project.Stream, patience client.Patience) error {
+	line := newStatusLine(t.err)
+	began := time.Now()
+	done, err := c.IngestFiles(ctx, client.IngestConfig{
+		Stream: s, Files: i.Files, Stdin: t.in, Format: source.Format(i.Format), Patience: patience,
+		Progress: func(p client.IngestProgress) { line.show(ingestLine(p, time.Since(began))) },
+		Waiting: func(err error) {
+			_, why := explain(err, t.addr)
+			line.show("waiting: " + why)
+		},
+		Note: func(note string) { fmt.Fprintln(t.err, "note: "+note) },
+	})
+	line.clear()
+	if err != nil {
+		if done != nil && done.Lines > 0 {
+			fmt.Fprintf(t.err, "stopped after line %s; run it again: what is in the log is not taken twice\n", count(done.Lines))
+		}
+		return fileError(err)
+	}
+	rate := int64(float64(done.Lines) / max(done.Elapsed.Seconds(), 0.001))
+	fmt.Fprintf(t.err, "%s events in %s, %s a second\n", count(done.Lines), done.Elapsed.Round(time.Millisecond), count(rate))
+	if done.Partial {
+		fmt.Fprintf(t.err, "the server was started again meanwhile: the account below is what it counted since; all %s lines are in the log\n", count(done.Lines))
+	}
+	a := done.Account
+	fmt.Fprintf(t.out, "received %d, accepted %d, duplicate %d, rejected %d\n", a.Received, a.Accepted, a.Duplicate, a.Rejected)
+	if a.Rejected > 0 {
+		fmt.Fprintf(t.err, "see why with: duet rejects --session %s\n", done.Session)
+	}
+	return nil
+}
+
+// ingestLine is one line of progress.
+func ingestLine(p client.IngestProgress, elapsed time.Duration) string {
+	rate := int64(float64(p.Lines) / max(elapsed.Seconds(), 0.001))
+	if p.Done < 0 {
+		return fmt.Sprintf("%s  %s lines, %s/s", filepath.Base(p.File), count(p.Lines), count(rate))
+	}
+	const width = 24
+	full := int(p.Done * width)
+	bar := strings.Repeat("█", full) + strings.Repeat("░", width-full)
+	return fmt.Sprintf("%s  %s %3.0f %%  %s lines, %s/s", filepath.Base(p.File), bar, p.Done*100, count(p.Lines), count(rate))
+}
+
+// fileError gives a file's or a line's fault the code of wrong use.
+func fileError(err error) error {
+	var fault project.Fault
+	var faults project.Faults
+	var refused *client.Refused
+	switch {
+	case errors.As(err, &refused):
+		return no("%w", err)
+	case errors.As(err, &fault), errors.As(err, &faults):
+		return no("%w", err)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		return misuse("%w", err)
+	}
+	return err
+}
+
+// dryRun decodes the files here.
+func (i *ingestCommand) dryRun(t *terminal, s *project.Stream) error {
+	decoder, now := event.NewDecoder(event.NewSchema(s)), time.Now()
+	right := make([]bool, len(decoder.Columns()))
+	for n := range s.Columns {
+		right[n] = s.Columns[n].Type.Numeric()
+	}
+	rejected := false
+	for _, name := range i.Files {
+		counts, err := i.dryRunFile(t, s, decoder, now, name, right)
+		if err != nil {
+			return fileError(err)
+		}
+		rejected = rejected || counts.rejected > 0
+		fmt.Fprintf(t.out, "%s: %s lines, %s typed, %s would be rejected; nothing was sent\n", name, count(counts.typed+counts.rejected), count(counts.typed), count(counts.rejected))
+	}
+	if rejected {
+		return errNo
+	}
+	return nil
+}
+
+type dryRunCounts struct{ typed, rejected int64 }
+
+// maxShownRejects bounds the rejects that a dry run prints.
+const maxShownRejects = 20
+
+func (i *ingestCommand) dryRunFile(t *terminal, s *project.Stream, decoder *event.Decoder, now time.Time, name string, right []bool) (counts dryRunCounts, err error) {
+	in := t.in
+	if name != "-" {
+		file, err := os.Open(name)
+		if err != nil {
+			return counts, err
+		}
+		defer file.Close()
+		in = file
+	}
+	reader, err := source.Open(in, s, source.Options{Name: name, Format: source.Format(i.Format)})
+	if err != nil {
+		return counts, err
+	}
+	defer reader.Close()
+	for _, note := range reader.Notes() {
+		fmt.Fprintf(t.err, "note: %s: %s\n", name, note)
+	}
+	var rows [][]string
+	for {
+		record, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return counts, err
+		}
+		values, reject := decoder.Decode(record.JSON, now)
+		if reject != nil {
+			if counts.rejected++; counts.rejected <= maxShownRejects {
+				fmt.Fprintf(t.err, "%s:%d: %s\n", name, record.Line, printable(reject.Reason))
+			}
+			continue
+		}
+		if counts.typed++; len(rows) < i.Rows {
+			rows = append(rows, values)
+		}
+	}
+	if counts.rejected > maxShownRejects {
+		fmt.Fprintf(t.err, "and %s more\n", count(counts.rejected-maxShownRejects))
+	}
+	header := decoder.Columns()
+	for n, column := range s.Columns {
+		header[n] += " " + column.Type.SQL()
+	}
+	return counts, printGrid(t.out, header, right, rows)
+}

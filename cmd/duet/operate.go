@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"duet/schemas/duetv1"
+)
+
+type statusCommand struct {
+	Output  format        `help:"table or json." enum:"table,json" default:"table"`
+	Timeout time.Duration `help:"How long to wait for the answer." default:"10s"`
+}
+
+// Run prints the status. It is no unless the server is well; a server that
+// catches up is not reachable yet.
+func (s *statusCommand) Run(ctx context.Context, t *terminal) error {
+	c, err := t.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	status, err := c.Operate.GetStatus(ctx, &duetv1.GetStatusRequest{})
+	if err != nil {
+		return err
+	}
+	if s.Output == formatJSON {
+		out, err := protojson.MarshalOptions{Multiline: true, UseProtoNames: true, EmitUnpopulated: true}.Marshal(status)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(t.out, "%s\n", out)
+	} else if err := printStatus(t, status); err != nil {
+		return err
+	}
+	switch status.GetHealth() {
+	case duetv1.Health_HEALTH_OK:
+		return nil
+	case duetv1.Health_HEALTH_STARTING:
+		return &coded{exitUnreachable, fmt.Errorf("catching up: %.0f %% done; nothing is answered yet", status.GetLive().GetProgress()*100)}
+	default:
+		return errNo
+	}
+}
+
+func printStatus(t *terminal, s *duetv1.GetStatusResponse) error {
+	health := strings.ToLower(strings.TrimPrefix(s.GetHealth().String(), "HEALTH_"))
+	fmt.Fprintf(t.out, "%s: project %s, duet %s, up %s\n", health, s.GetProject(), s.GetVersion(), time.Since(s.GetStartTime().AsTime()).Round(time.Second))
+	for _, problem := range s.GetProblems() {
+		fmt.Fprintln(t.out, "  ! "+printable(problem))
+	}
+	log, live, archive, batch := s.GetLog(), s.GetLive(), s.GetArchive(), s.GetBatch()
+	fmt.Fprintf(t.out, "log      from %s to %s, %s of %s\n", place([]*duetv1.Position{log.GetFirst()}), place([]*duetv1.Position{log.GetLast()}), size(log.GetUsedBytes()), size(log.GetLimitBytes()))
+	fmt.Fprintf(t.out, "live     through %s, %s messages behind\n", place(live.GetThrough()), count(int64(live.GetLagMessages())))
+	fmt.Fprintf(t.out, "archive  through %s, %s files, %s, %s messages behind the live half\n", place(archive.GetThrough()), count(archive.GetFiles()), size(archive.GetBytes()), count(int64(archive.GetLagMessages())))
+	if g := batch.GetCurrent(); g.GetNumber() != 0 {
+		fmt.Fprintf(t.out, "batch    generation %d to %s, published %s ago\n", g.GetNumber(), place(g.GetCut()), time.Since(g.GetPublishTime().AsTime()).Round(time.Second))
+	} else {
+		fmt.Fprintln(t.out, "batch    no generation yet")
+	}
+	if run := batch.GetRunning(); run != nil {
+		fmt.Fprintf(t.out, "         run %s: %s %.0f %%\n", run.GetId(), step(run), run.GetProgress()*100)
+	}
+	if run := batch.GetLast(); run.GetProblem() != "" {
+		fmt.Fprintf(t.out, "         last run %s %s: %s\n", run.GetId(), stateName(run.GetState()), printable(run.GetProblem()))
+	}
+	if batch.GetPaused() {
+		fmt.Fprintf(t.out, "         paused: %s\n", printable(batch.GetPauseReason()))
+	}
+	if batch.GetLastVerdict() != "" {
+		fmt.Fprintf(t.out, "halves   %s\n", printable(batch.GetLastVerdict()))
+	}
+	fmt.Fprintf(t.out, "memory   store %s of %s, process %s\n\n", size(s.GetStoreMemoryBytes()), size(s.GetStoreMemoryLimitBytes()), size(s.GetProcessMemoryBytes()))
+
+	var rows [][]string
+	for _, stream := range s.GetStreams() {
+		a, newest := stream.GetAccount(), ""
+		if at := stream.GetNewestEventTime(); at != nil {
+			newest = at.AsTime().Format(time.DateTime)
+		}
+		rows = append(rows, []string{stream.GetName(), count(a.GetReceived()), count(a.GetAccepted()), count(a.GetDuplicate()), count(a.GetRejected()), newest})
+	}
+	err := printGrid(t.out, []string{"stream", "received", "accepted", "duplicate", "rejected", "newest event (UTC)"}, []bool{false, true, true, true, true}, rows)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(t.out)
+	rows = nil
+	for _, view := range s.GetViews() {
+		rows = append(rows, []string{view.GetName(), count(view.GetPartialRows()), view.GetProblem()})
+	}
+	return printGrid(t.out, []string{"view", "partial rows", "problem"}, []bool{false, true}, rows)
+}
+
+type rejectsCommand struct {
+	List rejectsListCommand `cmd:"" default:"withargs" help:"List refused events, the latest first."`
+}
+
+type rejectsListCommand struct {
+	Stream  string `help:"Only of this stream."`
+	Session string `help:"Only of this ingest; duet ingest prints its name."`
+	Limit   int32  `help:"Events at most: 1 to 10,000." default:"100"`
+	Output  format `help:"table, csv or json." enum:"table,csv,json" default:"table"`
+}
+
+// Run lists rejects.
+func (r *rejectsListCommand) Run(ctx context.Context, t *terminal) error {
+	if r.Limit < 1 || r.Limit > 10_000 {
+		return misuse("--limit %d: write 1 to 10000", r.Limit)
+	}
+	c, err := t.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	answer, err := c.Operate.ListRejects(ctx, &duetv1.ListRejectsRequest{Stream: r.Stream, Session: r.Session, Limit: r.Limit})
+	if err != nil {
+		return err
+	}
+	var columns []*duetv1.Column
+	for _, name := range []string{"received", "stream", "position", "column", "reason", "raw"} {
+		columns = append(columns, &duetv1.Column{Name: name, Type: "VARCHAR"})
+	}
+	var rows []*duetv1.Row
+	for _, reject := range answer.GetRejects() {
+		at := place([]*duetv1.Position{reject.GetPosition()})
+		row := &duetv1.Row{}
+		for _, cell := range []string{
+			reject.GetTime().AsTime().Format("2006-01-02 15:04:05.000"), reject.GetStream(), fmt.Sprintf("%s/%d", at, reject.GetPosition().GetRecord()),
+			reject.GetColumn(), reject.GetReason(), excerpt(reject.GetRaw(), r.Output),
+		} {
+			row.Values = append(row.Values, &duetv1.Value{Kind: &duetv1.Value_StringValue{StringValue: cell}})
+		}
+		rows = append(rows, row)
+	}
+	if err := r.Output.print(t.out, columns, rows); err != nil {
+		return err
+	}
+	fmt.Fprintf(t.err, "%d of %s\n", len(rows), count(answer.GetTotal()))
+	return nil
+}
+
+// excerpt is what was sent as valid UTF-8; a table shows its beginning.
+func excerpt(raw []byte, f format) string {
+	s := strings.ToValidUTF8(string(raw), "\ufffd")
+	const most = 100
+	if runes := []rune(s); f == formatTable && len(runes) > most {
+		return string(runes[:most]) + "…"
+	}
+	return s
+}
+
+type inspectCommand struct {
+	What   string            `arg:"" help:"log, archive, generation or live." enum:"log,archive,generation,live"`
+	Args   map[string]string `arg:"" optional:"" help:"What to narrow it to, as NAME=VALUE; a wrong name lists those that there are."`
+	Output format            `help:"table, csv or json." enum:"table,csv,json" default:"table"`
+}
+
+// Run prints the tables that the server gives.
+func (i *inspectCommand) Run(ctx context.Context, t *terminal) error {
+	c, err := t.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	answer, err := c.Operate.Inspect(ctx, &duetv1.InspectRequest{What: i.What, Args: i.Args})
+	if err != nil {
+		return err
+	}
+	for n, table := range answer.GetTables() {
+		if n > 0 {
+			fmt.Fprintln(t.out)
+		}
+		fmt.Fprintln(t.out, "# "+table.GetTitle())
+		if err := i.Output.print(t.out, table.GetColumns(), table.GetRows()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type versionCommand struct{}
+
+// Run prints the version; it asks no server.
+func (v *versionCommand) Run(t *terminal) error {
+	fmt.Fprintf(t.out, "duet %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return nil
+}

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bufio"
+	"encoding/csv"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	prettytext "github.com/jedib0t/go-pretty/v6/text"
+
+	"duet/schemas"
+	"duet/schemas/duetv1"
+)
+
+// format is how rows are printed.
+type format string
+
+const (
+	formatTable format = "table"
+	formatCSV   format = "csv"
+	formatJSON  format = "json"
+)
+
+// print writes rows: a table for people, CSV with a header, or a JSON array of
+// one object a row.
+func (f format) print(w io.Writer, columns []*duetv1.Column, rows []*duetv1.Row) error {
+	switch f {
+	case formatCSV:
+		return printCSV(w, columns, rows)
+	case formatJSON:
+		return printJSON(w, columns, rows)
+	default:
+		return printTable(w, columns, rows)
+	}
+}
+
+func printCSV(w io.Writer, columns []*duetv1.Column, rows []*duetv1.Row) error {
+	out := csv.NewWriter(w)
+	record := make([]string, len(columns))
+	for i, column := range columns {
+		record[i] = column.GetName()
+	}
+	if err := out.Write(record); err != nil {
+		return err
+	}
+	for _, row := range rows {
+		for i, value := range row.GetValues() {
+			record[i] = text(value)
+		}
+		if err := out.Write(record); err != nil {
+			return err
+		}
+	}
+	out.Flush()
+	return out.Error()
+}
+
+func printJSON(w io.Writer, columns []*duetv1.Column, rows []*duetv1.Row) error {
+	out := bufio.NewWriter(w)
+	line := []byte("[")
+	for n, row := range rows {
+		if n > 0 {
+			line = append(line, ',')
+		}
+		line = append(line, "\n  {"...)
+		for i, value := range row.GetValues() {
+			if i > 0 {
+				line = append(line, ',')
+			}
+			line = append(appendQuoted(line, columns[i].GetName()), ':')
+			line = appendJSON(line, value)
+		}
+		line = append(line, '}')
+		if _, err := out.Write(line); err != nil {
+			return err
+		}
+		line = line[:0]
+	}
+	if len(rows) > 0 {
+		line = append(line, '\n')
+	}
+	if _, err := out.Write(append(line, "]\n"...)); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+func printTable(w io.Writer, columns []*duetv1.Column, rows []*duetv1.Row) error {
+	header := make([]string, len(columns))
+	right := make([]bool, len(columns))
+	for i, column := range columns {
+		header[i] = column.GetName()
+		right[i] = numeric(column.GetType())
+		if unit := column.GetUnit(); unit != "" {
+			header[i] += " (" + unit + ")"
+		}
+	}
+	grid := make([][]string, len(rows))
+	for n, row := range rows {
+		grid[n] = make([]string, len(columns))
+		for i, value := range row.GetValues() {
+			if value.GetKind() == nil {
+				grid[n][i] = "NULL"
+				continue
+			}
+			grid[n][i] = text(value)
+		}
+	}
+	return printGrid(w, header, right, grid)
+}
+
+// printGrid writes texts as a table; right says which columns are numbers, nil
+// means none.
+func printGrid(w io.Writer, header []string, right []bool, rows [][]string) error {
+	t := table.NewWriter()
+	t.SetStyle(table.StyleLight)
+	style := t.Style()
+	style.Format.Header = prettytext.FormatDefault
+	style.Options = table.Options{SeparateHeader: true}
+	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "
+	configs := make([]table.ColumnConfig, len(header))
+	for i := range header {
+		configs[i].Number = i + 1
+		if i < len(right) && right[i] {
+			configs[i].Align, configs[i].AlignHeader = prettytext.AlignRight, prettytext.AlignRight
+		}
+	}
+	t.SetColumnConfigs(configs)
+	t.AppendHeader(cells(header))
+	for _, row := range rows {
+		t.AppendRow(cells(row))
+	}
+	for line := range strings.Lines(t.Render() + "\n") {
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cells makes texts safe for one line of a terminal.
+func cells(texts []string) table.Row {
+	row := make(table.Row, len(texts))
+	for i, s := range texts {
+		row[i] = printable(s)
+	}
+	return row
+}
+
+// printable replaces control characters: what is stored came from anywhere, and
+// a terminal obeys them.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return '\ufffd'
+		}
+		return r
+	}, s)
+}
+
+// place writes positions as ordinal:sequence, lane by lane.
+func place(positions []*duetv1.Position) string {
+	if len(positions) == 0 {
+		return "the beginning"
+	}
+	parts := make([]string, len(positions))
+	for i, p := range positions {
+		parts[i] = schemas.NewAt(p.GetOrdinal(), p.GetSequence()).String()
+	}
+	return strings.Join(parts, ",")
+}
+
+// proofLine is what an answer says about itself, for people.
+func proofLine(p *duetv1.Proof) string {
+	var b strings.Builder
+	if p.GetGeneration() == 0 {
+		fmt.Fprintf(&b, "no generation yet; live through %s", place(p.GetLiveThrough()))
+	} else {
+		fmt.Fprintf(&b, "generation %d to %s, live through %s", p.GetGeneration(), place(p.GetCut()), place(p.GetLiveThrough()))
+	}
+	if newest := p.GetNewestEventTime(); newest != nil {
+		fmt.Fprintf(&b, "; newest event %s", newest.AsTime().Format("2006-01-02 15:04:05"))
+	}
+	if d := p.GetDefinition(); d != "" {
+		fmt.Fprintf(&b, "; definition %s", d[:min(len(d), 12)])
+	}
+	if inexact := p.GetInexactColumns(); len(inexact) > 0 {
+		fmt.Fprintf(&b, "; inexact: %s", strings.Join(inexact, ", "))
+	} else {
+		b.WriteString("; exact")
+	}
+	return b.String()
+}
+
+// count writes 1234567 as 1,234,567.
+func count(n int64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// size writes bytes with a unit of a thousand.
+func size(n int64) string {
+	if n < 1000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, unit := float64(n), 0
+	for value >= 999.5 {
+		value /= 1000
+		unit++
+	}
+	if value < 10 {
+		return fmt.Sprintf("%.1f %cB", value, " kMGTPE"[unit])
+	}
+	return fmt.Sprintf("%.0f %cB", value, " kMGTPE"[unit])
+}

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"duet/schemas/duetv1"
+)
+
+// answers is a fake server at the protocol: what a command shows of an answer,
+// and how it ends, is tried here without a platform.
+type answers struct {
+	duetv1.UnimplementedViewServiceServer
+	duetv1.UnimplementedBatchServiceServer
+	duetv1.UnimplementedOperateServiceServer
+	query  func(*duetv1.QueryRequest) (*duetv1.QueryResponse, error)
+	verify *duetv1.VerifyResponse
+	runs   []*duetv1.Run // what GetRun answers, one after the other
+	report *duetv1.GetReconciliationResponse
+	status *duetv1.GetStatusResponse
+}
+
+func (a *answers) Query(_ context.Context, r *duetv1.QueryRequest) (*duetv1.QueryResponse, error) {
+	return a.query(r)
+}
+
+func (a *answers) Verify(context.Context, *duetv1.VerifyRequest) (*duetv1.VerifyResponse, error) {
+	return a.verify, nil
+}
+
+func (a *answers) StartRun(context.Context, *duetv1.StartRunRequest) (*duetv1.StartRunResponse, error) {
+	return &duetv1.StartRunResponse{Run: &duetv1.Run{Id: "r1", State: duetv1.RunState_RUN_STATE_QUEUED}}, nil
+}
+
+func (a *answers) GetRun(context.Context, *duetv1.GetRunRequest) (*duetv1.GetRunResponse, error) {
+	run := a.runs[0]
+	if len(a.runs) > 1 {
+		a.runs = a.runs[1:]
+	}
+	return &duetv1.GetRunResponse{Run: run}, nil
+}
+
+func (a *answers) GetReconciliation(context.Context, *duetv1.GetReconciliationRequest) (*duetv1.GetReconciliationResponse, error) {
+	return a.report, nil
+}
+
+func (a *answers) GetStatus(context.Context, *duetv1.GetStatusRequest) (*duetv1.GetStatusResponse, error) {
+	return a.status, nil
+}
+
+func (a *answers) ListRejects(_ context.Context, r *duetv1.ListRejectsRequest) (*duetv1.ListRejectsResponse, error) {
+	return &duetv1.ListRejectsResponse{Total: 7, Truncated: true, Rejects: []*duetv1.Reject{{
+		Stream: "orders", Position: &duetv1.Position{Ordinal: 1, Sequence: 42, Record: 3}, Column: "price",
+		Reason: `price: "one" is not a DECIMAL(18,2)`, Raw: []byte(`{"price":"one"}`), Time: timestamppb.New(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)),
+	}}}, nil
+}
+
+func (a *answers) Pin(context.Context, *duetv1.PinRequest) (*duetv1.PinResponse, error) {
+	return &duetv1.PinResponse{}, nil
+}
+
+// ask runs a command line against the fake server.
+func (a *answers) ask(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	duetv1.RegisterViewServiceServer(server, a)
+	duetv1.RegisterBatchServiceServer(server, a)
+	duetv1.RegisterOperateServiceServer(server, a)
+	served := make(chan struct{})
+	go func() { defer close(served); _ = server.Serve(listener) }()
+	defer func() { server.Stop(); <-served }()
+	var out, errs strings.Builder
+	code = run(t.Context(), append([]string{"--addr", listener.Addr().String()}, args...), &terminal{in: strings.NewReader(""), out: &out, err: &errs})
+	return code, out.String(), errs.String()
+}
+
+func at(sequence uint64) []*duetv1.Position {
+	return []*duetv1.Position{{Ordinal: 1, Sequence: sequence}}
+}
+
+var sampleProof = &duetv1.Proof{
+	Generation: 3, Cut: at(100), LiveThrough: at(120), Definition: "0123456789abcdef0123",
+	NewestEventTime: timestamppb.New(time.Date(2026, 11, 21, 14, 0, 0, 0, time.UTC)), InexactColumns: []string{"share"},
+}
+
+func TestQueryShowsTheAnswerAndItsProof(t *testing.T) {
+	var got *duetv1.QueryRequest
+	a := &answers{query: func(r *duetv1.QueryRequest) (*duetv1.QueryResponse, error) {
+		got = r
+		return &duetv1.QueryResponse{Columns: sampleColumns, Rows: sampleRows, Proof: sampleProof, Truncated: true}, nil
+	}}
+	code, out, errs := a.ask(t, "query", "revenue", "--by", "country,hour", "--where", "country <> 'x'", "--order-by", "revenue", "--desc",
+		"--since", "2026-01-01", "--until", "2026-02-01 00:00:00", "--limit", "2", "--as-of", "3", "--output", "csv")
+	if code != 0 {
+		t.Fatalf("code %d: %s", code, errs)
+	}
+	if strings.Join(got.GetGroupBy(), " ") != "country hour" || got.GetOrderBy()[0] != "revenue desc" || got.GetLimit() != 2 || got.GetAsOfGeneration() != 3 ||
+		got.GetSince().AsTime().Format(time.DateOnly) != "2026-01-01" || got.GetUntil().AsTime().Format(time.DateOnly) != "2026-02-01" {
+		t.Errorf("asked for %v", got)
+	}
+	if !strings.HasPrefix(out, "country,revenue,share,hour\n") || strings.Contains(out, "generation") {
+		t.Errorf("stdout: %s", out)
+	}
+	const want = "2 rows (there are more: raise --limit, or narrow with --where, --by or --since); generation 3 to 1:100, live through 1:120; newest event 2026-11-21 14:00:00; definition 0123456789ab; inexact: share\n"
+	if errs != want {
+		t.Errorf("stderr: %s\nwant:   %s", errs, want)
+	}
+}
+
+func TestErrorsOfTheServerHaveExitCodes(t *testing.T) {
+	reasoned := func(code codes.Code, reason string) error {
+		st, err := status.New(code, "views are catching up: 40 %").WithDetails(&errdetails.ErrorInfo{Domain: "duet", Reason: reason})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Err()
+	}
+	for _, c := range []struct {
+		err  error
+		code int
+		want string
+	}{
+		{status.Error(codes.NotFound, "there is no view revenu"), exitMisuse, "duet: there is no view revenu\n"},
+		{status.Error(codes.InvalidArgument, "where: no column x"), exitMisuse, "duet: where: no column x\n"},
+		{status.Error(codes.FailedPrecondition, "view revenue is suspended"), exitNo, "duet: view revenue is suspended\n"},
+		{status.Error(codes.DataLoss, "generation 3 is damaged"), exitInternal, "duet: generation 3 is damaged\n"},
+		{reasoned(codes.Unavailable, "CATCHING_UP"), exitUnreachable, "duet: views are catching up: 40 %\n"},
+		{status.Error(codes.Unimplemented, "unknown service"), exitUnreachable, "it is not a Duet server, or an older one"},
+	} {
+		a := &answers{query: func(*duetv1.QueryRequest) (*duetv1.QueryResponse, error) { return nil, c.err }}
+		code, out, errs := a.ask(t, "query", "revenue")
+		if code != c.code || !strings.Contains(errs, c.want) || out != "" {
+			t.Errorf("%v: code %d, want %d; stderr %q, want %q", c.err, code, c.code, errs, c.want)
+		}
+	}
+}
+
+func TestVerifyAnswersYesOrNo(t *testing.T) {
+	equal := &duetv1.VerifyResponse{Equal: true, Groups: 38, ArchivedEvents: 541_900, TailEvents: 9, Elapsed: durationpb.New(120 * time.Millisecond), Proof: sampleProof}
+	code, out, _ := (&answers{verify: equal}).ask(t, "verify", "revenue")
+	if want := "equal: 38 groups, the same by plain DuckDB over 541,900 archived events and 9 not archived yet, in 120ms\n"; code != 0 || out != want {
+		t.Errorf("code %d, %q, want %q", code, out, want)
+	}
+	differs := &duetv1.VerifyResponse{Groups: 38, GroupsDifferent: 1, Columns: sampleColumns, Differences: []*duetv1.VerifyDifference{{Merged: sampleRows[1]}}}
+	code, out, errs := (&answers{verify: differs}).ask(t, "verify", "revenue")
+	if code != exitNo || !strings.Contains(out, "NOT equal: 1 groups differ of 38") || !strings.Contains(out, "recomputed: none") || !strings.Contains(errs, "duet inspect archive") {
+		t.Errorf("code %d, %s %s", code, out, errs)
+	}
+	explained := &duetv1.VerifyResponse{Sql: "SELECT 1;\n", Files: []string{"/d/a.parquet"}}
+	code, out, errs = (&answers{verify: explained}).ask(t, "verify", "revenue", "--explain")
+	if code != 0 || out != "SELECT 1;\n" || !strings.Contains(errs, "--   /d/a.parquet") {
+		t.Errorf("code %d, %q %q", code, out, errs)
+	}
+}
+
+func TestARunIsWatchedToItsEnd(t *testing.T) {
+	began, ended := timestamppb.New(time.Unix(100, 0)), timestamppb.New(time.Unix(101, 500e6))
+	running := &duetv1.Run{Id: "r1", State: duetv1.RunState_RUN_STATE_RUNNING, Step: "compute", Progress: .5}
+	for _, c := range []struct {
+		last *duetv1.Run
+		code int
+		want string
+	}{
+		{&duetv1.Run{Id: "r1", State: duetv1.RunState_RUN_STATE_PUBLISHED, Generation: 7, Full: true, Cut: at(50), StartTime: began, EndTime: ended}, exitDone, "published generation 7: full, to 1:50, in 1.5s\n"},
+		{&duetv1.Run{Id: "r1", State: duetv1.RunState_RUN_STATE_FAILED, Problem: "the disk is full.", StartTime: began, EndTime: ended}, exitNo, "duet: run r1 failed after 1.5s: the disk is full\n"},
+		{&duetv1.Run{Id: "r1", State: duetv1.RunState_RUN_STATE_HELD, Problem: "2 cells differ", StartTime: began, EndTime: ended}, exitNo, "publish it all the same with duet batch run --accept\n"},
+	} {
+		code, out, errs := (&answers{runs: []*duetv1.Run{running, c.last}}).ask(t, "batch", "run", "--full")
+		if code != c.code || !strings.Contains(out+errs, c.want) {
+			t.Errorf("code %d, want %d: %s%s\nwant %s", code, c.code, out, errs, c.want)
+		}
+	}
+}
+
+func TestReconcileIsNoWhenTheHalvesDiffer(t *testing.T) {
+	report := &duetv1.GetReconciliationResponse{
+		Run: &duetv1.Run{Id: "r1", State: duetv1.RunState_RUN_STATE_HELD}, Verdict: "1 cell of revenue differs without a known cause",
+		Totals: []*duetv1.ControlTotal{{Stream: "orders", Name: "sum(price)", Batch: decimal("10.00"), Live: decimal("10.00"), Equal: true}},
+		Views: []*duetv1.ViewReconciliation{{View: "revenue", Groups: 4, Cells: 8, CellsDifferent: 1, GroupsDifferent: 1, Keys: sampleColumns[:1],
+			Largest: []*duetv1.Difference{{Key: &duetv1.Row{Values: []*duetv1.Value{str("France")}}, Column: "revenue", Before: decimal("10.00"), After: decimal("9.99"), Cause: duetv1.Cause_CAUSE_UNKNOWN}}}},
+	}
+	code, out, _ := (&answers{report: report}).ask(t, "reconcile")
+	for _, want := range []string{"1 cell of revenue differs", "sum(price)", "largest differences of revenue", "France", "9.99", "unknown"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("lacks %q:\n%s", want, out)
+		}
+	}
+	if code != exitNo {
+		t.Errorf("code %d", code)
+	}
+	report.Equal = true
+	code, out, _ = (&answers{report: report}).ask(t, "reconcile", "--output", "json")
+	if code != exitDone || !strings.Contains(out, `"decimal_value"`) {
+		t.Errorf("code %d: %s", code, out)
+	}
+}
+
+func TestStatusIsNoUnlessAllIsWell(t *testing.T) {
+	s := &duetv1.GetStatusResponse{
+		Project: "shop", Version: "v1", Health: duetv1.Health_HEALTH_OK, StartTime: timestamppb.Now(),
+		Streams: []*duetv1.StreamStatus{{Name: "orders", Account: &duetv1.Account{Received: 1200, Accepted: 1100, Duplicate: 90, Rejected: 10}}},
+		Views:   []*duetv1.ViewStatus{{Name: "revenue", PartialRows: 12}},
+	}
+	for health, want := range map[duetv1.Health]int{
+		duetv1.Health_HEALTH_OK: exitDone, duetv1.Health_HEALTH_DEGRADED: exitNo,
+		duetv1.Health_HEALTH_FAILED: exitNo, duetv1.Health_HEALTH_STARTING: exitUnreachable,
+	} {
+		s.Health = health
+		code, out, _ := (&answers{status: s}).ask(t, "status")
+		if code != want || !strings.Contains(out, "project shop") || !strings.Contains(out, "1,200") {
+			t.Errorf("%s: code %d, want %d\n%s", health, code, want, out)
+		}
+	}
+}
+
+func TestRejectsListsReasons(t *testing.T) {
+	for _, args := range [][]string{{"rejects"}, {"rejects", "list"}, {"rejects", "--stream", "orders"}} {
+		code, out, errs := (&answers{}).ask(t, args...)
+		if code != 0 || !strings.Contains(out, `price: "one" is not a DECIMAL(18,2)`) || !strings.Contains(out, "1:42/3") || errs != "1 of 7\n" {
+			t.Errorf("%v: code %d\n%s%s", args, code, out, errs)
+		}
+	}
+}
+
+func TestPinSaysWhatItDid(t *testing.T) {
+	code, out, _ := (&answers{}).ask(t, "batch", "pin", "4")
+	if code != 0 || out != "generation 4 is kept until duet batch unpin 4\n" {
+		t.Errorf("code %d: %s", code, out)
+	}
+}
