@@ -41,6 +41,7 @@
 package source
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -51,6 +52,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
+	"duet/schemas/event"
 	"duet/schemas/project"
 )
 
@@ -244,6 +246,10 @@ func (r *Reader) Next() (Record, error) {
 			return Record{}, io.EOF
 		}
 		return Record{}, r.broken(err, r.src.line())
+	}
+	if len(rec.JSON) > event.MaxRecordBytes { // escapes make it longer than the line
+		excerpt := bytes.Clone(rec.JSON[:excerptBytes])
+		rec.JSON = event.AppendBad(nil, fmt.Sprintf("the record has %d bytes as JSON; the limit is %d; its first %d are kept", len(rec.JSON), event.MaxRecordBytes, excerptBytes), excerpt)
 	}
 	return rec, nil
 }

@@ -208,8 +208,12 @@ func TestALineAboveTheLimitIsOneReject(t *testing.T) {
 	}
 	exact := strings.Repeat("x", MaxLineBytes)
 	got, _ := readAll(t, strings.NewReader("a\n"+exact+"\r\n"+exact+"y\nz"), stream(t, anyColumn), Options{Format: CSV})
-	if len(got) != 3 || !strings.HasPrefix(got[0], `{"a":"xx`) || !strings.HasPrefix(got[1], `{"_duet_bad"`) {
+	if len(got) != 3 || !strings.HasPrefix(got[0], `{"_duet_bad":"the record has 1048584 bytes as JSON`) || !strings.HasPrefix(got[1], `{"_duet_bad":"the line has 1048577 bytes`) {
 		t.Fatal(len(got))
+	}
+	got, _ = readAll(t, strings.NewReader("a\n"+strings.Repeat("\x01", MaxLineBytes)+"\nz"), stream(t, anyColumn), Options{Format: CSV})
+	if len(got) != 2 || !strings.HasPrefix(got[0], `{"_duet_bad":"the record has 6291464 bytes as JSON`) || got[1] != `{"a":"z"}` {
+		t.Fatal(len(got), got[0][:100])
 	}
 	got, _ = readAll(t, strings.NewReader("a\n\""+strings.Repeat("x\n", MaxLineBytes)), stream(t, anyColumn), Options{Format: CSV})
 	if len(got) != MaxLineBytes || !strings.Contains(got[0], "not closed within") || got[1] != `{"a":"x"}` {

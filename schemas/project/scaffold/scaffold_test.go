@@ -195,6 +195,36 @@ func TestASampleThatIsNoneIsRefused(t *testing.T) {
 	}
 }
 
+func TestRemedyNamesTheLineToWrite(t *testing.T) {
+	p, faults := project.FromFiles(map[string]string{"duet.yaml": "", "streams/orders.yaml": `columns:
+  sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate}
+  price: DECIMAL(18,2) NOT NULL
+  quantity: INTEGER
+  name: VARCHAR
+`})
+	if p == nil {
+		t.Fatal(faults)
+	}
+	for _, c := range []struct {
+		column string
+		values []string
+		want   string
+	}{
+		{"sold_at", []string{"12/1/2010 8:26", "12/13/2010 8:26"}, `In streams/orders.yaml:2 write: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%m/%d/%Y %H:%M"}`},
+		{"sold_at", []string{"13.12.2010"}, `In streams/orders.yaml:2 write: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%d.%m.%Y"}`},
+		{"price", []string{"1.005"}, "In streams/orders.yaml:3 write: price: DECIMAL(18,3) NOT NULL"},
+		{"price", []string{"1,50"}, `In streams/orders.yaml write: csv: {delimiter: ",", decimal: ","}`},
+		{"quantity", []string{"1.5"}, "In streams/orders.yaml:4 write: quantity: DECIMAL(18,4)"},
+		{"quantity", []string{"A12"}, "In streams/orders.yaml:4 write: quantity: VARCHAR"},
+		{"name", []string{"x"}, ""},
+		{"other", []string{"x"}, ""},
+	} {
+		if got := Remedy(p.Streams[0], c.column, c.values); got != c.want {
+			t.Errorf("%s %q: %s", c.column, c.values, got)
+		}
+	}
+}
+
 func FuzzScaffold(f *testing.F) {
 	f.Add("a,b\n1,2\n")
 	f.Add("a;b\n1,5;\xff\n2010-12-01;\"x\n")

@@ -1,0 +1,57 @@
+package scaffold
+
+import (
+	"fmt"
+
+	"duet/schemas/project"
+)
+
+// Remedy looks at values that a column of a stream refused, as the file has
+// them, and says what to write instead, such as
+//
+//	In streams/orders.yaml:11 write: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%m/%d/%Y %H:%M"}
+//
+// It gives "" when the values show nothing that would do.
+func Remedy(s *project.Stream, column string, values []string) string {
+	for _, c := range s.Columns {
+		if c.Name == column {
+			return remedy(s, c, values)
+		}
+	}
+	return ""
+}
+
+func remedy(s *project.Stream, c project.Column, values []string) string {
+	found := newColumn(c.From)
+	found.name = c.Name
+	found.literal = true
+	commas := 0
+	for _, v := range values {
+		if commaNumber([]byte(v)) {
+			commas++
+		}
+		found.add([]byte(v), false)
+	}
+	if commas > 0 && c.Type.Numeric() && s.CSV.Decimal != "," {
+		return fmt.Sprintf("In %s write: csv: {delimiter: %q, decimal: \",\"}", s.File, s.CSV.Delimiter)
+	}
+	t, format := found.sqlType(false)
+	if t.Kind == project.Date && c.Type.Kind == project.Timestamp {
+		t = c.Type // at midnight
+	}
+	if found.rows == 0 || t == c.Type && format == c.Format || t.Kind == project.Varchar && c.Type.Kind == project.Varchar {
+		return ""
+	}
+	if c.Type.Kind == project.Decimal && t.Kind == project.Decimal { // never narrower than it was
+		t.Scale = max(found.decimals, c.Type.Scale)
+		t.Precision = max(t.Precision, c.Type.Precision)
+		if found.digits+t.Scale > t.Precision {
+			t.Precision = 38
+		}
+		if t == c.Type {
+			return ""
+		}
+	}
+	c.Type, c.Format = t, format
+	return fmt.Sprintf("In %s:%d write: %s: %s", s.File, c.Line, yamlKey(c.Name), columnText(c))
+}
