@@ -66,6 +66,8 @@ type Config struct {
 	// Patience is how long a run waits for the archive and the live half to
 	// reach its cut; defaults to 10 minutes.
 	Patience time.Duration
+	// Longest is how long a run may take before it fails; defaults to 12 hours.
+	Longest time.Duration
 	// Archiver tells why the archive lags, for a run's reason; may be nil.
 	Archiver *archive.Archiver
 
@@ -99,6 +101,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Patience == 0 {
 		c.Patience = 10 * time.Minute
+	}
+	if c.Longest == 0 {
+		c.Longest = 12 * time.Hour
 	}
 	if c.Files == nil {
 		c.Files = durable.OS

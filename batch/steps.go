@@ -70,6 +70,8 @@ type attempt struct {
 func (r *Runner) one(ctx context.Context, run *Run) {
 	a := &attempt{Runner: r, run: run, dir: filepath.Join(r.history.tmpDir(), run.ID)}
 	r.update(run, func(run *Run) { run.State, run.Started = Running, r.cfg.Now().UTC() })
+	ctx, cancel := context.WithTimeoutCause(ctx, r.cfg.Longest, fmt.Errorf("it took longer than %s", r.cfg.Longest))
+	defer cancel()
 	published, err := a.execute(ctx)
 	if a.snap != nil {
 		a.snap.Release()

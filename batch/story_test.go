@@ -241,5 +241,3 @@ func tree(t *testing.T, dir string) (files []string) {
 	}
 	return files
 }
-
-func bombMain() int { return 0 }

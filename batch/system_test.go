@@ -31,8 +31,6 @@ func TestMain(m *testing.M) {
 		os.Exit(recompute.Main(os.Args[len(os.Args)-1], os.Stdin, os.Stdout))
 	case "story":
 		os.Exit(storyMain())
-	case "bomb":
-		os.Exit(bombMain())
 	case "":
 		goleak.VerifyTestMain(m)
 	default:
@@ -84,8 +82,8 @@ type system struct {
 }
 
 // open opens or recovers a system in dir.
-func open(dir string, o options) (s *system, err error) {
-	s = &system{}
+func open(dir string, o options) (_ *system, err error) {
+	s := &system{}
 	defer func() {
 		if err != nil && s.spare != nil {
 			s.spare.Close()

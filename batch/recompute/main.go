@@ -54,7 +54,7 @@ func Main(jobFile string, stdin io.Reader, stdout io.Writer) int {
 	result, err := run(context.Background(), job, live, func(p Progress) { send(up{Progress: &p}) })
 	if err != nil {
 		var mismatch *mismatchError
-		send(up{Failure: &Failure{Message: err.Error(), Memory: memory(err), Mismatch: errors.As(err, &mismatch)}})
+		send(up{Failure: &Failure{Message: firstLine(err), Memory: memory(err), Mismatch: errors.As(err, &mismatch)}})
 		return ExitFailed
 	}
 	send(up{Result: &result})
