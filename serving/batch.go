@@ -157,20 +157,33 @@ func (b *BatchHalf) GetReconciliation(_ context.Context, req *duetv1.GetReconcil
 	for _, s := range rep.Streams {
 		out.Totals = append(out.Totals, totals(s)...)
 	}
-	for _, v := range rep.Views {
+	for _, v := range shown(rep) {
 		out.Views = append(out.Views, viewCheck(v))
 	}
 	return out, nil
 }
 
+// shown are the views of a report that a project has written. Views of ours,
+// which count control totals, are shown only where the halves differ.
+func shown(rep *recompute.Report) []recompute.ViewCheck {
+	var out []recompute.ViewCheck
+	for _, v := range rep.Views {
+		if !strings.HasPrefix(v.View, "_duet_") || v.Verdict != recompute.Equal {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
 // verdict is a report in a sentence.
 func verdict(rep *recompute.Report) string {
 	var groups, cells int64
-	for _, v := range rep.Views {
+	views := shown(rep)
+	for _, v := range views {
 		groups += v.Groups
 		cells += v.Cells
 	}
-	size := fmt.Sprintf("%d views, %d groups, %d cells", len(rep.Views), groups, cells)
+	size := fmt.Sprintf("%d views, %d groups, %d cells", len(views), groups, cells)
 	switch {
 	case rep.Verdict == recompute.Equal:
 		return "equal, to the last digit: " + size
