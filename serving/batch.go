@@ -3,7 +3,6 @@ package serving
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -183,7 +182,7 @@ func verdict(rep *recompute.Report) string {
 		groups += v.Groups
 		cells += v.Cells
 	}
-	size := fmt.Sprintf("%d views, %d groups, %d cells", len(views), groups, cells)
+	size := count(uint64(len(views)), "view") + ", " + count(uint64(groups), "group") + ", " + count(uint64(cells), "cell")
 	switch {
 	case rep.Verdict == recompute.Equal:
 		return "equal, to the last digit: " + size

@@ -239,7 +239,7 @@ func TestReconciliationShowsTheDifference(t *testing.T) {
 func TestViewsOfOursShowOnlyWhenTheyDiffer(t *testing.T) {
 	rep := &recompute.Report{Verdict: recompute.Equal, Views: []recompute.ViewCheck{
 		{View: "_duet_totals_orders", Verdict: recompute.Equal, Groups: 1, Cells: 2}, {View: "sales", Verdict: recompute.Equal, Groups: 3, Cells: 6}}}
-	if got := verdict(rep); got != "equal, to the last digit: 1 views, 3 groups, 6 cells" {
+	if got := verdict(rep); got != "equal, to the last digit: 1 view, 3 groups, 6 cells" {
 		t.Error(got)
 	}
 	rep.Views[0].Verdict = recompute.Unexplained

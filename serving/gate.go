@@ -23,7 +23,8 @@ import (
 
 // gate is what each call of either port passes.
 type gate struct {
-	slots    chan struct{} // one for each running call
+	calls    chan struct{} // a token a running unary call
+	streams  chan struct{} // a token an open stream: idle ones must not keep calls out
 	deadline time.Duration // the most a unary call gets
 	metrics  *Metrics
 	log      *slog.Logger
@@ -31,11 +32,11 @@ type gate struct {
 }
 
 func newGate(cfg Config) *gate {
-	return &gate{slots: make(chan struct{}, cfg.MaxCalls), deadline: cfg.MaxDeadline, metrics: cfg.Metrics, log: cfg.Log, now: cfg.Now}
+	return &gate{calls: make(chan struct{}, cfg.MaxCalls), streams: make(chan struct{}, cfg.MaxCalls), deadline: cfg.MaxDeadline, metrics: cfg.Metrics, log: cfg.Log, now: cfg.Now}
 }
 
 // pass runs one call: bounded in number, its panic an error, its error a reason.
-func (g *gate) pass(ctx context.Context, method string, call func(context.Context) error) (refused *reason.Error) {
+func (g *gate) pass(ctx context.Context, slots chan struct{}, method string, call func(context.Context) error) (refused *reason.Error) {
 	start := g.now()
 	defer func() {
 		code := codes.OK
@@ -51,10 +52,10 @@ func (g *gate) pass(ctx context.Context, method string, call func(context.Contex
 		g.log.Debug("call", attrs...)
 	}()
 	select {
-	case g.slots <- struct{}{}:
-		defer func() { <-g.slots }()
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
 	default:
-		return reason.New(reason.Busy, "%d calls are running, which is the most; try again, with growing pauses", cap(g.slots))
+		return reason.New(reason.Busy, "%d calls are running, which is the most; try again, with growing pauses", cap(slots))
 	}
 	if err := g.safely(ctx, method, call); err != nil {
 		return refusal(err, g.log, method)
@@ -76,7 +77,7 @@ func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 		return handler(ctx, req)
 	}
 	var resp any
-	refused := g.pass(ctx, info.FullMethod, func(ctx context.Context) error {
+	refused := g.pass(ctx, g.calls, info.FullMethod, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, g.deadline)
 		defer cancel()
 		var err error
@@ -93,7 +94,7 @@ func (g *gate) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 	if strings.HasPrefix(info.FullMethod, "/grpc.") { // health and reflection speak for themselves
 		return handler(srv, ss)
 	}
-	refused := g.pass(ss.Context(), info.FullMethod, func(context.Context) error { return handler(srv, ss) })
+	refused := g.pass(ss.Context(), g.streams, info.FullMethod, func(context.Context) error { return handler(srv, ss) })
 	if refused != nil {
 		return grpcError(refused)
 	}
@@ -104,7 +105,7 @@ func (g *gate) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 func (g *gate) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		var resp connect.AnyResponse
-		refused := g.pass(ctx, req.Spec().Procedure, func(ctx context.Context) error {
+		refused := g.pass(ctx, g.calls, req.Spec().Procedure, func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, g.deadline)
 			defer cancel()
 			var err error
@@ -126,7 +127,7 @@ func (g *gate) WrapStreamingClient(next connect.StreamingClientFunc) connect.Str
 // WrapStreamingHandler is the gate of a stream over HTTP.
 func (g *gate) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if refused := g.pass(ctx, conn.Spec().Procedure, func(ctx context.Context) error { return next(ctx, conn) }); refused != nil {
+		if refused := g.pass(ctx, g.streams, conn.Spec().Procedure, func(ctx context.Context) error { return next(ctx, conn) }); refused != nil {
 			return connectError(refused)
 		}
 		return nil

@@ -161,7 +161,7 @@ func (a *api) readyz(w http.ResponseWriter, _ *http.Request) {
 // producer, producer_sequence and session come from the URL's query.
 func (a *api) appendLines(w http.ResponseWriter, r *http.Request) {
 	var resp *duetv1.AppendResponse
-	refused := a.gate.pass(r.Context(), "/v1/append", func(ctx context.Context) error {
+	refused := a.gate.pass(r.Context(), a.gate.calls, "/v1/append", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, a.cfg.MaxDeadline)
 		defer cancel()
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(a.cfg.MaxMessage)))

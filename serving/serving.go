@@ -114,7 +114,7 @@ type Config struct {
 	Progress func() (float64, string)
 
 	MaxMessage  int           // bytes of one request, decompressed; defaults to 8 MiB
-	MaxCalls    int           // calls at a time, both ports together; defaults to 256
+	MaxCalls    int           // unary calls at a time, both ports together, and as many streams; defaults to 256
 	MaxConns    int           // connections a port; defaults to 1,024
 	MaxDeadline time.Duration // of one unary call; defaults to 60 s
 	Metrics     *Metrics      // defaults to new ones
