@@ -35,14 +35,19 @@ func (b *batchRunCommand) Run(ctx context.Context, t *terminal) error {
 	}
 	defer c.Close()
 	line := newStatusLine(t.err)
-	run, err := c.Run(ctx, client.RunConfig{Full: b.Full, Accept: b.Accept, Progress: func(run *duetv1.Run) {
-		line.show(fmt.Sprintf("%s: %s %3.0f %%", run.GetId(), step(run), run.GetProgress()*100))
-	}})
+	run, err := c.Run(ctx, b.Full, b.Accept, watching(line))
 	line.clear()
 	if err != nil {
 		return err
 	}
 	return printRun(t, run)
+}
+
+// watching shows a run's steps on a status line.
+func watching(line *statusLine) client.Watch {
+	return client.Watch{Progress: func(run *duetv1.Run) {
+		line.show(fmt.Sprintf("%s: %s %3.0f %%", run.GetId(), step(run), run.GetProgress()*100))
+	}}
 }
 
 // step is what a run does now.
@@ -161,11 +166,12 @@ func (b *batchRollbackCommand) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	defer c.Close()
-	answer, err := c.Batch.Rollback(ctx, &duetv1.RollbackRequest{Generation: b.Generation, Reason: b.Reason})
+	line := newStatusLine(t.err)
+	run, err := c.Rollback(ctx, b.Generation, b.Reason, watching(line))
+	line.clear()
 	if err != nil {
 		return err
 	}
-	run := answer.GetRun()
 	if run.GetState() != duetv1.RunState_RUN_STATE_PUBLISHED {
 		return printRun(t, run)
 	}

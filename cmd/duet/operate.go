@@ -13,6 +13,7 @@ import (
 )
 
 type statusCommand struct {
+	Ready   bool          `help:"Only ask whether queries are answered: done also when something needs a person."`
 	Output  format        `help:"table or json." enum:"table,json" default:"table"`
 	Timeout time.Duration `help:"How long to wait for the answer." default:"10s"`
 }
@@ -31,7 +32,9 @@ func (s *statusCommand) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	if s.Output == formatJSON {
+	if s.Ready {
+		fmt.Fprintln(t.out, healthName(status.GetHealth()))
+	} else if s.Output == formatJSON {
 		out, err := protojson.MarshalOptions{Multiline: true, UseProtoNames: true, EmitUnpopulated: true}.Marshal(status)
 		if err != nil {
 			return err
@@ -43,6 +46,11 @@ func (s *statusCommand) Run(ctx context.Context, t *terminal) error {
 	switch status.GetHealth() {
 	case duetv1.Health_HEALTH_OK:
 		return nil
+	case duetv1.Health_HEALTH_DEGRADED:
+		if s.Ready {
+			return nil
+		}
+		return errNo
 	case duetv1.Health_HEALTH_STARTING:
 		return &coded{exitUnreachable, fmt.Errorf("catching up: %.0f %% done; nothing is answered yet", status.GetLive().GetProgress()*100)}
 	default:
@@ -50,9 +58,13 @@ func (s *statusCommand) Run(ctx context.Context, t *terminal) error {
 	}
 }
 
+// healthName is "ok" for HEALTH_OK.
+func healthName(h duetv1.Health) string {
+	return strings.ToLower(strings.TrimPrefix(h.String(), "HEALTH_"))
+}
+
 func printStatus(t *terminal, s *duetv1.GetStatusResponse) error {
-	health := strings.ToLower(strings.TrimPrefix(s.GetHealth().String(), "HEALTH_"))
-	fmt.Fprintf(t.out, "%s: project %s, duet %s, up %s\n", health, s.GetProject(), s.GetVersion(), time.Since(s.GetStartTime().AsTime()).Round(time.Second))
+	fmt.Fprintf(t.out, "%s: project %s, duet %s, up %s\n", healthName(s.GetHealth()), s.GetProject(), s.GetVersion(), time.Since(s.GetStartTime().AsTime()).Round(time.Second))
 	for _, problem := range s.GetProblems() {
 		fmt.Fprintln(t.out, "  ! "+printable(problem))
 	}

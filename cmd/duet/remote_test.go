@@ -224,6 +224,13 @@ func TestStatusIsNoUnlessAllIsWell(t *testing.T) {
 		if code != want || !strings.Contains(out, "project shop") || !strings.Contains(out, "1,200") {
 			t.Errorf("%s: code %d, want %d\n%s", health, code, want, out)
 		}
+		// A server that answers is ready, well or not.
+		if health == duetv1.Health_HEALTH_DEGRADED {
+			want = exitDone
+		}
+		if code, _, _ := (&answers{status: s}).ask(t, "status", "--ready"); code != want {
+			t.Errorf("%s: ready gives code %d, want %d", health, code, want)
+		}
 	}
 }
 

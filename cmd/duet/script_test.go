@@ -2,9 +2,11 @@ package main
 
 import (
 	"errors"
+	"net"
 	"os/exec"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -13,20 +15,26 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"duet": main})
 }
 
-// TestScripts runs testdata/script: stories told in commands. They need no
-// server. Beside testscript's own commands there is
+// TestScripts runs testdata/script: stories told in commands. DUET_ADDR is a
+// free port of the script's own. Beside testscript's commands there are
 //
 //	code N duet ARGS...    run a command that must end with exit code N
+//	until duet ARGS...     run a command until it succeeds, for at most a minute
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"code": exitsWith,
+			"code":  exitsWith,
+			"until": until,
 		},
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("DUET_ADDR", "127.0.0.1:1") // nothing listens there
-			return nil
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			env.Setenv("DUET_ADDR", listener.Addr().String())
+			return listener.Close()
 		},
 	})
 }
@@ -47,5 +55,25 @@ func exitsWith(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: until COMMAND [ARGS...]")
+	}
+	late := time.After(time.Minute)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ts.Exec(args[0], args[1:]...)
+		if err == nil {
+			return
+		}
+		select {
+		case <-late:
+			ts.Fatalf("%v, still after a minute", err)
+		case <-tick.C:
+		}
 	}
 }
