@@ -19,13 +19,14 @@ import (
 const stopWithin = 10 * time.Second
 
 type upCommand struct {
-	Project   string `help:"The project's folder; the packaged retail project if not given." type:"path" placeholder:"DIR"`
-	Data      string `help:"The data folder; nothing is written elsewhere. Default: ./duet-data, or ./duet-demo with --demo." type:"path" placeholder:"DIR"`
-	GRPC      string `name:"grpc" help:"Address of the gRPC services." placeholder:"ADDR" default:"127.0.0.1:7401"`
-	HTTP      string `name:"http" help:"Address of the page, JSON and metrics." placeholder:"ADDR" default:"127.0.0.1:7400"`
-	Demo      bool   `help:"A live shop: made-up orders, stock moves and payments, some weeks of history first."`
-	Ephemeral bool   `help:"In a temporary folder, on free ports, which are printed as JSON."`
-	Verbose   bool   `short:"v" help:"Log also what is routine."`
+	Project     string `help:"The project's folder; the packaged retail project if not given." type:"path" placeholder:"DIR"`
+	Data        string `help:"The data folder; nothing is written elsewhere. Default: ./duet-data, or ./duet-demo with --demo." type:"path" placeholder:"DIR"`
+	GRPC        string `name:"grpc" help:"Address of the gRPC services." placeholder:"ADDR" default:"127.0.0.1:7401"`
+	HTTP        string `name:"http" help:"Address of the page, JSON and metrics." placeholder:"ADDR" default:"127.0.0.1:7400"`
+	AllowRemote bool   `help:"Listen also where other machines reach it; there is neither TLS nor a login yet."`
+	Demo        bool   `help:"A live shop: made-up orders, stock moves and payments, some weeks of history first."`
+	Ephemeral   bool   `help:"In a temporary folder, on free ports, which are printed as JSON."`
+	Verbose     bool   `short:"v" help:"Log also what is routine."`
 }
 
 // Run runs the platform until a signal or a failure ends it.
@@ -47,7 +48,7 @@ func (u *upCommand) Run(ctx context.Context, t *terminal) (err error) {
 		return &coded{exitNo, fmt.Errorf("the project has faults; nothing was started:\n%w", faults)}
 	}
 	if err != nil {
-		return err
+		return no("%w", err)
 	}
 	defer func() {
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
@@ -55,7 +56,7 @@ func (u *upCommand) Run(ctx context.Context, t *terminal) (err error) {
 		n.Stop(stop)
 	}()
 	if err := n.Start(context.WithoutCancel(ctx)); err != nil {
-		return err
+		return no("%w", err)
 	}
 	if err := u.announce(t, n); err != nil {
 		return err
@@ -98,7 +99,7 @@ func (u *upCommand) config(t *terminal) (node.Config, error) {
 		level = slog.LevelDebug
 	}
 	cfg := node.Config{
-		Project: retail.Files(), Data: u.Data, GRPC: u.GRPC, HTTP: u.HTTP, Version: version,
+		Project: retail.Files(), Data: u.Data, GRPC: u.GRPC, HTTP: u.HTTP, AllowRemote: u.AllowRemote, Version: version,
 		Log: slog.New(slog.NewTextHandler(t.err, &slog.HandlerOptions{Level: level})),
 	}
 	switch {

@@ -45,7 +45,10 @@ type Config struct {
 	Data    string // the data folder; nothing is written elsewhere
 	GRPC    string // address; defaults to 127.0.0.1:7401
 	HTTP    string // address; defaults to 127.0.0.1:7400
-	Version string
+	// AllowRemote permits addresses that other machines reach: there is neither
+	// TLS nor a login yet.
+	AllowRemote bool
+	Version     string
 	// Child starts the process that computes a generation; the job file's path
 	// is appended. Defaults to this executable's batch-child command.
 	Child func() *exec.Cmd
@@ -119,7 +122,7 @@ func New(cfg Config) (_ *Node, err error) {
 		}
 	}()
 	if n.server, err = serving.New(serving.Config{
-		GRPC: cfg.GRPC, HTTP: cfg.HTTP, Project: n.project.Name, Operator: &operator{n},
+		GRPC: cfg.GRPC, HTTP: cfg.HTTP, AllowRemote: cfg.AllowRemote, Project: n.project.Name, Operator: &operator{n},
 		Progress: n.progress, Metrics: n.metrics, Log: cfg.Log,
 	}); err != nil {
 		return nil, err
