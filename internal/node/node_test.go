@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
+	"runtime"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -191,15 +193,18 @@ func (r *running) published(run *duetv1.Run, generation uint64) {
 // a rollback, and with a view that was changed.
 func TestAnswersStayTheSame(t *testing.T) {
 	data := t.TempDir()
+	shop := maps.Clone(shop)
+	shop["views/everything.sql"] = "SELECT count(*) AS n, sum(price) AS revenue FROM sales\n"
 	r := start(t, data, shop)
+	r.published(r.run(false), 1) // before the first event
 	r.check(100, r.add(1, 100))
-	r.published(r.run(true), 1)
+	r.published(r.run(true), 2)
 	p := r.check(100, "")
-	if p.GetGeneration() != 1 {
+	if p.GetGeneration() != 2 {
 		t.Fatalf("proof: %v", p)
 	}
 	r.check(150, r.add(101, 150))
-	r.published(r.run(false), 2)
+	r.published(r.run(false), 3)
 	r.check(200, r.add(151, 200))
 	r.stop()
 
@@ -209,36 +214,38 @@ func TestAnswersStayTheSame(t *testing.T) {
 	if a := r.accounts()["sales"]; a.Accepted != 200 {
 		t.Fatalf("account: %+v", a)
 	}
-	r.published(r.run(false), 3)
-	res, err := r.batch.Rollback(t.Context(), &duetv1.RollbackRequest{Generation: 1, Reason: "a test"})
+	r.published(r.run(false), 4)
+	r.published(r.run(false), 5) // nothing came in between
+	r.published(r.run(true), 6)
+	res, err := r.batch.Rollback(t.Context(), &duetv1.RollbackRequest{Generation: 2, Reason: "a test"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if run, err := r.runner.Wait(t.Context(), res.GetRun().GetId()); err != nil || run.Generation != 4 {
+	if run, err := r.runner.Wait(t.Context(), res.GetRun().GetId()); err != nil || run.Generation != 7 {
 		t.Fatalf("rollback: %+v, %v", run, err)
 	}
-	if p := r.check(200, ""); p.GetGeneration() != 4 {
+	if p := r.check(200, ""); p.GetGeneration() != 7 {
 		t.Fatalf("proof after rollback: %v", p)
 	}
 	r.check(220, r.add(201, 220))
 	r.stop()
 
-	changed := map[string]string{}
-	for name, text := range shop {
-		changed[name] = text
-	}
+	changed := maps.Clone(shop)
 	changed["views/by_shop.sql"] = "SELECT shop, count(*) AS n, sum(price) AS revenue, max(price) AS dearest, last(id ORDER BY sold_at) AS newest FROM sales GROUP BY ALL\n"
 	changed["views/total.sql"] = "SELECT count(*) AS n FROM sales\n"
 	r = start(t, data, changed)
-	for { // until the rebuild's run has published
+	changedView := func() bool { // the rebuild's run has published
 		run := r.runner.List(1)[0]
-		if run, err = r.runner.Wait(t.Context(), run.ID); err != nil {
-			t.Fatal(err)
+		if run.Generation == 7 {
+			return false // still the rollback: the rebuild is asked for next
 		}
-		if run.Generation == 5 {
-			break
+		if run, err = r.runner.Wait(t.Context(), run.ID); err != nil || run.Generation != 8 {
+			t.Fatalf("rebuild: %+v, %v", run, err)
 		}
-		t.Fatalf("rebuild: %+v", run)
+		return true
+	}
+	for !changedView() {
+		runtime.Gosched()
 	}
 	r.check(220, "")
 	total, err := r.views.Query(t.Context(), &duetv1.QueryRequest{View: "total"})

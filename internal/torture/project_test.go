@@ -12,7 +12,7 @@ var projectFiles = map[string]string{
 	"duet.yaml": `version: 1
 name: torture
 batch: {incremental: "@every 1s", full: "off"}
-limits: {memory: 1GB, log: 256MB}
+limits: {memory: 1GB, log: 4MB}
 `,
 	"streams/sales.yaml": `event_time: {column: sold_at, zone: Europe/London, day_starts: "04:00"}
 columns:

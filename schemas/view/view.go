@@ -141,8 +141,8 @@ func (v *View) CellColumns() string {
 
 // PartialSQL folds rows into cells: one row a group, columns as in
 // CellColumns. from is a table name or a parenthesised query with the stream's
-// columns, _duet_at and _duet_record among them. A view without keys gives one
-// row even over no rows; that row changes nothing when it is merged.
+// columns, _duet_at and _duet_record among them. No rows give no cells, also in a view
+// without keys.
 func (v *View) PartialSQL(from string) string {
 	var b strings.Builder
 	b.WriteString("SELECT ")
@@ -159,17 +159,28 @@ func (v *View) PartialSQL(from string) string {
 		b.WriteString(" WHERE " + v.where)
 	}
 	groupBy(&b, len(v.Keys))
+	b.WriteString(v.someRows())
 	return b.String()
 }
 
-// MergeSQL folds cells into fewer cells: one row a group. from is a table name
-// or a parenthesised query with the columns of CellColumns.
+// someRows keeps a view without keys from giving a row over no rows: what one
+// half folded from nothing the other half may not have folded at all. The final
+// SELECT gives that row, as plain SQL does.
+func (v *View) someRows() string {
+	if len(v.Keys) > 0 {
+		return ""
+	}
+	return " HAVING count(*) > 0"
+}
+
+// MergeSQL folds cells into fewer cells: one row a group, none of none. from is
+// a table name or a parenthesised query with the columns of CellColumns.
 func (v *View) MergeSQL(from string) string {
 	keys := make([]int, len(v.Keys))
 	for i := range keys {
 		keys[i] = i
 	}
-	return v.mergeSQL(from, keys, "")
+	return v.mergeSQL(from, keys, "") + v.someRows()
 }
 
 // mergeSQL merges by some of the keys, over the cells that meet where.
