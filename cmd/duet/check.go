@@ -53,11 +53,7 @@ func (c *checkCommand) verdict(t *terminal, faults project.Faults) error {
 		}
 		// A path that can be clicked, from where the command runs.
 		fault.File = filepath.Join(c.displayed(), fault.File)
-		kind := "error: "
-		if fault.Warning {
-			kind = "warning: "
-		}
-		fmt.Fprintln(t.err, kind+fault.Error())
+		fmt.Fprintln(t.err, fault.Error())
 	}
 	if wrong > 0 {
 		plural := "s"

@@ -87,7 +87,7 @@ func (q *queryCommand) Run(ctx context.Context, t *terminal) error {
 		rows = count(int64(n)) + " rows"
 	}
 	if answer.GetTruncated() {
-		rows += " (there are more: raise --limit, or narrow with --where, --by or --since)"
+		rows += fmt.Sprintf(" (--limit %d; there are more)", q.Limit)
 	}
 	fmt.Fprintf(t.err, "%s; %s\n", rows, proofLine(answer.GetProof()))
 	return nil

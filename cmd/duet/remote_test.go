@@ -115,7 +115,7 @@ func TestQueryShowsTheAnswerAndItsProof(t *testing.T) {
 	if !strings.HasPrefix(out, "country,revenue,share,hour\n") || strings.Contains(out, "generation") {
 		t.Errorf("stdout: %s", out)
 	}
-	const want = "2 rows (there are more: raise --limit, or narrow with --where, --by or --since); generation 3 to 1:100, live through 1:120; newest event 2026-11-21 14:00:00; definition 0123456789ab; inexact: share\n"
+	const want = "2 rows (--limit 2; there are more); generation 3 to 1:100, live through 1:120; newest event 2026-11-21 14:00:00; definition 0123456789ab; inexact: share\n"
 	if errs != want {
 		t.Errorf("stderr: %s\nwant:   %s", errs, want)
 	}

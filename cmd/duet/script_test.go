@@ -1,14 +1,24 @@
 package main
 
 import (
+	"compress/gzip"
+	"encoding/csv"
+	"encoding/json"
 	"errors"
+	"io"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"duet/internal/duck"
+	"duet/internal/shop"
 )
 
 func TestMain(m *testing.M) {
@@ -18,15 +28,22 @@ func TestMain(m *testing.M) {
 // TestScripts runs testdata/script: stories told in commands. DUET_ADDR is a
 // free port of the script's own. Beside testscript's commands there are
 //
-//	code N duet ARGS...    run a command that must end with exit code N
-//	until duet ARGS...     run a command until it succeeds, for at most a minute
+//	code N duet ARGS...          run a command that must end with exit code N
+//	until REGEXP duet ARGS...    run a command until it succeeds and its output matches, for at most a minute
+//	retail FILE                  write the file of a year's sales (see retailFile)
+//	oracle FILE OUT SQL          write the CSV that plain DuckDB gives for SQL over that file, as the table "file"
 func TestScripts(t *testing.T) {
+	retail := retailFile(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"code":  exitsWith,
-			"until": until,
+			"code":   exitsWith,
+			"until":  until,
+			"oracle": oracle,
+			"retail": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(os.Symlink(retail, ts.MkAbs(args[0])))
+			},
 		},
 		Setup: func(env *testscript.Env) error {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -59,21 +76,105 @@ func exitsWith(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func until(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 1 {
-		ts.Fatalf("usage: until COMMAND [ARGS...]")
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until REGEXP COMMAND [ARGS...]")
 	}
+	pattern, err := regexp.Compile(args[0])
+	ts.Check(err)
 	late := time.After(time.Minute)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := ts.Exec(args[0], args[1:]...)
-		if err == nil {
+		err := ts.Exec(args[1], args[2:]...)
+		if err == nil && pattern.MatchString(ts.ReadFile("stdout")) {
 			return
 		}
 		select {
 		case <-late:
-			ts.Fatalf("%v, still after a minute", err)
+			ts.Fatalf("error %v, or output that does not match %s, still after a minute", err, args[0])
 		case <-tick.C:
 		}
 	}
+}
+
+// oracle asks plain DuckDB, which reads the file by itself.
+func oracle(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: oracle FILE OUT SQL")
+	}
+	db, err := duck.Open(duck.Config{Threads: 2})
+	ts.Check(err)
+	defer db.Close()
+	// Text becomes DECIMAL without a double in between. Ids are written 17850.0.
+	_, err = db.Exec("CREATE TABLE file AS SELECT * REPLACE (CAST(CAST(\"CustomerID\" AS DECIMAL(18,1)) AS BIGINT) AS \"CustomerID\") FROM read_csv(" +
+		duck.Literal(ts.MkAbs(args[0])) + `, header=true, columns={'InvoiceNo':'VARCHAR','StockCode':'VARCHAR','Description':'VARCHAR','Quantity':'INTEGER',` +
+		`'InvoiceDate':'TIMESTAMP','UnitPrice':'DECIMAL(18,3)','CustomerID':'VARCHAR','Country':'VARCHAR'})`)
+	ts.Check(err)
+	_, err = db.Exec("COPY (" + args[2] + ") TO " + duck.Literal(ts.MkAbs(args[1])) + " (HEADER, DELIMITER ',')")
+	ts.Check(err)
+}
+
+// retailFile is UCI's Online Retail as CSV: DUET_RETAIL_FILE, or the copy beside
+// the repository. Where there is neither, a made-up shop writes a file of the
+// same columns, so that the story is told everywhere.
+func retailFile(t *testing.T) string {
+	t.Helper()
+	if named := os.Getenv("DUET_RETAIL_FILE"); named != "" {
+		return named
+	}
+	beside, err := filepath.Abs(filepath.Join("..", "..", "..", "shared", "data", "online_retail.csv.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(beside); err == nil {
+		return beside
+	}
+	made := filepath.Join(t.TempDir(), "made_up.csv.gz")
+	if err := writeRetail(made, 150_000); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s is not there: the story is told with a made-up shop's file", beside)
+	return made
+}
+
+// writeRetail writes order lines of a made-up shop as Online Retail has them.
+func writeRetail(path string, lines int) (err error) {
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	zipped := gzip.NewWriter(file)
+	out := csv.NewWriter(io.Writer(zipped))
+	if err := out.Write([]string{"InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country"}); err != nil {
+		return err
+	}
+	s := shop.New(shop.Config{Seed: 1})
+	for lines > 0 {
+		var order struct {
+			Order    string `json:"order_id"`
+			SKU      string
+			Product  string
+			Quantity int
+			Sold     time.Time   `json:"sold_at"`
+			Price    json.Number `json:"unit_price"`
+			Customer json.Number
+			Country  string
+		}
+		e := s.Next()
+		if e.Stream != "orders" || json.Unmarshal(e.JSON, &order) != nil || order.Price == "" {
+			continue // not an order, or a broken one
+		}
+		customer := ""
+		if order.Customer != "" {
+			customer = order.Customer.String() + ".0"
+		}
+		err := out.Write([]string{order.Order, order.SKU, order.Product, strconv.Itoa(order.Quantity), order.Sold.Format(time.DateTime), order.Price.String(), customer, order.Country})
+		if err != nil {
+			return err
+		}
+		lines--
+	}
+	out.Flush()
+	return errors.Join(out.Error(), zipped.Close())
 }
