@@ -1,0 +1,475 @@
+package search
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+
+	"duet/internal/failpoint"
+	"duet/schemas"
+	"duet/schemas/duetv1"
+	"duet/serving/query"
+)
+
+// action is one step of a scenario; all that it draws comes from its seed, so a
+// scenario with fewer actions is one too.
+type action struct {
+	kind string
+	seed uint64
+}
+
+func (a action) String() string { return fmt.Sprintf("%s/%d", a.kind, a.seed) }
+
+var weights = []struct {
+	kind   string
+	weight int
+}{
+	{"append", 40}, {"incremental", 8}, {"full", 6}, {"begin-run", 8}, {"failing-run", 9}, {"failing-child", 3}, {"rollback", 6},
+	{"pause", 1}, {"restart", 5}, {"edit", 6}, {"new-stream", 2}, {"check", 10},
+}
+
+func newActions(r *rand.Rand, n int) []action {
+	sum := 0
+	for _, w := range weights {
+		sum += w.weight
+	}
+	var out []action
+	for range n {
+		x := r.IntN(sum)
+		for _, w := range weights {
+			if x -= w.weight; x < 0 {
+				out = append(out, action{w.kind, r.Uint64() % 1_000_000})
+				break
+			}
+		}
+	}
+	return append(out, action{"check", 0})
+}
+
+func (w *world) do(ctx context.Context, a action) error {
+	r := rand.New(rand.NewPCG(a.seed, 7))
+	switch a.kind {
+	case "append":
+		return w.append(ctx, r)
+	case "incremental", "full":
+		return w.finishRun(ctx, a.kind == "full")
+	case "begin-run":
+		return w.beginRun(ctx, chance(r, 40))
+	case "failing-run":
+		return w.failingRun(ctx, r)
+	case "failing-child":
+		return w.failingChild(ctx, r)
+	case "rollback":
+		return w.rollback(ctx, r)
+	case "pause":
+		return w.pause(ctx)
+	case "restart":
+		return w.restart(ctx)
+	case "edit":
+		return w.edit(ctx, r)
+	case "new-stream":
+		return w.newStream(ctx, r)
+	}
+	return w.check(ctx, r)
+}
+
+// append sends events and tells the model.
+func (w *world) append(ctx context.Context, r *rand.Rand) error {
+	s := pick(r, w.defs.streams...)
+	l := w.ledgers[s.name]
+	n := pick(r, 1, 1+r.IntN(30), 1+r.IntN(30), 100+r.IntN(300), 100+r.IntN(300), 1000+r.IntN(2000))
+	ids, bad, poison := pick(r, 20, 1000, 1<<30), pick(r, 0, 0, 2, 20), pick(r, 0, 0, 0, 0, 0, 0, 0, 3)
+	if n < 50 && chance(r, 10) {
+		bad = 100
+	}
+	producer := pick(r, "", "p1", "p2", "p:3")
+	again := 0 // records that producer has sent before, by their numbers
+	if producer != "" && chance(r, 20) {
+		again = int(min(w.producers[producer], uint64(pick(r, n, r.IntN(n)+1))))
+	}
+	records := make([]record, n)
+	for i := range records {
+		records[i] = s.newRecord(r, w.now, ids, bad, poison)
+		if len(l.recent) > 0 && chance(r, 3) {
+			records[i] = pick(r, l.recent...)
+		}
+	}
+	session := ""
+	if chance(r, 30) {
+		session = fmt.Sprintf("session-%d", w.events)
+	}
+	var file *duetv1.FileIdentity
+	if chance(r, 15) {
+		file = w.file(r, n)
+	}
+	w.trace("    %d records into %s, producer %q, %d again, file %t", n, s.name, producer, again, file != nil)
+	var requests []*duetv1.AppendRequest
+	first := w.producers[producer] + 1 - uint64(again)
+	cuts := []int{0, n}
+	if chance(r, 40) {
+		cuts = append(cuts, r.IntN(n), r.IntN(n), r.IntN(n))
+		slices.Sort(cuts)
+		cuts = slices.Compact(cuts)
+	}
+	for i, from := range cuts[:len(cuts)-1] {
+		var body bytes.Buffer
+		for _, rec := range records[from:cuts[i+1]] {
+			body.Write(rec.line)
+			body.WriteString(pick(r, "\n", "\n", "\r\n", "\n\n"))
+		}
+		req := &duetv1.AppendRequest{Stream: s.name, Payload: &duetv1.AppendRequest_JsonLines{JsonLines: body.Bytes()}, Session: session}
+		if producer != "" {
+			req.Producer, req.ProducerSequence = producer, first+uint64(from)
+		}
+		if file != nil {
+			req.File = &duetv1.FileIdentity{Chunk: file.Chunk, Digests: file.Digests[from:cuts[i+1]]}
+		}
+		requests = append(requests, req)
+	}
+	answers, err := w.send(ctx, requests)
+	if err != nil {
+		return err
+	}
+	w.events += n
+	before := l.account
+	for i, from := range cuts[:len(cuts)-1] {
+		to := cuts[i+1]
+		known := min(max(again-from, 0), to-from)
+		if a := answers[i]; int(a.GetAppended()) != to-from-known || int(a.GetDuplicate()) != known {
+			return fmt.Errorf("%d records from %d, %d known: the answer is %v", to-from, first+uint64(from), known, a)
+		}
+		var digests []uint64
+		if file != nil {
+			digests = file.Digests[from+known : to]
+		}
+		if err := w.sequence(s, l, records[from+known:to], file, digests, answers[i].GetToken()); err != nil {
+			return err
+		}
+	}
+	if producer != "" {
+		w.producers[producer] += uint64(n - again)
+	}
+	if session != "" {
+		return w.checkSession(ctx, session, before, l.account)
+	}
+	return nil
+}
+
+func (w *world) checkSession(ctx context.Context, session string, before, after schemas.Account) error {
+	res, err := w.ingest.GetAccount(ctx, &duetv1.GetAccountRequest{Session: session, NotBefore: w.token})
+	if err != nil {
+		return err
+	}
+	a := res.GetAccount()
+	got := fmt.Sprint(a.GetReceived(), a.GetAccepted(), a.GetDuplicate(), a.GetRejected())
+	if want := fmt.Sprint(after.Received-before.Received, after.Accepted-before.Accepted, after.Duplicate-before.Duplicate, after.Rejected-before.Rejected); got != want {
+		return fmt.Errorf("session %s: %s, want %s", session, got, want)
+	}
+	return nil
+}
+
+// file draws lines of a chunk of a file; chunks are drawn again and again.
+func (w *world) file(r *rand.Rand, n int) *duetv1.FileIdentity {
+	if w.files == 0 || chance(r, 30) {
+		w.files++
+	}
+	chunk := make([]byte, 16)
+	chunk[0], chunk[7] = byte(1+r.IntN(w.files)), 1
+	f := &duetv1.FileIdentity{Chunk: chunk}
+	from := r.IntN(100)
+	for i := range n {
+		f.Digests = append(f.Digests, (uint64(chunk[0])<<32+uint64(from+i))*0x9E3779B97F4A7C15)
+	}
+	return f
+}
+
+// sequence is the model of the sequencer.
+func (w *world) sequence(s *stream, l *ledger, records []record, file *duetv1.FileIdentity, digests []uint64, token string) error {
+	at, err := w.sequenceOf(token)
+	if err != nil {
+		return err
+	}
+	w.token = token
+	var rows []string
+	for i, rec := range records {
+		l.account.Received++
+		line := ""
+		if file != nil {
+			line = string(file.Chunk) + string(binary.LittleEndian.AppendUint64(nil, digests[i]))
+		}
+		if l.lines[line] {
+			l.account.Duplicate++
+			continue
+		}
+		if line != "" && !rec.passing {
+			l.lines[line] = true
+		}
+		if rec.bad {
+			l.account.Rejected++
+			continue
+		}
+		if id, ok := s.idOf(rec.values); ok && l.known(id, s.window) {
+			l.account.Duplicate++
+			continue
+		}
+		l.account.Accepted++
+		w.no++
+		rows = append(rows, s.row(rec, at, w.no))
+		if rec.poison && l.poison == 0 {
+			l.poison = at
+		}
+		if len(l.recent) < 200 {
+			l.recent = append(l.recent, rec)
+		} else {
+			l.recent[w.no%200] = rec
+		}
+	}
+	return w.accepted(s, rows)
+}
+
+// sequenceOf is the log sequence in a token.
+func (w *world) sequenceOf(token string) (int64, error) {
+	t, err := query.ParseToken(token, w.incarnation)
+	return int64(t.Through.At().Sequence()), err
+}
+
+// send appends requests one behind the other.
+func (w *world) send(ctx context.Context, requests []*duetv1.AppendRequest) ([]*duetv1.AppendResponse, error) {
+	if len(requests) == 1 {
+		res, err := w.ingest.Append(ctx, requests[0])
+		if err != nil {
+			return nil, fmt.Errorf("append: %w", err)
+		}
+		return []*duetv1.AppendResponse{res}, nil
+	}
+	st, err := w.ingest.AppendStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, req := range requests {
+		if err := st.Send(&duetv1.AppendStreamRequest{Append: req}); err != nil {
+			break // Recv has the reason
+		}
+	}
+	if err := st.CloseSend(); err != nil {
+		return nil, err
+	}
+	var out []*duetv1.AppendResponse
+	for range requests {
+		res, err := st.Recv()
+		if err != nil {
+			return nil, fmt.Errorf("append: %w", err)
+		}
+		out = append(out, res.GetAppended())
+	}
+	_, _ = st.Recv() // the end
+	return out, nil
+}
+
+// beginRun starts a run that nobody waits for until the next check or run.
+func (w *world) beginRun(ctx context.Context, full bool) error {
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	res, err := w.batch.StartRun(ctx, &duetv1.StartRunRequest{Full: full})
+	if err != nil {
+		return err
+	}
+	w.run = res.GetRun().GetId()
+	return nil
+}
+
+func (w *world) finishRun(ctx context.Context, full bool) error {
+	if err := w.beginRun(ctx, full); err != nil {
+		return err
+	}
+	return w.settle(ctx)
+}
+
+// Steps at which a run of this process can fail. Those of the log stay out: an
+// append of unknown outcome belongs to the driver that kills.
+var failing = []string{
+	"run.cut", "run.archived", "run.computed", "run.reported", "run.staged", "run.published", "run.switched",
+	"generation.cells", "generation.publish", "generation.published", "generation.cleaning",
+	"archive.exported", "archive.adopted", "archive.manifest", "archive.published", "archive.released", "archive.merged", "archive.cleaning", "log.trim",
+}
+
+// failingRun has a run, or a rollback, fail at a step. Whatever comes of it, the
+// answers stay right.
+func (w *world) failingRun(ctx context.Context, r *rand.Rand) error {
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	point, nth := pick(r, failing...), 1
+	if strings.HasPrefix(point, "generation.cells") {
+		nth = 1 + r.IntN(len(w.defs.views))
+	}
+	w.trace("    at %s:%d", point, nth)
+	disarm := failpoint.On(point, nth, func() error { return syscall.EIO })
+	defer disarm()
+	var id string
+	if g := w.oldGeneration(r); g != 0 && chance(r, 25) {
+		res, err := w.batch.Rollback(ctx, &duetv1.RollbackRequest{Generation: g, Reason: "a search"})
+		if err != nil {
+			return err
+		}
+		id = res.GetRun().GetId()
+	} else {
+		res, err := w.batch.StartRun(ctx, &duetv1.StartRunRequest{Full: chance(r, 40)})
+		if err != nil {
+			return err
+		}
+		id = res.GetRun().GetId()
+	}
+	if err := w.settle(ctx); err != nil {
+		return w.survive(ctx, err)
+	}
+	return w.survive(ctx, w.failedOrPublished(ctx, id))
+}
+
+// failedOrPublished: a run that met a fault ends so, and is never held: that
+// would mean that the halves differ.
+func (w *world) failedOrPublished(ctx context.Context, id string) error {
+	res, err := w.batch.GetRun(ctx, &duetv1.GetRunRequest{Run: id})
+	if err != nil {
+		return err
+	}
+	run := res.GetRun()
+	w.trace("    %v: %s", run.GetState(), run.GetProblem())
+	switch run.GetState() {
+	case duetv1.RunState_RUN_STATE_PUBLISHED, duetv1.RunState_RUN_STATE_FAILED:
+	default:
+		return fmt.Errorf("run after a fault: %v", run)
+	}
+	select { // a failed switch ends the node soon after
+	case err := <-w.node.Failed():
+		return errEnded{err}
+	default:
+		return nil
+	}
+}
+
+// failingChild has the child of a run die, or fail, at a step.
+func (w *world) failingChild(ctx context.Context, r *rand.Rand) error {
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	w.armChild(pick(r, "recompute.started", "recompute.written", "recompute.computed", "recompute.finished") + pick(r, "", ":error=EIO"))
+	defer w.armChild("")
+	res, err := w.batch.StartRun(ctx, &duetv1.StartRunRequest{Full: chance(r, 40)})
+	if err != nil {
+		return err
+	}
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	return w.failedOrPublished(ctx, res.GetRun().GetId())
+}
+
+// oldGeneration draws a kept generation; 0 if there is none.
+func (w *world) oldGeneration(r *rand.Rand) uint64 {
+	var numbers []uint64
+	for n := range w.gens {
+		numbers = append(numbers, n)
+	}
+	if len(numbers) == 0 {
+		return 0
+	}
+	slices.Sort(numbers)
+	return pick(r, numbers...)
+}
+
+func (w *world) rollback(ctx context.Context, r *rand.Rand) error {
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	g := w.oldGeneration(r)
+	if g == 0 {
+		return nil
+	}
+	w.trace("    to generation %d of %d", g, len(w.gens))
+	res, err := w.batch.Rollback(ctx, &duetv1.RollbackRequest{Generation: g, Reason: "a search"})
+	if err != nil {
+		return err
+	}
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	run, err := w.batch.GetRun(ctx, &duetv1.GetRunRequest{Run: res.GetRun().GetId()})
+	if err != nil {
+		return err
+	}
+	if run.GetRun().GetState() != duetv1.RunState_RUN_STATE_PUBLISHED {
+		return fmt.Errorf("rollback: %v", run.GetRun())
+	}
+	// Views that the old generation does not hold, or holds by another
+	// definition, answer again after the next run.
+	for name, v := range w.defs.views {
+		if w.gens[g].views[name] != v {
+			return w.finishRun(ctx, false)
+		}
+	}
+	if chance(r, 50) {
+		_, err = w.batch.Resume(ctx, &duetv1.ResumeRequest{})
+	}
+	return err
+}
+
+func (w *world) pause(ctx context.Context) error {
+	_, err := w.batch.Pause(ctx, &duetv1.PauseRequest{Reason: "a search"})
+	return err
+}
+
+// edit changes, drops and adds views and starts the node with them.
+func (w *world) edit(ctx context.Context, r *rand.Rand) error {
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	next := w.defs.clone()
+	names := next.names()
+	for range 1 + r.IntN(2) {
+		name := pick(r, names...)
+		switch r.IntN(3) {
+		case 0: // another definition under the name
+			v := newViewSpec(r, pick(r, next.streams...))
+			try := next.clone()
+			try.views[name] = v
+			if try.compile(name) == nil {
+				next.views[name] = v
+			}
+		case 1:
+			if len(next.views) > 1 {
+				delete(next.views, name)
+			}
+		}
+	}
+	if err := next.fill(r, min(len(next.views)+r.IntN(2), 6)); err != nil {
+		return err
+	}
+	w.stop()
+	w.defs = next
+	return w.restart(ctx)
+}
+
+func (w *world) newStream(ctx context.Context, r *rand.Rand) error {
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	if len(w.defs.streams) >= 3 {
+		return nil
+	}
+	w.stop()
+	w.defs = w.defs.clone()
+	if err := w.addStream(r); err != nil {
+		return err
+	}
+	if err := w.defs.fill(r, len(w.defs.views)+1); err != nil {
+		return err
+	}
+	return w.restart(ctx)
+}
