@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
-
 	"duet/internal/client"
 	"duet/schemas/duetv1"
 )
@@ -257,11 +255,9 @@ func (r *reconcileCommand) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	if r.Output == formatJSON {
-		out, err := protojson.MarshalOptions{Multiline: true, UseProtoNames: true, EmitUnpopulated: true}.Marshal(report)
-		if err != nil {
+		if err := printMessage(t.out, report); err != nil {
 			return err
 		}
-		fmt.Fprintf(t.out, "%s\n", out)
 	} else if err := printReconciliation(t, report); err != nil {
 		return err
 	}

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
-
 	"duet/schemas/duetv1"
 )
 
@@ -35,11 +33,9 @@ func (s *statusCommand) Run(ctx context.Context, t *terminal) error {
 	if s.Ready {
 		fmt.Fprintln(t.out, healthName(status.GetHealth()))
 	} else if s.Output == formatJSON {
-		out, err := protojson.MarshalOptions{Multiline: true, UseProtoNames: true, EmitUnpopulated: true}.Marshal(status)
-		if err != nil {
+		if err := printMessage(t.out, status); err != nil {
 			return err
 		}
-		fmt.Fprintf(t.out, "%s\n", out)
 	} else if err := printStatus(t, status); err != nil {
 		return err
 	}

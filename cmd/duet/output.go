@@ -2,13 +2,17 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/csv"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	prettytext "github.com/jedib0t/go-pretty/v6/text"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"duet/schemas"
 	"duet/schemas/duetv1"
@@ -158,6 +162,21 @@ func printable(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// printMessage writes a message as JSON with the field names of the protos.
+// protojson varies its blanks on purpose; what a script reads should not.
+func printMessage(w io.Writer, m proto.Message) error {
+	text, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Marshal(m)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, text, "", "  "); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(w, out.String())
+	return err
 }
 
 // place writes positions as ordinal:sequence, lane by lane.
