@@ -64,7 +64,7 @@ func (b *bench) up(ctx context.Context, data string) (*server, error) {
 		if _, err := s.views.ListViews(ctx, &duetv1.ListViewsRequest{}); err == nil {
 			return s, nil
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond)
 	}
 	return nil, errors.Join(ctx.Err(), s.kill())
 }
@@ -74,6 +74,9 @@ func (s *server) kill() error {
 	s.conn.Close()
 	err := s.cmd.Process.Kill()
 	_ = s.cmd.Wait() // it was killed
+	if u := s.cmd.ProcessState; os.Getenv("BENCH_STEPS") != "" {
+		fmt.Fprintf(os.Stderr, "  the server took %v of user and %v of system time\n", u.UserTime(), u.SystemTime())
+	}
 	return err
 }
 
@@ -170,7 +173,7 @@ func (s *server) until(ctx context.Context, done func(*duetv1.GetStatusResponse)
 		if done(st) {
 			return nil
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 
@@ -192,6 +195,6 @@ func (s *server) run(ctx context.Context, full bool) (*duetv1.Run, error) {
 		default:
 			return nil, fmt.Errorf("run %s: %s", run.GetState(), run.GetProblem())
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond)
 	}
 }

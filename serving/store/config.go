@@ -20,10 +20,10 @@ type Config struct {
 	// Readers is how many read transactions run at once; defaults to 8.
 	Readers int
 	// BlockRows and BlockBytes close a block that has grown that big; they
-	// default to 1,000,000 rows and 256 MB (of Arrow data).
+	// default to 250,000 rows and 256 MB (of Arrow data).
 	BlockRows, BlockBytes int64
 	// TailRows and TailBytes limit what no archive manifest covers yet: beyond
-	// them Apply refuses until blocks are released. They default to eight blocks.
+	// them Apply refuses until blocks are released. They default to 16 times as many rows as a block has, and 8 times as many bytes.
 	TailRows, TailBytes int64
 	// MaxGroups limits a view's groups, by view name; a view without an entry
 	// has the limit MaxGroupsDefault, and 0 there means none. It is checked
@@ -48,9 +48,9 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	def(&c.MemoryLimit, 4<<30)
-	def(&c.BlockRows, 1_000_000)
+	def(&c.BlockRows, 250_000)
 	def(&c.BlockBytes, 256<<20)
-	def(&c.TailRows, 8*c.BlockRows)
+	def(&c.TailRows, 16*c.BlockRows)
 	def(&c.TailBytes, 8*c.BlockBytes)
 	def(&c.MergeSlack, 100_000)
 	c.Threads = max(c.Threads, 1)

@@ -25,8 +25,8 @@ const (
 	MaxName = 200
 
 	// An envelope that several requests share ends here.
-	groupRecords = 8192
-	groupBytes   = 1 << 20
+	groupRecords = 32_768
+	groupBytes   = MaxRequestBytes
 	// What the door holds at most, from Begin to the answer.
 	queueRecords = 4 * MaxRecords
 	queueBytes   = 64 << 20
