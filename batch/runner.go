@@ -76,7 +76,7 @@ type Config struct {
 	Hooks Hooks
 	// Fatal is called when a generation is published but the live half could not
 	// switch to it: the process must end, and recovery loads it. The runner
-	// starts no further run. Required.
+	// starts no further run. It must return without waiting for the runner. Required.
 	Fatal func(error)
 }
 

@@ -23,12 +23,12 @@ func TestUnexplainedDifferencesHoldTheOldGeneration(t *testing.T) {
 	s.mustAppend(t, 30)
 	first := s.mustRun(t, batch.Request{})
 	s.mustAppend(t, 30)
-	s.world.Tamper = func(view, query string) string {
+	s.world.SetFaults(batchtest.Faults{Tamper: func(view, query string) string {
 		if view == "by_key" {
 			return "SELECT * REPLACE ((c0 + 1)::DECIMAL(38,4) AS c0) FROM (" + query + ")"
 		}
 		return query
-	}
+	}})
 	run, err := s.run(batch.Request{})
 	if err != nil || run.State != batch.Held || run.Verdict != recompute.Unexplained {
 		t.Fatalf("run %+v, %v", run, err)
@@ -68,12 +68,12 @@ func TestUnexplainedDifferencesHoldTheOldGeneration(t *testing.T) {
 func TestGroupsOfOneHalfOnlyAreFound(t *testing.T) {
 	s := mustOpen(t, t.TempDir(), options{})
 	s.mustAppend(t, 60)
-	s.world.Tamper = func(view, query string) string {
+	s.world.SetFaults(batchtest.Faults{Tamper: func(view, query string) string {
 		if view == "by_key" {
 			return "SELECT CASE WHEN k0 = 'k3' THEN 'k9' ELSE k0 END AS k0, * EXCLUDE (k0) FROM (" + query + ")"
 		}
 		return query
-	}
+	}})
 	run, err := s.run(batch.Request{})
 	if err != nil || run.State != batch.Held {
 		t.Fatalf("run %+v, %v", run, err)
@@ -98,11 +98,11 @@ func TestUnequalTotalsFailEvenIfAccepted(t *testing.T) {
 		func(t *archive.Totals) { t.Rejected++; t.Received++ },
 		func(t *archive.Totals) { t.Sums["price"] += "1" },
 	} {
-		s.world.TamperTotals = func(all map[string]archive.Totals) {
+		s.world.SetFaults(batchtest.Faults{Totals: func(all map[string]archive.Totals) {
 			x := all[batchtest.Stream]
 			tamper(&x)
 			all[batchtest.Stream] = x
-		}
+		}})
 		for _, full := range []bool{false, true} {
 			run, err := s.run(batch.Request{Full: full, Accept: true})
 			if err != nil || run.State != batch.Failed || run.Verdict != recompute.Mismatch || !strings.Contains(run.Reason, "stream orders (live, batch): ") {
@@ -113,7 +113,7 @@ func TestUnequalTotalsFailEvenIfAccepted(t *testing.T) {
 	if !s.hasAlarm(batch.AlarmMismatch) {
 		t.Error("no alarm")
 	}
-	s.world.TamperTotals = nil
+	s.world.SetFaults(batchtest.Faults{})
 	s.mustRun(t, batch.Request{})
 	s.mustCheck(t)
 }
@@ -188,13 +188,13 @@ func TestASpanWithoutEventsNamesTheBasesFiles(t *testing.T) {
 func TestAskingAgainAndAskingTooMuch(t *testing.T) {
 	gate, entered := make(chan struct{}), make(chan struct{}, 10)
 	s := mustOpen(t, t.TempDir(), options{})
-	s.world.Fail = func(op string) error {
+	s.world.SetFaults(batchtest.Faults{Fail: func(op string) error {
 		if op == "cut" {
 			entered <- struct{}{}
 			<-gate
 		}
 		return nil
-	}
+	}})
 	s.mustAppend(t, 10)
 	a, err := s.runner.Run(batch.Request{RequestID: "a"})
 	if err != nil {
@@ -235,7 +235,7 @@ func TestStopEndsTheRunAndTheNextStartSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	entered := make(chan struct{}, 1)
-	s.world.Fail = func(op string) error {
+	s.world.SetFaults(batchtest.Faults{Fail: func(op string) error {
 		if op == "export" {
 			select {
 			case entered <- struct{}{}:
@@ -244,13 +244,13 @@ func TestStopEndsTheRunAndTheNextStartSaysSo(t *testing.T) {
 			return errTest
 		}
 		return nil
-	}
+	}})
 	s.mustAppend(t, 10)
 	run, err := s.run(batch.Request{})
 	if err != nil || run.State != batch.Failed || !strings.Contains(run.Reason, errTest.Error()) {
 		t.Fatalf("run %+v, %v", run, err)
 	}
-	s.world.Fail = nil
+	s.world.SetFaults(batchtest.Faults{})
 	s.archiver.Stop() // the archive never reaches the cut: the run waits
 	waiting, err := s.runner.Run(batch.Request{})
 	if err != nil {
@@ -326,12 +326,12 @@ func TestASwitchThatFailsEndsTheProcessAndRecoveryLoadsIt(t *testing.T) {
 	s.mustAppend(t, 30)
 	s.mustRun(t, batch.Request{})
 	s.mustAppend(t, 30)
-	s.world.Fail = func(op string) error {
+	s.world.SetFaults(batchtest.Faults{Fail: func(op string) error {
 		if op == "switch" {
 			return errTest
 		}
 		return nil
-	}
+	}})
 	run, err := s.run(batch.Request{})
 	s.runner.Stop()
 	if err != nil || run.State != batch.Failed || s.fatal == nil || run.Generation != 2 {
@@ -396,14 +396,16 @@ func TestRollbackToAnyKeptGeneration(t *testing.T) {
 }
 
 func TestKeepPolicyAndPinsDecideWhatStays(t *testing.T) {
-	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	var clock atomic.Int64
+	set := func(now time.Time) { clock.Store(now.Unix()) }
+	set(time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC))
 	dir := t.TempDir()
-	s := mustOpen(t, dir, options{keep: catalog.Keep{Last: 2, Daily: 3, Monthly: 2}, runner: batch.Config{Now: func() time.Time { return now }}})
+	s := mustOpen(t, dir, options{keep: catalog.Keep{Last: 2, Daily: 3, Monthly: 2}, runner: batch.Config{Now: func() time.Time { return time.Unix(clock.Load(), 0).UTC() }}})
 	kept := func() []uint64 { return s.catalog.Current().Kept }
 	for day := range 40 { // two runs a day
-		now = time.Date(2026, 1, 1+day, 12, 0, 0, 0, time.UTC)
+		set(time.Date(2026, 1, 1+day, 12, 0, 0, 0, time.UTC))
 		s.mustRun(t, batch.Request{})
-		now = now.Add(time.Hour)
+		set(time.Date(2026, 1, 1+day, 13, 0, 0, 0, time.UTC))
 		if day%5 == 0 {
 			s.mustAppend(t, 3)
 		}

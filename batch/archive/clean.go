@@ -48,6 +48,9 @@ func (a *Archive) CleanOnce(ctx context.Context) (int, error) {
 		if err := a.files.Remove(a.path(rel)); err != nil {
 			return deleted, err
 		}
+		a.mu.Lock()
+		delete(a.checked, rel)
+		a.mu.Unlock()
 		deleted++
 	}
 	return deleted, nil

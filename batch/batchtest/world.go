@@ -63,14 +63,31 @@ type World struct {
 	grown    chan struct{} // closed and replaced when the log grows
 	views    map[string]recompute.View
 
-	// Tamper changes the SELECT that Export writes, for differences; set it
-	// before use.
+	faults Faults
+}
+
+// Faults are what goes wrong with a world. Every field may be nil.
+type Faults struct {
+	// Tamper changes the SELECT that Export writes: differences.
 	Tamper func(view, query string) string
-	// TamperTotals changes what Totals answers; set it before use.
-	TamperTotals func(map[string]archive.Totals)
+	// Totals changes what Totals answers.
+	Totals func(map[string]archive.Totals)
 	// Fail fails the operation named (cut, wait, totals, export, stage, rebuild,
-	// switch, block), or pauses it; set it before use.
+	// switch, block), or pauses it.
 	Fail func(op string) error
+}
+
+// SetFaults replaces what goes wrong from now on.
+func (w *World) SetFaults(f Faults) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.faults = f
+}
+
+func (w *World) currentFaults() Faults {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.faults
 }
 
 // Open opens the world in cfg.Dir as its log has it, archived through a
@@ -184,10 +201,10 @@ FROM made WHERE verdict = 'accepted' ORDER BY pos, rec`,
 }
 
 func (w *World) fail(op string) error {
-	if w.Fail == nil {
-		return nil
+	if f := w.currentFaults().Fail; f != nil {
+		return f(op)
 	}
-	return w.Fail(op)
+	return nil
 }
 
 // Cut implements [batch.Live].
@@ -222,8 +239,8 @@ func (w *World) Totals(_ context.Context, after, through schemas.At) (map[string
 		t.Sums["qty"], t.Sums["price"] = qty, price
 	}
 	all := map[string]archive.Totals{Stream: t}
-	if w.TamperTotals != nil {
-		w.TamperTotals(all)
+	if f := w.currentFaults().Totals; f != nil {
+		f(all)
 	}
 	return all, nil
 }
@@ -254,8 +271,8 @@ func (w *World) Export(_ context.Context, view string, through schemas.At, path 
 		return 0, nil
 	}
 	query := v.Partial
-	if w.Tamper != nil {
-		query = w.Tamper(view, query)
+	if f := w.currentFaults().Tamper; f != nil {
+		query = f(view, query)
 	}
 	query = with(recompute.RowsTable, "SELECT * FROM events WHERE "+within(after, through), query)
 	_, err := w.db.Exec("COPY (" + query + ") TO " + duck.Literal(path) + " (FORMAT parquet)")

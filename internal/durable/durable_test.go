@@ -65,6 +65,32 @@ func TestPublishLetsOneOfManyWritersWin(t *testing.T) {
 	}
 }
 
+// fenceless is a disk whose link overwrites, as a rename would: without the
+// exclusive step two writers of one number both believe that they have won.
+type fenceless struct{ durable.FS }
+
+func (f fenceless) Link(oldpath, newpath string) error {
+	os.Remove(newpath)
+	return f.FS.Link(oldpath, newpath)
+}
+
+func TestWithoutTheExclusiveLinkTwoWritersWin(t *testing.T) {
+	dir := t.TempDir()
+	won := 0
+	for w := range 2 {
+		s, err := durable.NewSeries(durable.New(fenceless{durable.System}), dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Publish(1, doc{w}) == nil {
+			won++
+		}
+	}
+	if won != 2 {
+		t.Fatal("the test of the fence could not have failed")
+	}
+}
+
 func TestNamesNeverMeet(t *testing.T) {
 	var mu sync.Mutex
 	seen := map[string]bool{}
