@@ -40,11 +40,12 @@ tools-present:
 	@cc=$$($(GO) env CC); command -v $${cc%% *} >/dev/null || { echo "Duet links DuckDB, which needs a C compiler, and there is no $$cc on the PATH: install gcc and g++ (Debian: apt-get install gcc g++; Fedora: dnf install gcc gcc-c++; macOS: xcode-select --install) and run make again." >&2; exit 1; }
 	@if [ "$$(uname)" = Linux ]; then cc=$$($(GO) env CC); echo 'int main(void){return 0;}' | $$cc -x c - -lstdc++ -o /dev/null 2>/dev/null || { echo "Duet links DuckDB, which needs the C++ standard library, and $$cc cannot link it: install g++ (Debian: apt-get install g++; Fedora: dnf install gcc-c++) and run make again." >&2; exit 1; }; fi
 
-# go build -v names a package as it is compiled; what is cached is silent.
+# go build -v names a package as it is compiled; what is cached is silent. No
+# -trimpath: with it, make test would compile everything a second time.
 build: tools-present ## bin/duet
 	@echo "Building bin/duet $(VERSION) (the first build fetches DuckDB and takes a few minutes)"
 	@tty=0; if [ -t 1 ]; then tty=1; fi; \
-	$(GO) build -v -tags $(TAGS) -trimpath -ldflags="-s -w -X main.version=$(VERSION)" -o bin/duet ./cmd/duet 2>&1 | \
+	$(GO) build -v -tags $(TAGS) -ldflags="-s -w -X main.version=$(VERSION)" -o bin/duet ./cmd/duet 2>&1 | \
 	awk -v tty=$$tty ' \
 	  function line(s) { if (tty) printf "\r\033[K  %s", substr(s, 1, 76); else print "  " s; fflush() } \
 	  /^go: (downloading|finding)/ { line("fetching " $$3 " " $$4); next } \

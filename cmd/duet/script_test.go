@@ -137,6 +137,9 @@ func retailFile(t *testing.T) string {
 	return made
 }
 
+// cents is a price as an unbroken till sends it.
+var cents = regexp.MustCompile(`^\d+\.\d\d$`)
+
 // writeRetail writes order lines of a made-up shop as Online Retail has them.
 func writeRetail(path string, lines int) (err error) {
 	file, err := os.Create(path)
@@ -162,7 +165,7 @@ func writeRetail(path string, lines int) (err error) {
 			Country  string
 		}
 		e := s.Next()
-		if e.Stream != "orders" || json.Unmarshal(e.JSON, &order) != nil || order.Price == "" {
+		if e.Stream != "orders" || json.Unmarshal(e.JSON, &order) != nil || !cents.MatchString(order.Price.String()) {
 			continue // not an order, or a broken one
 		}
 		customer := ""
