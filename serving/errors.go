@@ -106,6 +106,8 @@ func knownBatch(err error) *reason.Error {
 		return reason.New(reason.GenerationUnknown, "%s", gone.Error()).Because(err)
 	case errors.Is(err, batch.ErrStopped):
 		return reason.New(reason.Stopping, "%s; try again", err).Because(err)
+	case errors.Is(err, archive.ErrRepaired):
+		return reason.New(reason.ViewRebuilding, "a damaged file of the archive was written again from the log just now; ask again").Because(err)
 	case errors.As(err, &damage):
 		return reason.New(reason.Damaged, "%s", damage.Error()).Because(err)
 	case errors.As(err, &fenced):

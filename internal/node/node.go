@@ -208,7 +208,8 @@ func (n *Node) open(ctx context.Context) error {
 		}
 		streams = append(streams, n.schemas[s.Name])
 	}
-	if n.archive, err = archive.Open(ctx, archive.Config{Dir: n.data.sub("archive"), Incarnation: n.log.Incarnation(), EventTime: eventTimes}); err != nil {
+	if n.archive, err = archive.Open(ctx, archive.Config{Dir: n.data.sub("archive"), Incarnation: n.log.Incarnation(), EventTime: eventTimes,
+		Repairer: &repairer{n.log, n.schemas, n.data.sub("tmp")}}); err != nil {
 		return err
 	}
 	if err := n.log.CheckCut(n.archive.Current().Through); err != nil {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -19,8 +20,18 @@ import (
 // cells, then the archived rows after its cut. The log after the archive is the
 // live half's, as ever. Whatever does not verify is an error (H6).
 func (n *Node) recover(ctx context.Context) (*event.State, error) {
-	snap := n.archive.Snapshot()
-	defer snap.Release()
+	for {
+		snap := n.archive.Snapshot()
+		state, err := n.recoverFrom(ctx, snap)
+		snap.Release()
+		if !errors.Is(err, archive.ErrRepaired) {
+			return state, err
+		}
+		n.logger.Warn("a damaged file of the archive was written again from the log")
+	}
+}
+
+func (n *Node) recoverFrom(ctx context.Context, snap *archive.Snapshot) (*event.State, error) {
 	g := n.catalog.Current()
 	if g != nil {
 		if g.Cut.At() > snap.Through.At() {
@@ -38,10 +49,15 @@ func (n *Node) recover(ctx context.Context) (*event.State, error) {
 	if err != nil {
 		return nil, err
 	}
+	// First what may find damage, for a store is rebuilt only once.
+	state, err := n.sequencerState(ctx, snap)
+	if err != nil {
+		return nil, err
+	}
 	if err := n.store.Rebuild(ctx, n.generation(g), rows); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
-	return n.sequencerState(ctx, snap)
+	return state, nil
 }
 
 // archived lists the files that hold rows after a cut, their checksums verified.

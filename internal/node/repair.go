@@ -1,0 +1,117 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"duet/batch/archive"
+	"duet/internal/duck"
+	"duet/schemas"
+	"duet/schemas/event"
+	"duet/serving/store"
+	"duet/speed/eventlog"
+)
+
+// repairer writes a damaged file of the archive again, by folding the log from
+// its first message: verdicts depend on everything before, so a log that was
+// trimmed cannot say them again.
+type repairer struct {
+	log     *eventlog.Log
+	schemas map[string]*event.Schema
+	spill   string
+}
+
+// Repair folds the log up to the file's end and keeps the file's rows.
+func (r *repairer) Repair(ctx context.Context, f archive.File, path string) error {
+	if first := r.log.First(); first.Sequence() != 1 || r.log.Continues() != 0 {
+		return fmt.Errorf("the log begins at %s: what came before decided which events are duplicates, so the file cannot be written again from it", first)
+	}
+	columns := map[string]string{archive.Rejects: event.RejectSQLColumns, archive.Lines: event.LinesSQLColumns}[f.Data]
+	if columns == "" {
+		s := r.schemas[f.Data]
+		if s == nil {
+			return fmt.Errorf("there is no stream %q any more", f.Data)
+		}
+		columns = s.SQLColumns()
+	}
+	db, err := duck.Open(duck.Config{MemoryLimit: "1GB", TempDir: r.spill})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(ctx, "CREATE TABLE rows ("+columns+")"); err != nil {
+		return err
+	}
+	if err := r.fold(ctx, conn, f); err != nil {
+		return err
+	}
+	_, err = conn.ExecContext(ctx, "COPY (SELECT "+store.ArchiveColumns+" FROM rows) TO "+duck.Literal(path)+" (FORMAT parquet, COMPRESSION zstd)")
+	return err
+}
+
+// fold loads the rows of f out of the log.
+func (r *repairer) fold(ctx context.Context, conn *duck.Conn, f archive.File) error {
+	from, through := f.From.At(), f.Through.At()
+	source, err := r.log.Read(ctx, 0)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	sequencer, batch := event.NewSequencer(r.schemas, event.NewState()), event.NewBatch(memory.DefaultAllocator)
+	defer batch.Release()
+	flush := func(keep bool) error {
+		defer batch.Reset()
+		if !keep {
+			return nil
+		}
+		if rec := recordOf(batch, f.Data); rec != nil {
+			return conn.LoadArrow(ctx, "rows", rec)
+		}
+		return nil
+	}
+	for at := schemas.At(0); at < through; {
+		m, err := source.Next(ctx)
+		if err != nil {
+			return err
+		}
+		// Batches end at the file's boundaries, which are messages'.
+		if at <= from && m.At > from {
+			if err := flush(false); err != nil {
+				return err
+			}
+		}
+		if m.Control == "" && m.At <= through {
+			sequencer.Apply(event.Message{Stream: m.Stream, At: m.At, Time: m.Time, Data: m.Data}, batch)
+		}
+		if at = m.At; batch.Full() || at >= through {
+			if err := flush(at > from); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// recordOf is a batch's rows of one data set of the archive; nil if none.
+func recordOf(b *event.Batch, data string) arrow.RecordBatch {
+	switch data {
+	case archive.Rejects:
+		return b.RejectRecord()
+	case archive.Lines:
+		return b.LinesRecord()
+	}
+	for _, s := range b.Records() {
+		if s.Stream == data {
+			return s.Record
+		}
+	}
+	return nil
+}
