@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -155,9 +156,9 @@ func TestArchiveRefusesRowsThatAreNotAccountedFor(t *testing.T) {
 // Every operation on the disk fails once, in turn; then it works again.
 func TestAFullDiskLosesNothing(t *testing.T) {
 	seed := seedOf(t)
-	ops, n := 0, 0 // the n-th operation fails; 0 is none
+	var ops, fails atomic.Int64 // of the archive; fails is which one fails, 0 is none
 	disk := &durabletest.Faulty{Inner: durable.System, Fail: func(op, path string) error {
-		if ops++; n > 0 && ops == n {
+		if strings.Contains(path, "/archive/") && ops.Add(1) == fails.Load() {
 			return syscall.ENOSPC
 		}
 		return nil
@@ -167,10 +168,13 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for ops, n = 0, 1; ops >= n-1; n++ {
+	ops.Store(0)
+	for n := int64(1); n == 1 || ops.Load() >= n-1; n++ {
 		s.mustAppend(t, 10)
 		at, failures := s.lastBlock(), 0
-		for ops = 0; s.archive.Through() < at; {
+		ops.Store(0)
+		fails.Store(n)
+		for s.archive.Through() < at {
 			b, err := s.world.NextBlock(context.Background())
 			if err != nil {
 				t.Fatal(err)
@@ -185,7 +189,7 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 			t.Fatalf("operation %d: %v", n, err)
 		}
 	}
-	t.Logf("%d operations", ops)
+	t.Logf("%d operations", ops.Load())
 	s.close()
 	s = mustOpen(t, dir, options{noLoop: true, world: batchtest.Config{Seed: seed}})
 	if err := s.checkArchive(); err != nil {

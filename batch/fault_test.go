@@ -115,7 +115,7 @@ func TestADiskThatFailsOnceDuringARun(t *testing.T) {
 	o.files = durable.New(disk)
 	s := mustOpen(t, t.TempDir(), o)
 	failed := 0
-	for range 25 {
+	for range 15 {
 		s.mustAppend(t, 5)
 		ops.Store(0)
 		n := int64(1 + rng.IntN(90))
@@ -140,7 +140,7 @@ func TestADiskThatFailsOnceDuringARun(t *testing.T) {
 	if s.fatal != nil {
 		t.Errorf("fatal: %v", s.fatal)
 	}
-	t.Logf("%d of 25 runs failed", failed)
+	t.Logf("%d of 15 runs failed", failed)
 }
 
 // FAULTS rows 12 and 13: a runner is stopped before it publishes; another

@@ -26,7 +26,7 @@ type history struct {
 	order []string // ids, oldest first
 }
 
-// schedule is what data/schedule.json holds.
+// scheduleState is what schedule.json holds.
 type scheduleState struct {
 	Paused bool      `json:"paused"`
 	Reason string    `json:"reason,omitempty"`

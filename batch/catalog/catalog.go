@@ -479,7 +479,7 @@ func (c *Catalog) pin(number uint64) string {
 	return filepath.Join(c.cfg.Dir, "pins", strconv.FormatUint(number, 10))
 }
 
-// trimmed is the path of a file below Dir, slash-separated.
+// rel is a file's path below Dir, slash-separated.
 func (c *Catalog) rel(path string) string {
 	return filepath.ToSlash(strings.TrimPrefix(path, c.cfg.Dir+string(filepath.Separator)))
 }
