@@ -76,7 +76,7 @@ type producer struct {
 	token     atomic.Value  // string: of the last acknowledgement
 }
 
-func (p *producer) run(ctx context.Context, c *cluster, t *testing.T) {
+func (p *producer) run(ctx context.Context, c *cluster, gap time.Duration, t *testing.T) {
 	r := rand.New(rand.NewPCG(p.seed, uint64(p.id)+77))
 	var body bytes.Buffer
 	for ctx.Err() == nil {
@@ -100,6 +100,9 @@ func (p *producer) run(ctx context.Context, c *cluster, t *testing.T) {
 			}
 		}
 		p.acked.Store(first + count - 1)
+		if gap > 0 && !c.pause(gap) {
+			return
+		}
 	}
 }
 
@@ -135,6 +138,7 @@ func btoi(b bool) int {
 // load is a set of producers that can be started and brought to rest.
 type load struct {
 	producers []*producer
+	gap       time.Duration // between a producer's requests
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 }
@@ -154,7 +158,7 @@ func (l *load) start(c *cluster, t *testing.T) {
 		l.wg.Add(1)
 		go func() {
 			defer l.wg.Done()
-			p.run(ctx, c, t)
+			p.run(ctx, c, l.gap, t)
 		}()
 	}
 }
