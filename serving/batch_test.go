@@ -45,7 +45,7 @@ func half(t *testing.T, tamper func(view, query string) string) (duetv1.BatchSer
 	must(err)
 	w, err := batchtest.Open(batchtest.Config{Seed: 1, Dir: dir}, 0, nil, c)
 	must(err)
-	w.Tamper = tamper
+	w.SetFaults(batchtest.Faults{Tamper: tamper})
 	archiver := archive.NewArchiver(a, w, archive.Hooks{})
 	must(archiver.Start())
 	runner, err := batch.NewRunner(batch.Config{

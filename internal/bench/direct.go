@@ -95,16 +95,9 @@ func (b *bench) recompute() error {
 	}
 	job.Streams = []recompute.StreamJob{stream}
 	for _, v := range views {
-		final, _, err := v.FinalSQL(recompute.CellsTable, view.Options{})
+		r, err := recompute.FromView(v)
 		if err != nil {
 			return err
-		}
-		r := recompute.View{Name: v.Name, Stream: v.Stream, Definition: v.Definition, Partial: v.PartialSQL(recompute.RowsTable), Merge: v.MergeSQL(recompute.CellsTable), Final: final}
-		for _, k := range v.Keys {
-			r.Keys = append(r.Keys, recompute.Column{Name: k.Name, Type: k.Type, Exact: true, Label: v.Columns[k.Column].Name})
-		}
-		for _, c := range v.Cells {
-			r.Cells = append(r.Cells, recompute.Column{Name: c.Name, Type: c.Type, Exact: c.Exact})
 		}
 		job.Views = append(job.Views, recompute.ViewJob{View: r, Mode: recompute.Full})
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"duet/batch"
@@ -12,7 +13,6 @@ import (
 	"duet/batch/catalog"
 	"duet/batch/recompute"
 	"duet/schemas"
-	"duet/schemas/view"
 	"duet/serving/store"
 	"duet/speed"
 )
@@ -205,20 +205,10 @@ func (n *Node) runChanged(r batch.Run) {
 // recomputed are the views as the batch half computes them.
 func (n *Node) recomputed() []recompute.View {
 	var out []recompute.View
-	for _, v := range append(append([]*view.View{}, n.views...), n.totals...) {
-		final, _, err := v.FinalSQL(recompute.CellsTable, view.Options{})
-		if err != nil { // no options, so nothing to refuse
-			panic(err)
-		}
-		r := recompute.View{
-			Name: v.Name, Stream: v.Stream, Definition: v.Definition,
-			Partial: v.PartialSQL(recompute.RowsTable), Merge: v.MergeSQL(recompute.CellsTable), Final: final,
-		}
-		for _, k := range v.Keys {
-			r.Keys = append(r.Keys, recompute.Column{Name: k.Name, Type: k.Type, Exact: true, Label: v.Columns[k.Column].Name})
-		}
-		for _, c := range v.Cells {
-			r.Cells = append(r.Cells, recompute.Column{Name: c.Name, Type: c.Type, Exact: c.Exact})
+	for _, v := range append(slices.Clone(n.views), n.totals...) {
+		r, err := recompute.FromView(v)
+		if err != nil {
+			panic("a compiled view has no SQL: " + err.Error()) // without options there is nothing to refuse
 		}
 		out = append(out, r)
 	}
