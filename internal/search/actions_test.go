@@ -29,7 +29,7 @@ var weights = []struct {
 	kind   string
 	weight int
 }{
-	{"append", 40}, {"incremental", 8}, {"full", 6}, {"begin-run", 8}, {"failing-run", 9}, {"failing-child", 3}, {"rollback", 6},
+	{"append", 40}, {"incremental", 8}, {"full", 6}, {"begin-run", 8}, {"failing-run", 9}, {"failing-child", 3}, {"failing-series", 2}, {"burst", 2}, {"rollback", 6},
 	{"pause", 1}, {"restart", 5}, {"edit", 6}, {"new-stream", 2}, {"check", 10},
 }
 
@@ -62,6 +62,10 @@ func (w *world) do(ctx context.Context, a action) error {
 		return w.beginRun(ctx, chance(r, 40))
 	case "failing-run":
 		return w.failingRun(ctx, r)
+	case "failing-series":
+		return w.failingSeries(ctx, r)
+	case "burst":
+		return w.burst(ctx, r)
 	case "failing-child":
 		return w.failingChild(ctx, r)
 	case "rollback":
@@ -80,10 +84,13 @@ func (w *world) do(ctx context.Context, a action) error {
 
 // append sends events and tells the model.
 func (w *world) append(ctx context.Context, r *rand.Rand) error {
+	return w.appendSome(ctx, r, pick(r, 1, 1+r.IntN(30), 1+r.IntN(30), 100+r.IntN(300), 100+r.IntN(300), 1000+r.IntN(2000)))
+}
+
+func (w *world) appendSome(ctx context.Context, r *rand.Rand, n int) error {
 	s := pick(r, w.defs.streams...)
 	l := w.ledgers[s.name]
-	n := pick(r, 1, 1+r.IntN(30), 1+r.IntN(30), 100+r.IntN(300), 100+r.IntN(300), 1000+r.IntN(2000))
-	ids, bad, poison := pick(r, 20, 1000, 1<<30), pick(r, 0, 0, 2, 20), pick(r, 0, 0, 0, 0, 0, 0, 0, 3)
+	ids, bad, poison := pick(r, 20, min(2*s.window, 1000), 1<<30), pick(r, 0, 0, 2, 20), pick(r, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3)
 	if n < 50 && chance(r, 10) {
 		bad = 100
 	}
@@ -330,6 +337,46 @@ func (w *world) failingRun(ctx context.Context, r *rand.Rand) error {
 		return w.survive(ctx, err)
 	}
 	return w.survive(ctx, w.failedOrPublished(ctx, id))
+}
+
+// failingSeries leaves more cuts behind than the store keeps apart, with events
+// between them, and then a run that publishes.
+func (w *world) failingSeries(ctx context.Context, r *rand.Rand) error {
+	if err := w.settle(ctx); err != nil {
+		return err
+	}
+	disarm := failpoint.On("run.cut", 0, func() error { return syscall.EIO })
+	defer disarm()
+	for range 6 + r.IntN(8) {
+		if err := w.appendSome(ctx, r, 1+r.IntN(20)); err != nil {
+			return err
+		}
+		res, err := w.batch.StartRun(ctx, &duetv1.StartRunRequest{})
+		if err != nil {
+			return err
+		}
+		if err := w.settle(ctx); err != nil {
+			return err
+		}
+		if err := w.failedOrPublished(ctx, res.GetRun().GetId()); err != nil {
+			return err
+		}
+	}
+	disarm()
+	if chance(r, 30) {
+		return nil
+	}
+	return w.finishRun(ctx, chance(r, 30))
+}
+
+// burst sends many small requests, each its own micro-batch or nearly so.
+func (w *world) burst(ctx context.Context, r *rand.Rand) error {
+	for range 20 + r.IntN(20) {
+		if err := w.appendSome(ctx, r, 1+r.IntN(3)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // failedOrPublished: a run that met a fault ends so, and is never held: that

@@ -63,7 +63,7 @@ func (s *stream) newRecord(r *rand.Rand, now time.Time, ids int, badPercent, poi
 		case c.kind == kEvent:
 			rec.values[i] = s.instant(r, now)
 		case c.name == "no":
-			rec.values[i] = c.good(r)
+			rec.values[i] = value{null: !c.notNull && chance(r, 40), json: "null"}
 			if !rec.values[i].null {
 				n := fmt.Sprint(r.IntN(ids))
 				rec.values[i] = value{text: n, json: pick(r, n, quote(n), n+".0")}

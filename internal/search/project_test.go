@@ -26,7 +26,7 @@ type stream struct {
 }
 
 func newStream(r *rand.Rand, name string) *stream {
-	s := &stream{name: name, bounded: chance(r, 60), window: pick(r, 5, 50, 400, 1_000_000)}
+	s := &stream{name: name, bounded: chance(r, 60), window: pick(r, 5, 50, 300, 300, 1_000_000)}
 	s.columns = []*column{{name: "moment", member: "moment", kind: kEvent, notNull: true}}
 	for i := range 3 + r.IntN(6) {
 		s.columns = append(s.columns, newColumn(r, i+1))
@@ -44,7 +44,7 @@ func newStream(r *rand.Rand, name string) *stream {
 	if chance(r, 60) {
 		s.columns = append(s.columns, &column{name: "no", member: "no", kind: kBig, notNull: chance(r, 50)})
 		s.id = []int{len(s.columns) - 1}
-		if c := s.columns[1]; chance(r, 40) && c.kind != kFloat && c.kind != kDouble && c.kind != kWild {
+		if c := s.columns[1]; chance(r, 20) && c.kind != kFloat && c.kind != kDouble && c.kind != kWild {
 			s.id = append(s.id, 1)
 		}
 	}

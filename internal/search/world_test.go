@@ -281,7 +281,24 @@ func (w *world) restart(ctx context.Context) error {
 	if err := w.start(ctx); err != nil {
 		return err
 	}
-	return w.settle(ctx) // views may be rebuilt
+	// Views are rebuilt after the doors have opened. One that a poisonous event
+	// suspends stays so.
+	err := w.until(ctx, "every view answers", func() (bool, error) {
+		res, err := w.views.ListViews(ctx, &duetv1.ListViewsRequest{})
+		if err != nil {
+			return false, err
+		}
+		for _, v := range res.GetViews() {
+			if v.GetProblem() != "" && !w.defs.views[v.GetName()].raises {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	return w.settle(ctx)
 }
 
 // survive restarts the node if that is what it asks for.
