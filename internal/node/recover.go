@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -112,7 +113,10 @@ func (n *Node) sequencerState(ctx context.Context, snap *archive.Snapshot) (*eve
 		if len(s.ID) == 0 {
 			continue
 		}
-		after := lastRows(snap.FilesFor(s.Name, 0, through), int64(s.IDWindow))
+		var after schemas.At
+		if alwaysHasID(s) {
+			after = lastRows(snap.FilesFor(s.Name, 0, through), int64(s.IDWindow))
+		}
 		rel, err := snap.Relation(ctx, s.Name, after, through)
 		if err != nil {
 			return nil, err
@@ -127,6 +131,13 @@ func (n *Node) sequencerState(ctx context.Context, snap *archive.Snapshot) (*eve
 		}
 	}
 	return st, nil
+}
+
+// alwaysHasID reports whether every event of a stream has an id. Where some have
+// none, those take no place in the window, and how many there are is not known
+// before the rows are read.
+func alwaysHasID(s *project.Stream) bool {
+	return slices.ContainsFunc(s.Columns, func(c project.Column) bool { return c.NotNull && slices.Contains(s.ID, c.Name) })
 }
 
 func idColumns(s *project.Stream) string {
