@@ -79,6 +79,8 @@ type Config struct {
 // Hooks tell metrics and health what happens. They are called from the live
 // half's goroutines, must not block and must not call it. All may be nil.
 type Hooks struct {
+	// Applied is called with each item that the store has taken, before Wait and
+	// Progress know of it.
 	Applied func(Applied)
 	// Held is called with each temporary error, Resumed when the call that
 	// failed has succeeded.

@@ -324,6 +324,28 @@ func TestCatchUpAccountsAndSessions(t *testing.T) {
 	}
 }
 
+// The batch half waits for a cut and then asks what the hook has counted there.
+func TestTheHookHasCountedAPositionBeforeWaitReturns(t *testing.T) {
+	f := newFakeLog()
+	var l *Live
+	var early []schemas.At
+	l = newLive(t, f, &fakeStore{}, func(c *Config) {
+		c.Hooks.Applied = func(a Applied) {
+			if l.Progress().Through >= a.Through {
+				early = append(early, a.Through)
+			}
+		}
+	})
+	f.events(3, "")
+	cut := f.control(CutKind)
+	start(t, l)
+	wait(t, l, cut)
+	l.Stop()
+	if len(early) > 0 {
+		t.Fatalf("Wait knew of %v before the hook", early)
+	}
+}
+
 func TestLifecycle(t *testing.T) {
 	l := newLive(t, newFakeLog(), &fakeStore{}, nil)
 	l.Stop()

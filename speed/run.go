@@ -291,10 +291,11 @@ func (l *Live) applyItem(ctx context.Context, it item) error {
 		a.Events, a.Bytes, a.Accounts = it.batch.Events, it.batch.Bytes, it.batch.Accounts()
 		sessions = it.batch.Sessions()
 	}
-	l.advance(a, sessions)
+	// The hook first: who waits for this position finds it counted.
 	if l.cfg.Hooks.Applied != nil {
 		l.cfg.Hooks.Applied(a)
 	}
+	l.advance(a, sessions)
 	return nil
 }
 
