@@ -35,7 +35,7 @@ func runDemo(ctx context.Context, t *terminal, n *node.Node, data string) error 
 			case p.Live:
 				live = true
 				line.clear()
-				fmt.Fprintln(t.err, fmt.Sprintf("the shop is open: %d events of history are in, new ones come as they happen", p.Events))
+				fmt.Fprintf(t.err, "the shop is open: %d events of history are in, new ones come as they happen\n", p.Events)
 			default:
 				line.show(fmt.Sprintf("history: %3.0f %%, %d events, through %s", p.Done*100, p.Events, p.Through.Format(time.DateOnly)))
 			}

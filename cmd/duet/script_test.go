@@ -25,17 +25,32 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"duet": main})
 }
 
-// TestScripts runs testdata/script: stories told in commands. DUET_ADDR is a
+// TestScripts runs testdata/script and testdata/long: stories told in commands. DUET_ADDR is a
 // free port of the script's own. Beside testscript's commands there are
 //
 //	code N duet ARGS...          run a command that must end with exit code N
 //	until REGEXP duet ARGS...    run a command until it succeeds and its output matches, for at most a minute
 //	retail FILE                  write the file of a year's sales (see retailFile)
 //	oracle FILE OUT SQL          write the CSV that plain DuckDB gives for SQL over that file, as the table "file"
+//
+// The stories of testdata/long load a year of sales; under -short, which is
+// what the race detector gets, the short ones have to do.
 func TestScripts(t *testing.T) {
-	retail := retailFile(t)
+	retail := ""
+	stories, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !testing.Short() {
+		retail = retailFile(t)
+		long, err := filepath.Glob("testdata/long/*.txtar")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stories = append(stories, long...)
+	}
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Files:               stories,
 		RequireExplicitExec: true,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"code":   exitsWith,
