@@ -216,7 +216,7 @@ func (b *bench) memory() error {
 		return err
 	}
 	defer db.Close()
-	if _, err := db.Exec("CREATE TABLE by AS FROM read_parquet(" + duck.Literal(cells) + ")"); err != nil {
+	if _, err := db.Exec("CREATE TABLE cells AS FROM read_parquet(" + duck.Literal(cells) + ")"); err != nil {
 		return err
 	}
 	var plain float64

@@ -24,7 +24,7 @@ func (b *bench) ingest() error {
 		if err != nil {
 			return err
 		}
-		defer s.kill()
+		defer func() { _ = s.kill() }()
 		began := time.Now()
 		if err := s.append(ctx, 0, b.events, 2000); err != nil {
 			return err
@@ -102,7 +102,7 @@ func (b *bench) query() error {
 		if err != nil {
 			return err
 		}
-		defer s.kill()
+		defer func() { _ = s.kill() }()
 		if err := s.append(ctx, 0, n/2, 2000); err != nil {
 			return err
 		}
@@ -165,7 +165,7 @@ func (b *bench) visible() error {
 		if err != nil {
 			return err
 		}
-		defer s.kill()
+		defer func() { _ = s.kill() }()
 		from := 0
 		for _, rate := range []int{1000, 10_000} {
 			const each = 10 * time.Millisecond
@@ -234,7 +234,7 @@ func (b *bench) recovery() error {
 			return err
 		}
 		took := time.Since(began)
-		defer s.kill()
+		defer func() { _ = s.kill() }()
 		path := filepath.Join(b.dir, "recovery.ndjson")
 		if err := orders(path, n); err != nil {
 			return err

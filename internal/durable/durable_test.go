@@ -252,12 +252,12 @@ func verify(root string, atLeast int) error {
 		}
 		b, err := os.ReadFile(filepath.Join(root, "data", fmt.Sprintf("f%d", n)))
 		if err != nil || string(b) != strings.Repeat(fmt.Sprint(n), 100) {
-			return fmt.Errorf("number %d names a file with %q: %v", n, b, err)
+			return fmt.Errorf("number %d names a file with %q: %w", n, b, err)
 		}
 	}
 	state, err := os.ReadFile(filepath.Join(root, "state"))
 	if atLeast > 0 && (err != nil || len(state) != 100 || int(state[0]-'0') < atLeast) {
-		return fmt.Errorf("state is %q (%v) after %d was written durably", state, err, atLeast)
+		return fmt.Errorf("state is %q (%w) after %d was written durably", state, err, atLeast)
 	}
 	return nil
 }

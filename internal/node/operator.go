@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -180,7 +181,7 @@ func (o *operator) collect(ctx context.Context, sn *store.Snapshot, from string,
 			return err
 		}
 	}
-	if err := rows.Close(); err != nil {
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return err
 	}
 	res.Truncated = res.Total > int64(limit)

@@ -179,7 +179,6 @@ func TestVarianceIsExactWherePlainSumsFail(t *testing.T) {
 			xs = append(xs, big.NewInt(x))
 			price := "NULL"
 			if x < 1e18 && x > -1e18 {
-				price = fmt.Sprintf("(%d::DECIMAL(18,0)::DECIMAL(38,4) / 1)::DECIMAL(38,4)", x)
 				price = fmt.Sprintf("CAST(CAST(%d AS DECIMAL(38,4)) * 0.0001 AS DECIMAL(18,4))", x)
 			}
 			rows = append(rows, fmt.Sprintf("(%d, %s)", x, price))

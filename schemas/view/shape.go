@@ -205,7 +205,7 @@ func (x *compilation) resolveGroups() {
 }
 
 func (x *compilation) resolveGroup(g node) {
-	expr := g
+	var expr node
 	if n, ok := ordinal(g); ok {
 		if n < 1 || n > len(x.items) {
 			x.fail(g.at(), fmt.Sprintf("GROUP BY %d: the SELECT has %d columns", n, len(x.items)), "write GROUP BY ALL")

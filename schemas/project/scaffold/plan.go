@@ -2,6 +2,7 @@ package scaffold
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -59,15 +60,7 @@ func (s *sample) nullTexts() {
 			}
 		}
 	}
-	for _, t := range slices.Sorted(func(yield func(string) bool) {
-		for t := range found {
-			if !yield(t) {
-				return
-			}
-		}
-	}) {
-		s.csv.Nulls = append(s.csv.Nulls, t)
-	}
+	s.csv.Nulls = append(s.csv.Nulls, slices.Sorted(maps.Keys(found))...)
 	if len(found) > 0 {
 		s.notes = append(s.notes, fmt.Sprintf("numbers and times are sometimes %s; csv.nulls says that this means NULL", strings.Join(s.csv.Nulls[1:], ", ")))
 	}

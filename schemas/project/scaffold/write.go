@@ -157,7 +157,7 @@ func (s *sample) evidence(i int) string {
 	switch {
 	case c.rows == 0:
 		parts = append(parts, "no values seen")
-	case c.distinct != nil && len(c.distinct) == 1:
+	case len(c.distinct) == 1:
 		parts = append(parts, "always "+yamlText(c.examples[0]))
 	case c.distinct != nil && len(c.distinct) <= 50 && len(c.distinct)*2 <= c.rows:
 		parts = append(parts, fmt.Sprintf("%d values, such as %s", len(c.distinct), yamlText(c.examples[0])))
