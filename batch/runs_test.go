@@ -318,6 +318,15 @@ func TestAChildThatDiesLeavesTheOldGeneration(t *testing.T) {
 }
 
 func TestASwitchThatFailsEndsTheProcessAndRecoveryLoadsIt(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		stop bool // while it switches
+	}{{"while it runs", false}, {"while it is stopped", true}} {
+		t.Run(c.name, func(t *testing.T) { switchThatFails(t, c.stop) })
+	}
+}
+
+func switchThatFails(t *testing.T, stop bool) {
 	dir := t.TempDir()
 	s, err := open(dir, options{})
 	if err != nil {
@@ -327,10 +336,15 @@ func TestASwitchThatFailsEndsTheProcessAndRecoveryLoadsIt(t *testing.T) {
 	s.mustRun(t, batch.Request{})
 	s.mustAppend(t, 30)
 	s.world.SetFaults(batchtest.Faults{Fail: func(op string) error {
-		if op == "switch" {
-			return errTest
+		if op != "switch" {
+			return nil
 		}
-		return nil
+		if stop {
+			go s.runner.Stop()
+			for _, err := s.runner.Run(batch.Request{}); !errors.Is(err, batch.ErrStopped); _, err = s.runner.Run(batch.Request{}) {
+			}
+		}
+		return errTest
 	}})
 	run, err := s.run(batch.Request{})
 	s.runner.Stop()

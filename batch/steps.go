@@ -76,7 +76,8 @@ func (r *Runner) one(ctx context.Context, run *Run) {
 	if a.snap != nil {
 		a.snap.Release()
 	}
-	if ctx.Err() != nil && err != nil {
+	var failed *switchError
+	if !errors.As(err, &failed) && ctx.Err() != nil && err != nil {
 		err = context.Cause(ctx)
 	}
 	state, reason := r.outcome(run, err)
@@ -89,8 +90,7 @@ func (r *Runner) one(ctx context.Context, run *Run) {
 	if r.cfg.Hooks.RunChanged != nil {
 		r.cfg.Hooks.RunChanged(copied)
 	}
-	var failed *switchError
-	if errors.As(err, &failed) {
+	if failed != nil {
 		r.cfg.Fatal(err)
 		return
 	}
@@ -207,7 +207,9 @@ func (a *attempt) begin(ctx context.Context) error {
 		if g.Kind == catalog.Rollback {
 			stage = a.cfg.Live.Rebuild
 		}
-		if err := stage(ctx, g, files); err != nil {
+		if err := stage(ctx, g, files); ctx.Err() != nil {
+			return context.Cause(ctx)
+		} else if err != nil {
 			return &switchError{err}
 		}
 		if err := a.switchTo(ctx, g); err != nil {
