@@ -73,7 +73,7 @@ func (w *world) do(ctx context.Context, a action) error {
 	case "pause":
 		return w.pause(ctx)
 	case "restart":
-		return w.restart(ctx)
+		return w.restartBetween(ctx, r)
 	case "edit":
 		return w.edit(ctx, r)
 	case "new-stream":
@@ -320,13 +320,15 @@ func (w *world) failingRun(ctx context.Context, r *rand.Rand) error {
 	disarm := failpoint.On(point, nth, func() error { return syscall.EIO })
 	defer disarm()
 	var id string
-	if g := w.oldGeneration(r); g != 0 && chance(r, 25) {
+	g := w.oldGeneration(r)
+	if g != 0 && chance(r, 25) {
 		res, err := w.batch.Rollback(ctx, &duetv1.RollbackRequest{Generation: g, Reason: "a search"})
 		if err != nil {
 			return err
 		}
 		id = res.GetRun().GetId()
 	} else {
+		g = 0
 		res, err := w.batch.StartRun(ctx, &duetv1.StartRunRequest{Full: chance(r, 40)})
 		if err != nil {
 			return err
@@ -336,7 +338,11 @@ func (w *world) failingRun(ctx context.Context, r *rand.Rand) error {
 	if err := w.settle(ctx); err != nil {
 		return w.survive(ctx, err)
 	}
-	return w.survive(ctx, w.failedOrPublished(ctx, id))
+	if err := w.survive(ctx, w.failedOrPublished(ctx, id)); err != nil || g == 0 {
+		return err
+	}
+	disarm()
+	return w.rebuild(ctx)
 }
 
 // failingSeries leaves more cuts behind than the store keeps apart, with events
@@ -454,17 +460,42 @@ func (w *world) rollback(ctx context.Context, r *rand.Rand) error {
 	if run.GetRun().GetState() != duetv1.RunState_RUN_STATE_PUBLISHED {
 		return fmt.Errorf("rollback: %v", run.GetRun())
 	}
-	// Views that the old generation does not hold, or holds by another
-	// definition, answer again after the next run.
-	for name, v := range w.defs.views {
-		if w.gens[g].views[name] != v {
-			return w.finishRun(ctx, false)
-		}
+	if err := w.rebuild(ctx); err != nil {
+		return err
 	}
 	if chance(r, 50) {
 		_, err = w.batch.Resume(ctx, &duetv1.ResumeRequest{})
 	}
 	return err
+}
+
+// rebuild starts a run if the newest generation, after a rollback, does not hold
+// a view, or holds it by another definition: it answers again after that.
+func (w *world) rebuild(ctx context.Context) error {
+	var newest uint64
+	for n := range w.gens {
+		newest = max(newest, n)
+	}
+	for name, v := range w.defs.views {
+		if newest != 0 && w.gens[newest].views[name] != v {
+			return w.finishRun(ctx, false)
+		}
+	}
+	return nil
+}
+
+// restartBetween restarts, often when everything is archived, and sends what a
+// restart may forget: ids and lines that were there before.
+func (w *world) restartBetween(ctx context.Context, r *rand.Rand) error {
+	if chance(r, 50) {
+		if err := w.finishRun(ctx, false); err != nil {
+			return err
+		}
+	}
+	if err := w.restart(ctx); err != nil {
+		return err
+	}
+	return w.appendSome(ctx, r, 1+r.IntN(300))
 }
 
 func (w *world) pause(ctx context.Context) error {

@@ -26,10 +26,10 @@ func TestMain(m *testing.M) {
 // DUET_SEARCH_SHRINK say otherwise, and DUET_SEARCH_SEED runs one seed.
 const (
 	defaultSeeds   = 4
-	defaultActions = 22
+	defaultActions = 20
 	defaultShrink  = 8
 	// Of the default seeds, none is begun after this: the machine may be slow.
-	defaultTime = 18 * time.Second
+	defaultTime = 15 * time.Second
 )
 
 func setting(t *testing.T, name string, def uint64) uint64 {
