@@ -6,6 +6,7 @@ import (
 
 	"duet/schemas/duetv1"
 	"duet/serving/reason"
+	"duet/serving/store"
 )
 
 // List describes every view, ordered by name, also those that cannot answer.
@@ -63,10 +64,12 @@ func describe(s Snapshot, v View) *duetv1.View {
 		Description: v.Project.Description,
 	}
 	if _, err := s.Partials(v.Compiled.Name); err != nil {
-		out.Problem = err.Error()
+		out.Problem = "it cannot answer now; see the server's log"
 		var known *reason.Error
-		if !errors.As(err, &known) {
-			out.Problem = "it cannot answer now; see the server's log"
+		var suspended *store.SuspendedError
+		var rebuilding *store.RebuildingError
+		if errors.As(err, &known) || errors.As(err, &suspended) || errors.As(err, &rebuilding) {
+			out.Problem = err.Error()
 		}
 	}
 	return out

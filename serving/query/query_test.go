@@ -19,6 +19,7 @@ import (
 	"duet/serving/query"
 	"duet/serving/query/querytest"
 	"duet/serving/reason"
+	"duet/serving/store"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -399,5 +400,14 @@ func TestViewsAreDescribedAlsoWhenTheyCannotAnswer(t *testing.T) {
 	}
 	if _, proof, err := e.Describe(t.Context(), "sales"); err != nil || proof != nil {
 		t.Fatal(proof, err)
+	}
+	for _, why := range []error{
+		&store.RebuildingError{View: "everything", Generation: 7},
+		&store.SuspendedError{Suspension: store.Suspension{View: "everything", Message: "an overflow"}},
+	} {
+		f.Break("everything", why) // as the store says it
+		if v, _, err := e.Describe(t.Context(), "everything"); err != nil || v.GetProblem() != why.Error() {
+			t.Fatalf("%v, %v; want %v", v, err, why)
+		}
 	}
 }
