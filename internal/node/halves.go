@@ -108,15 +108,27 @@ func (h *halves) Switch(ctx context.Context, g *catalog.Generation) error {
 	if h.rollback == nil || h.rollback.Number != g.Number {
 		return h.n.store.Switch(ctx, g.Number)
 	}
+	for {
+		err := h.rebuild(ctx, g.Cut.At())
+		// Ingest goes on: rows may have gone from memory to the archive since its
+		// files were listed. What was verified then is not read again.
+		if errors.Is(err, store.ErrArchiveMoved) || errors.Is(err, archive.ErrRepaired) {
+			continue
+		}
+		h.rollback = nil
+		return err
+	}
+}
+
+// rebuild makes the live state behind the rollback's cut, and switches to it.
+func (h *halves) rebuild(ctx context.Context, cut schemas.At) error {
 	snap := h.n.archive.Snapshot()
 	defer snap.Release()
-	rows, err := h.n.archived(ctx, snap, g.Cut.At())
+	rows, err := h.n.archived(ctx, snap, cut)
 	if err != nil {
 		return err
 	}
-	err = h.n.store.Rebuild(ctx, *h.rollback, rows)
-	h.rollback = nil
-	return err
+	return h.n.store.Rebuild(ctx, *h.rollback, rows)
 }
 
 func (h *halves) Discard(ctx context.Context) {

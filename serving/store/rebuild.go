@@ -32,7 +32,8 @@ type Archive struct {
 //
 // The cut need not be a boundary; all segments become one, so that a batch run
 // which cut before the rebuild cannot switch any more. Blocks may be released
-// meanwhile; their rows stay as long as the rebuild needs them.
+// meanwhile; their rows stay as long as the rebuild needs them. A block that was
+// released before that, and is not in a.Files, is an [ErrArchiveMoved].
 func (s *Store) Rebuild(ctx context.Context, g Generation, a Archive) error {
 	ctx, cancel := s.working(ctx)
 	defer cancel()
@@ -67,6 +68,10 @@ func (s *Store) Rebuild(ctx context.Context, g Generation, a Archive) error {
 	return nil
 }
 
+// ErrArchiveMoved says that rows behind the list of archive files were released
+// before Rebuild could hold them: list the archive again.
+var ErrArchiveMoved = errors.New("store: the list of archive files is too old")
+
 // A rebuild is one call of Rebuild.
 type rebuild struct {
 	s    *Store
@@ -97,7 +102,7 @@ func (b *rebuild) check() error {
 	case b.a.Through > b.base.through:
 		return fmt.Errorf("store: the archive reaches %s, the live half only %s", b.a.Through, b.base.through)
 	case b.a.Through < b.base.layout.archived:
-		return fmt.Errorf("store: the list of archive files ends at %s, but rows through %s are released; list the archive again", b.a.Through, b.base.layout.archived)
+		return fmt.Errorf("%w: the list ends at %s, rows through %s are released", ErrArchiveMoved, b.a.Through, b.base.layout.archived)
 	}
 	return nil
 }
