@@ -58,7 +58,7 @@ func banner(n *node.Node, data string) string {
 	if filepath.Base(self) == self {
 		self = "duet"
 	}
-	line := func(what, how string) { fmt.Fprintf(&b, "  %-14s %s\n", what, how) }
+	line := func(what, how string) { fmt.Fprintf(&b, "  %-16s %s\n", what, how) }
 	fmt.Fprintf(&b, "\nA live shop, kept in %s\n\n", data)
 	line("page", "http://"+n.HTTPAddr()+"/")
 	line("query", self+" query revenue_by_country --order-by revenue --desc --limit 5"+addr)

@@ -122,7 +122,7 @@ func (l *ledger) ingest(t *testing.T, q *event.Sequencer, s *project.Stream, fil
 	t.Helper()
 	f, err := os.Open(file)
 	if err != nil {
-		t.Fatal(err, ": set DUET_RETAIL_FILE to UCI's Online Retail as CSV")
+		t.Fatal(err)
 	}
 	defer f.Close()
 	r, err := source.Open(f, s, source.Options{Name: file})
@@ -182,6 +182,12 @@ func TestEveryLineOfTheRetailFileIsAcceptedOnce(t *testing.T) {
 	file := filepath.Join("..", "..", "..", "shared", "data", "online_retail.csv.gz")
 	if named := os.Getenv("DUET_RETAIL_FILE"); named != "" {
 		file = named
+	}
+	if _, err := os.Stat(file); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skipf("%v: set DUET_RETAIL_FILE to UCI's Online Retail as CSV to test with real data", err)
 	}
 	p := scaffolded(t, file, func() (io.ReadCloser, error) { return os.Open(file) })
 	compile(t, p)

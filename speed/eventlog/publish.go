@@ -293,7 +293,9 @@ func (l *Log) fail(err error) {
 		return
 	}
 	l.fatal = err
-	l.cfg.Logger.Error("log refused", "error", err)
+	if !errors.Is(err, ErrClosed) {
+		l.cfg.Logger.Error("log refused", "error", err)
+	}
 	for len(l.chain.pending) > 0 {
 		p := l.chain.pending[0]
 		l.finish(p, &UnknownError{At: p.at, Cause: err})
