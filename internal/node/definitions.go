@@ -33,14 +33,31 @@ func definitionsPath(d *dataDir) string {
 }
 
 // inForce reads the definitions last put in force; nil if there are none yet.
-func inForce(d *dataDir) (*project.Project, *definitionsFile, error) {
+// The log's last record of them decides while the log holds one: the file may
+// be gone, or of an older copy of the folder.
+func inForce(ctx context.Context, d *dataDir, l *eventlog.Log) (*project.Project, *definitionsFile, error) {
 	var f definitionsFile
 	path := definitionsPath(d)
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil
+	_, err := os.Stat(path)
+	missing := errors.Is(err, fs.ErrNotExist)
+	if !missing {
+		if err := durable.ReadSealed(path, &f); err != nil {
+			return nil, nil, fmt.Errorf("definitions in force: %w", err)
+		}
 	}
-	if err := durable.ReadSealed(path, &f); err != nil {
+	record, logged, err := l.LastControl(ctx, definitionsKind)
+	switch {
+	case err != nil:
 		return nil, nil, fmt.Errorf("definitions in force: %w", err)
+	case logged && record.At > f.At:
+		f = definitionsFile{}
+		if err := json.Unmarshal(record.Data, &f); err != nil {
+			return nil, nil, fmt.Errorf("definitions in force: message %s of the log: %w", record.At, err)
+		}
+	case missing && (l.First().Sequence() > 1 || l.Continues() != 0):
+		return nil, nil, fmt.Errorf("%s is missing, and the log no longer holds what it says: how events were read is not known. Restore it from a copy (H6)", path)
+	case missing:
+		return nil, nil, nil
 	}
 	if f.Format != 1 {
 		return nil, nil, fmt.Errorf("%s has format %d, this version of duet reads 1: use the version that wrote it", path, f.Format)
@@ -49,7 +66,23 @@ func inForce(d *dataDir) (*project.Project, *definitionsFile, error) {
 	if p == nil || faults.Fatal() {
 		return nil, nil, fmt.Errorf("%s: the definitions in force no longer load: %w", path, faults)
 	}
-	return p, &f, nil
+	if f.At == 0 { // as the log has them
+		f.At = record.At
+		err = keepInForce(d, f)
+	}
+	return p, &f, err
+}
+
+// keepInForce writes the file.
+func keepInForce(d *dataDir, f definitionsFile) error {
+	sealed, err := durable.Seal(f)
+	if err != nil {
+		return err
+	}
+	if err := durable.OS.MkdirAll(d.sub("definitions")); err != nil {
+		return err
+	}
+	return durable.OS.WriteFile(definitionsPath(d), sealed)
 }
 
 // putInForce makes the project's definitions the ones in force. Events are read
@@ -57,7 +90,7 @@ func inForce(d *dataDir) (*project.Project, *definitionsFile, error) {
 // were decoded by is refused, with the lines that differ; new streams and any
 // change of a view take effect at the control record that this writes.
 func putInForce(ctx context.Context, d *dataDir, l *eventlog.Log, p *project.Project) (changed bool, err error) {
-	old, file, err := inForce(d)
+	old, file, err := inForce(ctx, d, l)
 	if err != nil {
 		return false, err
 	}
@@ -77,14 +110,7 @@ func putInForce(ctx context.Context, d *dataDir, l *eventlog.Log, p *project.Pro
 	if err != nil {
 		return false, fmt.Errorf("put the definitions in force: %w", err)
 	}
-	sealed, err := durable.Seal(definitionsFile{Format: 1, At: at, Files: p.Files})
-	if err != nil {
-		return false, err
-	}
-	if err := durable.OS.MkdirAll(d.sub("definitions")); err != nil {
-		return false, err
-	}
-	return true, durable.OS.WriteFile(definitionsPath(d), sealed)
+	return true, keepInForce(d, definitionsFile{Format: 1, At: at, Files: p.Files})
 }
 
 // compatible refuses a project under which old events would be read otherwise.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"duet/schemas"
 )
 
@@ -191,6 +193,29 @@ func (l *Log) Holds(ctx context.Context, at schemas.At, stream string, envelope 
 			return false, ErrClosed
 		}
 	}
+}
+
+// LastControl reads the last control record of a kind; ok is false if the log
+// holds none, or no more.
+func (l *Log) LastControl(ctx context.Context, kind string) (m Message, ok bool, err error) {
+	l.mu.Lock()
+	eng := l.eng
+	l.mu.Unlock()
+	stream, err := eng.stream(ctx)
+	if err != nil || stream == nil {
+		return m, false, errors.Join(err, l.failure())
+	}
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	raw, err := stream.GetLastMsgForSubject(ctx, controlPrefx+kind)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return m, false, nil
+	}
+	if err != nil {
+		return m, false, fmt.Errorf("reading the log's last record of %s: %w", kind, err)
+	}
+	m, err = parse(raw.Data, l.inc, raw.Sequence)
+	return m, err == nil, err
 }
 
 func (l *Log) chainBroken() bool {
