@@ -112,8 +112,9 @@ func (a *attempt) compute(ctx context.Context) error {
 	return nil
 }
 
-// job is what the child is told. The files' checksums are verified here: native
-// code reads no file that changed since it was written.
+// job is what the child is told. Checksums are verified here, of what the child
+// reads and of what is carried over: native code reads no file that changed
+// since it was written (H6).
 func (a *attempt) job(ctx context.Context, p plan) (recompute.Job, error) {
 	job := recompute.Job{
 		Format: recompute.FormatVersion, Run: a.run.ID, Dir: filepath.Join(a.dir, "cells"), Archive: a.cfg.Archive.Dir(),
@@ -140,10 +141,12 @@ func (a *attempt) job(ctx context.Context, p plan) (recompute.Job, error) {
 		}
 		a.snap.Release()
 		a.snap = a.cfg.Archive.Snapshot()
+		a.draft.Archive = a.snap.Number
 	}
 }
 
-// streams puts the streams' files and totals into the job.
+// streams puts the streams' files and totals into the job, and verifies every
+// file that it or the new generation names.
 func (a *attempt) streams(ctx context.Context, job *recompute.Job, names map[string]archive.Totals, full map[string]bool) error {
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		after := job.After
@@ -159,15 +162,17 @@ func (a *attempt) streams(ctx context.Context, job *recompute.Job, names map[str
 		}
 		job.Streams = append(job.Streams, s)
 	}
+	if a.base == nil {
+		return nil
+	}
+	base := *a.base
+	base.Views = slices.Clone(a.draft.Views) // those that are carried over, which the live half loads
 	for _, j := range job.Views {
-		if j.Base == "" {
-			continue
-		}
-		if err := a.cfg.Catalog.Verify(&catalog.Generation{Number: a.base.Number, Base: a.base.Base, Cut: a.base.Cut, Views: []catalog.View{*a.base.View(j.Name)}}); err != nil {
-			return err
+		if j.Base != "" {
+			base.Views = append(base.Views, *a.base.View(j.Name))
 		}
 	}
-	return nil
+	return a.cfg.Catalog.Verify(&base)
 }
 
 // children runs the child; once more, smaller, if it ran out of memory.

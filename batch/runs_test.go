@@ -185,6 +185,28 @@ func TestASpanWithoutEventsNamesTheBasesFiles(t *testing.T) {
 	s.mustCheck(t)
 }
 
+func TestACarriedFileThatChangedIsNeverServed(t *testing.T) {
+	s := mustOpen(t, t.TempDir(), options{})
+	s.mustAppend(t, 30)
+	s.mustRun(t, batch.Request{})
+	path := s.catalog.Path(s.catalog.Current().Views[0])
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 1
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run, err := s.run(batch.Request{}) // nothing came: every view is carried over
+	if err != nil || run.State != batch.Failed || !strings.Contains(run.Reason, path) {
+		t.Fatalf("run %+v, %v; want a failure that names %s", run, err, path)
+	}
+	if g := s.world.Served(); g.Number != 1 {
+		t.Fatalf("generation %d serves", g.Number)
+	}
+}
+
 func TestAskingAgainAndAskingTooMuch(t *testing.T) {
 	gate, entered := make(chan struct{}), make(chan struct{}, 10)
 	s := mustOpen(t, t.TempDir(), options{})
