@@ -2,7 +2,6 @@ package batch
 
 import (
 	"context"
-	"strconv"
 	"time"
 )
 
@@ -171,5 +170,3 @@ func (r *Runner) scheduled(draft Run) {
 		r.alarm(AlarmFailed, "", "a scheduled "+string(draft.Kind)+" run could not start: "+err.Error())
 	}
 }
-
-func uintText(n uint64) string { return strconv.FormatUint(n, 10) }

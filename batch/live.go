@@ -60,8 +60,8 @@ func (e *NotComparableError) Error() string {
 }
 
 // Hooks tell the outside what the batch half does: metrics, logs, alarms. Every
-// field may be nil. They are called without locks held, must not block, and must
-// not call the runner.
+// field may be nil. They are called without locks held, so they may ask the
+// runner (Get, Report); they must not block, nor wait for a run.
 type Hooks struct {
 	// RunChanged is called at each step and when a run ends.
 	RunChanged func(Run)

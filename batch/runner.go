@@ -29,6 +29,7 @@ package batch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
 	"slices"
 	"sync"
@@ -216,7 +217,7 @@ func (r *Runner) Rollback(number uint64, reason, requestID string) (Run, error) 
 		return Run{}, &catalog.NotKeptError{Number: number}
 	}
 	before := r.Schedule()
-	if err := r.Pause("rollback to generation " + uintText(number) + ": " + reason); err != nil {
+	if err := r.Pause(fmt.Sprintf("rollback to generation %d: %s", number, reason)); err != nil {
 		return Run{}, err
 	}
 	run, err := r.ask(Run{RequestID: requestID, Kind: Rollback, Trigger: Manual, Target: number, Note: reason})
