@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -59,13 +60,6 @@ func (a *Archive) CleanOnce(ctx context.Context) (int, error) {
 // rubbish lists, by path below Dir, the files that may go. Manifests come first:
 // none may name a file that is gone.
 func (a *Archive) rubbish() ([]string, error) {
-	a.mu.Lock()
-	writing := map[string]bool{}
-	for p := range a.writing {
-		writing[p] = true
-	}
-	a.mu.Unlock()
-	named := a.namedFiles()
 	old, err := a.oldManifests()
 	if err != nil {
 		return nil, err
@@ -80,16 +74,23 @@ func (a *Archive) rubbish() ([]string, error) {
 		}
 		rel, err := filepath.Rel(a.cfg.Dir, path)
 		rel = filepath.ToSlash(rel)
-		if err == nil && strings.HasSuffix(rel, ".parquet") && !named[rel] && !writing[rel] {
+		if err == nil && strings.HasSuffix(rel, ".parquet") {
 			data = append(data, rel)
 		}
 		return err
 	})
+	// Looked at in this order: a file that was listed is in the making, or then
+	// named, or rubbish. The other way round it could be missed in both.
+	a.mu.Lock()
+	writing := maps.Clone(a.writing)
+	a.mu.Unlock()
+	named := a.namedFiles()
+	data = slices.DeleteFunc(data, func(rel string) bool { return writing[rel] || named[rel] })
 	return slices.Concat(old, data), err
 }
 
 // oldManifests lists the manifest files before those that are kept, unless a
-// reader holds them, and those left in the making.
+// reader holds them; none while they are few.
 func (a *Archive) oldManifests() ([]string, error) {
 	numbers, err := a.series.Numbers()
 	if err != nil {
