@@ -83,14 +83,14 @@ func Start(ctx context.Context, cmd *exec.Cmd, job Job, progress func(Progress))
 func (c *Child) PID() int { return c.cmd.Process.Pid }
 
 // Compare hands the child what the live half has, which it waits for when it
-// has computed.
+// has computed. That a child is gone, and why, is Wait's to tell.
 func (c *Child) Compare(live Live) error {
 	data, err := json.Marshal(down{Live: &live})
 	if err != nil {
 		return err
 	}
 	if _, err := c.stdin.Write(append(data, '\n')); err != nil {
-		return fmt.Errorf("recompute: to the child: %w", err) // Wait tells why it ended
+		c.stdin.Close() // one that still runs ends by this
 	}
 	return nil
 }
