@@ -194,7 +194,7 @@ func (w *worker) final(ctx context.Context, v ViewJob, side string, rank int) ([
 		return nil, err
 	}
 	row, err := w.row(ctx, v.Final)
-	if evaluation(err) {
+	if duck.Evaluates(err) {
 		text := firstLine(err)
 		return []Value{{Column: "error", Value: &text}}, nil
 	}

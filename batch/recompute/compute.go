@@ -159,7 +159,7 @@ func (w *worker) computeViews(ctx context.Context) error {
 		err := w.compute(ctx, i, v)
 		if err == nil {
 			err = w.write(ctx, i, v, &r)
-		} else if evaluation(err) {
+		} else if duck.Evaluates(err) {
 			r.Suspended, err = w.locate(ctx, v, err)
 		}
 		if err != nil {
@@ -320,21 +320,6 @@ func (w *worker) fingerprint(ctx context.Context, v ViewJob, relation string) (f
 	return f, err
 }
 
-// evaluation reports whether an expression of the view could not be evaluated,
-// as opposed to memory, disk, an interrupt or a fault of ours.
-func evaluation(err error) bool {
-	var de *duckdb.Error
-	if !errors.As(err, &de) {
-		return false
-	}
-	switch de.Type {
-	case duckdb.ErrorTypeOutOfRange, duckdb.ErrorTypeConversion, duckdb.ErrorTypeMismatchType,
-		duckdb.ErrorTypeDivideByZero, duckdb.ErrorTypeInvalidInput, duckdb.ErrorTypeExpression:
-		return true
-	}
-	return strings.HasPrefix(de.Msg, "Decimal Error")
-}
-
 // memory reports whether DuckDB ran out of memory.
 func memory(err error) bool {
 	var de *duckdb.Error
@@ -411,7 +396,7 @@ func (w *worker) locateRecord(ctx context.Context, v ViewJob, low, high schemas.
 // raises computes a span of rows and returns the evaluation error, if any.
 func (w *worker) raises(ctx context.Context, v ViewJob, after, through schemas.At, where string) (raised, err error) {
 	err = w.partial(ctx, v, "probe", after, through, where)
-	if evaluation(err) {
+	if duck.Evaluates(err) {
 		return err, nil
 	}
 	return nil, err

@@ -7,6 +7,7 @@ import (
 
 	duckdb "github.com/duckdb/duckdb-go/v2"
 
+	"duet/internal/duck"
 	"duet/schemas/duetv1"
 	"duet/schemas/view"
 	"duet/serving/reason"
@@ -45,11 +46,10 @@ func (e *Engine) evaluation(ctx context.Context, v View, req *duetv1.QueryReques
 	if !errors.As(err, &de) {
 		return err
 	}
-	switch de.Type {
-	case duckdb.ErrorTypeOutOfMemory:
+	switch {
+	case de.Type == duckdb.ErrorTypeOutOfMemory:
 		return reason.New(reason.MemoryFull, "view %q: the store's memory does not hold this query; narrow it by where or since, or raise limits.memory in duet.yaml", v.Compiled.Name).Because(err)
-	case duckdb.ErrorTypeConversion, duckdb.ErrorTypeOutOfRange, duckdb.ErrorTypeInvalidInput, duckdb.ErrorTypeDecimal, duckdb.ErrorTypeMismatchType, duckdb.ErrorTypeDivideByZero:
-	default:
+	case !duck.Evaluates(err):
 		return err
 	}
 	msg := firstLine(de.Msg)

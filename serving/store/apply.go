@@ -192,7 +192,7 @@ func (w *writer) foldInto(ctx context.Context, v *definition, live, tail string)
 		}
 		err = xerr
 	}
-	if evaluates(err) || binds(err) {
+	if duck.Evaluates(err) || binds(err) {
 		return 0, &viewError{v.name, err}
 	}
 	return 0, resource("fold into view "+v.name, err)

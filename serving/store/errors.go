@@ -86,24 +86,6 @@ func (e *ResourceError) Error() string { return "store: " + e.Doing + ": " + e.E
 // Unwrap gives DuckDB's error.
 func (e *ResourceError) Unwrap() error { return e.Err }
 
-// evaluates reports whether err says that an expression could not be computed
-// for some row. The list is closed: what is not on it is a resource error,
-// which never suspends a view.
-func evaluates(err error) bool {
-	var de *duckdb.Error
-	if !errors.As(err, &de) {
-		return false
-	}
-	switch de.Type {
-	// Not ErrorTypeDecimal: the driver gives it the number of "Index Error".
-	case duckdb.ErrorTypeOutOfRange, duckdb.ErrorTypeConversion, duckdb.ErrorTypeMismatchType,
-		duckdb.ErrorTypeDivideByZero, duckdb.ErrorTypeInvalidInput, duckdb.ErrorTypeExpression,
-		duckdb.ErrorTypeInvalidType:
-		return true
-	}
-	return false
-}
-
 // binds reports whether err says that a statement does not fit the tables: a
 // fault of the view's definition, whatever the rows.
 func binds(err error) bool {

@@ -145,7 +145,7 @@ func (b *rebuild) foldArchive(ctx context.Context, conn *duck.Conn, v *rebuiltVi
 		return nil
 	}
 	err := b.fold(ctx, conn, v, archived(set, files, b.g.Cut, b.a.Through))
-	if err == nil || !evaluates(err) && !binds(err) {
+	if err == nil || !duck.Evaluates(err) && !binds(err) {
 		return resource(fmt.Sprintf("rebuild view %s from %d archive files", v.def.name, len(files)), err)
 	}
 	// File by file, to name the event. What folds meanwhile is not kept.
@@ -178,7 +178,7 @@ func (b *rebuild) foldOrSuspend(ctx context.Context, conn *duck.Conn, v *rebuilt
 	if err == nil {
 		return nil
 	}
-	if !evaluates(err) && !binds(err) {
+	if !duck.Evaluates(err) && !binds(err) {
 		return resource("rebuild view "+v.def.name, err)
 	}
 	v.suspended, err = locateIn(ctx, b.s, conn, v.def, from, through, err)
@@ -305,7 +305,7 @@ func (b *rebuild) foldTail(ctx context.Context, w *writer, v *rebuiltView) (rows
 			continue
 		}
 		res, err := w.conn.ExecContext(ctx, "INSERT INTO "+duck.Ident(v.table)+" "+v.def.partial(tailAfter(t, b.base.through)))
-		if err != nil && (evaluates(err) || binds(err)) {
+		if err != nil && (duck.Evaluates(err) || binds(err)) {
 			return 0, &viewError{v.def.name, err}
 		}
 		if err != nil {

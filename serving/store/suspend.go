@@ -85,7 +85,7 @@ func (p *probe) locate(ctx context.Context, through schemas.At, cause error) (*S
 		switch {
 		case err == nil:
 			lo = mid
-		case evaluates(err):
+		case duck.Evaluates(err):
 			hi, cause = mid, err
 		default:
 			return nil, resource("look for the event", err)
