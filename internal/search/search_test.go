@@ -98,7 +98,7 @@ type scenario struct {
 func (sc *scenario) run(actions []action) (err error) {
 	sc.trace, sc.done = nil, 0
 	note := func(format string, args ...any) { sc.trace = append(sc.trace, fmt.Sprintf(format, args...)) }
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	w, err := newWorld(sc.t, rand.New(rand.NewPCG(sc.seed, 1)), note)
 	if err != nil {
