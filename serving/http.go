@@ -164,6 +164,9 @@ func (a *api) appendLines(w http.ResponseWriter, r *http.Request) {
 	refused := a.gate.pass(r.Context(), a.gate.calls, "/v1/append", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, a.cfg.MaxDeadline)
 		defer cancel()
+		if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+			return reason.New(reason.ArgumentInvalid, "the body has Content-Encoding %q; send the lines as they are, or compressed to IngestService/Append", clip(coding))
+		}
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(a.cfg.MaxMessage)))
 		var large *http.MaxBytesError
 		switch {

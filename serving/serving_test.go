@@ -565,6 +565,9 @@ func TestAppendByCurl(t *testing.T) {
 	if len(req.Records) != 2 || string(req.Records[0]) != `{"a":1}` || string(req.Records[1]) != `{"a":2}` || req.Number != 7 || req.Session != "s" {
 		t.Fatalf("%+v", req)
 	}
+	if code, body := r.post(t, "/v1/append/orders", "{}", http.Header{"Content-Encoding": {"gzip"}}); code != 400 || !strings.Contains(body, "Content-Encoding") {
+		t.Errorf("a compressed body: %d %s", code, body)
+	}
 	for path, want := range map[string]int{"/v1/append/nosuch": 404, "/v1/append/..%2f": 400, "/v1/append/orders?producer_sequence=x": 400} {
 		if code, body := r.post(t, path, "{}", nil); code != want {
 			t.Errorf("%s: %d %s", path, code, body)
