@@ -3,7 +3,11 @@ package eventlog
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"duet/internal/failpoint"
 	"duet/schemas"
@@ -174,4 +178,28 @@ func TestNamesThatAreNoNamesAreRefused(t *testing.T) {
 	if _, err := l.Control(context.Background(), beginKind, nil); err == nil {
 		t.Error("a second begin record was taken")
 	}
+}
+
+// A full disk shows as an answer that never came; who is refused is told why
+// the log cannot be written now.
+func TestARefusalTellsWhatHoldsTheRepairUp(t *testing.T) {
+	cfg := config(t, 1<<20)
+	l := mustOpen(t, cfg)
+	obstacle := filepath.Join(cfg.Dir, "probe.tmp")
+	must(t, os.Mkdir(obstacle, 0o700))
+	defer failAt("eventlog.publish.synced", errors.New("a first cause"))()
+	var err error
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if _, err = l.Append(context.Background(), "orders", []byte("a")); errors.Is(err, ErrUnavailable) && strings.Contains(err.Error(), "probe.tmp") {
+			break
+		}
+	}
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "probe.tmp") {
+		t.Fatal(err)
+	}
+	must(t, os.Remove(obstacle))
+	for end := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		_, err = l.Append(context.Background(), "orders", []byte("a"))
+	}
+	must(t, err)
 }

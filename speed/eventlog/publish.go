@@ -323,6 +323,11 @@ func (l *Log) repair() {
 			return
 		}
 		l.cfg.Logger.Error("log still cannot be written", "cause", err)
+		l.mu.Lock()
+		if l.chain.broken != nil {
+			l.chain.broken = err // what began it is often only a consequence
+		}
+		l.mu.Unlock()
 		select {
 		case <-time.After(time.Second):
 		case <-l.life.Done():
