@@ -12,6 +12,7 @@ import (
 	"duet/batch/archive"
 	"duet/batch/catalog"
 	"duet/batch/recompute"
+	"duet/internal/duck"
 	"duet/schemas"
 	"duet/serving/store"
 	"duet/speed"
@@ -65,6 +66,11 @@ func (h *halves) Export(ctx context.Context, name string, through schemas.At, pa
 	rows, err := h.n.store.ExportLive(ctx, name, through, path)
 	if why := cannotAnswer(err); why != "" {
 		return 0, &batch.NotComparableError{View: name, Reason: why}
+	}
+	if duck.Evaluates(err) {
+		// Each cell can be computed, all of them cannot be merged: a sum has become
+		// too large. Where the batch half finds the same, it suspends the view.
+		return 0, &batch.NotComparableError{View: name, Reason: "suspended"}
 	}
 	return rows, err
 }
