@@ -113,7 +113,7 @@ func (a *Archive) mergeFiles(ctx context.Context, run []File) (File, func(), err
 // inOrder refuses a file whose rows do not stand in order of position.
 func (a *Archive) inOrder(ctx context.Context, path string) error {
 	var misplaced int64
-	query := "SELECT count(*) FROM (SELECT " + positionSQL + " AS p, " + schemas.ColRecord + " AS r, lag(p) OVER w AS pp, lag(r) OVER w AS pr " +
+	query := "SELECT count(*) FROM (SELECT " + schemas.PackedSQL + " AS p, " + schemas.ColRecord + " AS r, lag(p) OVER w AS pp, lag(r) OVER w AS pr " +
 		"FROM read_parquet(" + duck.Literal(path) + ", file_row_number = true) WINDOW w AS (ORDER BY file_row_number)) WHERE pp IS NOT NULL AND (p, r) < (pp, pr)"
 	if err := a.db.QueryRowContext(ctx, query).Scan(&misplaced); err != nil {
 		return fmt.Errorf("archive: reading back %s: %w", path, err)

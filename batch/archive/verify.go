@@ -179,22 +179,6 @@ func summable(sqlType string) bool {
 	return false
 }
 
-// SumColumns lists the columns of a Parquet file, or of a relation, that get a
-// control total: DECIMAL to 28 digits and integers, not the position.
-func SumColumns(ctx context.Context, db *duck.DB, relation string) ([]string, error) {
-	columns, err := describe(ctx, db, relation)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, c := range columns {
-		if summable(c.sqlType) && !strings.HasPrefix(c.name, "_duet_") {
-			names = append(names, c.name)
-		}
-	}
-	return names, nil
-}
-
 type column struct{ name, sqlType string }
 
 func describe(ctx context.Context, db *duck.DB, relation string) ([]column, error) {
@@ -234,7 +218,7 @@ func (a *Archive) readBack(ctx context.Context, data, path string, from, through
 		}
 	}
 	f := File{Data: data, From: Place(from), Through: Place(through)}
-	exprs := []string{"count(*)", "min(" + positionSQL + ")", "max(" + positionSQL + ")", "count(DISTINCT " + schemas.ColLane + ")"}
+	exprs := []string{"count(*)", "min(" + schemas.PackedSQL + ")", "max(" + schemas.PackedSQL + ")", "count(DISTINCT " + schemas.ColLane + ")"}
 	event := a.cfg.EventTime[data]
 	if event == "" || !has(event) {
 		event = "NULL"

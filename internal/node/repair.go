@@ -11,7 +11,6 @@ import (
 	"duet/internal/duck"
 	"duet/schemas"
 	"duet/schemas/event"
-	"duet/serving/store"
 	"duet/speed/eventlog"
 )
 
@@ -53,7 +52,7 @@ func (r *repairer) Repair(ctx context.Context, f archive.File, path string) erro
 	if err := r.fold(ctx, conn, f); err != nil {
 		return err
 	}
-	_, err = conn.ExecContext(ctx, "COPY (SELECT "+store.ArchiveColumns+" FROM rows) TO "+duck.Literal(path)+" (FORMAT parquet, COMPRESSION zstd)")
+	_, err = conn.ExecContext(ctx, "COPY (SELECT "+schemas.SpelledSQL+" FROM rows) TO "+duck.Literal(path)+" (FORMAT parquet, COMPRESSION zstd)")
 	return err
 }
 

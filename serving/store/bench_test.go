@@ -191,7 +191,7 @@ func (sh *shop) plainTable(conn *duck.Conn) {
 	ctx := context.Background()
 	path := filepath.Join(sh.dir, "tail.parquet")
 	sh.must(sh.s.Read(ctx, func(sn *Snapshot) error {
-		_, err := sn.copy(ctx, "SELECT "+ArchiveColumns+" FROM "+sn.Tail("orders"), path)
+		_, err := sn.copy(ctx, "SELECT "+schemas.SpelledSQL+" FROM "+sn.Tail("orders"), path)
 		return err
 	}))
 	from := archived(sh.s.sets["orders"], append(slices.Clone(sh.files), path), 0, schemas.At(1<<62))

@@ -182,11 +182,6 @@ func (s *Store) Tail() TailUse {
 	return u
 }
 
-// ArchiveColumns is the select list that turns rows as in memory into rows as in an
-// archive file: the position spelled out, as the last five columns.
-var ArchiveColumns = fmt.Sprintf("* EXCLUDE (%[1]s, %[2]s), 0::USMALLINT AS %[3]s, (%[1]s >> 48)::UINTEGER AS %[4]s, (%[1]s & %[5]d)::BIGINT AS %[6]s, %[2]s, 0::INTEGER AS %[7]s",
-	schemas.ColAt, schemas.ColRecord, schemas.ColLane, schemas.ColIncarnation, int64(1)<<48-1, schemas.ColSequence, schemas.ColPart)
-
 // ExportBlock writes the rows of one data set (a stream, RejectsSet or
 // LinesSet) of a block that is not released to path, as zstd Parquet, in order
 // of position: the columns in memory without _duet_at and _duet_record, then
@@ -203,7 +198,7 @@ func (s *Store) ExportBlock(ctx context.Context, id uint64, set, path string) (r
 		if table == "" {
 			return nil
 		}
-		rows, err = sn.copy(ctx, "SELECT "+ArchiveColumns+" FROM "+duck.Ident(table), path)
+		rows, err = sn.copy(ctx, "SELECT "+schemas.SpelledSQL+" FROM "+duck.Ident(table), path)
 		return err
 	})
 	return rows, err

@@ -25,7 +25,7 @@
 //	l_<view>_<id>         live partials; a segment of a view has one or more
 //	t_<stream>_<id>       accepted rows of one block
 //	r_<id>, f_<id>        rejects and file lines of one block
-//	e_<view>, e_<stream>  no rows, ever: what a relation without tables reads
+//	e_<view>, es_<set>    no rows, ever: what a relation without tables reads
 //
 // Ids come from one counter. Rows of state are appended and never updated, and
 // the table is replaced when it has grown, for an update under an open reader

@@ -291,7 +291,7 @@ func (s *Store) ExportLive(ctx context.Context, view string, through schemas.At,
 		}
 		tables := sn.m.layout.tablesThrough(v, through)
 		if len(tables) == 0 {
-			return nil // merging nothing would give a view without keys a row that the batch half has not
+			return nil
 		}
 		rows, err = sn.copy(ctx, v.def.merge(union(tables, "e_"+view)), path)
 		return err

@@ -131,7 +131,7 @@ func (l *layout) addBlockTable(set, table string) {
 	b.tables[set] = table
 }
 
-// tables lists every table that the layout names, for tests and inspection.
+// tables lists every table that the layout names.
 func (l *layout) tables() []string {
 	var names []string
 	for _, v := range l.views {

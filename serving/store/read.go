@@ -148,18 +148,6 @@ func (sn *Snapshot) Partials(view string) (string, error) {
 	return union(tables, "e_"+view), nil
 }
 
-// BatchPartials is Partials of the generation alone.
-func (sn *Snapshot) BatchPartials(view string) (string, error) {
-	v, err := sn.answering(view)
-	if err != nil {
-		return "", err
-	}
-	if v.batch == "" {
-		return union(nil, "e_"+view), nil
-	}
-	return union([]string{v.batch}, ""), nil
-}
-
 func (sn *Snapshot) answering(view string) (viewTables, error) {
 	v, ok := sn.m.layout.views[view]
 	switch {

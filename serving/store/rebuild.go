@@ -334,24 +334,13 @@ func (b *rebuild) abandon() {
 }
 
 // archived selects rows at positions in (after, through] from archive files
-// into the shape that they have in memory. The condition is on the columns
-// themselves, so that row groups are skipped by their statistics.
+// into the shape that they have in memory.
 func archived(set *dataset, files []string, after, through schemas.At) string {
-	names := make([]string, 0, len(set.names))
-	for _, n := range set.names {
-		if n == schemas.ColAt {
-			n = fmt.Sprintf("(%s::BIGINT << 48 | %s) AS %s", schemas.ColIncarnation, schemas.ColSequence, n)
-		} else {
-			n = duck.Ident(n)
+	names := make([]string, len(set.names))
+	for i, n := range set.names {
+		if names[i] = duck.Ident(n); n == schemas.ColAt {
+			names[i] = schemas.PackedSQL + " AS " + n
 		}
-		names = append(names, n)
 	}
-	beyond := func(op string, at schemas.At) string {
-		return fmt.Sprintf("(%[1]s %[3]s %[4]d OR %[1]s = %[4]d AND %[2]s %[3]s %[5]d)", schemas.ColIncarnation, schemas.ColSequence, op, at.Ordinal(), at.Sequence())
-	}
-	where := beyond(">", after) + " AND NOT " + beyond(">", through)
-	if after.Ordinal() == through.Ordinal() {
-		where = fmt.Sprintf("%s = %d AND %s > %d AND %s <= %d", schemas.ColIncarnation, after.Ordinal(), schemas.ColSequence, after.Sequence(), schemas.ColSequence, through.Sequence())
-	}
-	return "(SELECT " + strings.Join(names, ", ") + " FROM read_parquet(" + duck.Literals(files) + ") WHERE " + where + ")"
+	return "(SELECT " + strings.Join(names, ", ") + " FROM read_parquet(" + duck.Literals(files) + ") WHERE " + schemas.WithinSQL(after, through) + ")"
 }

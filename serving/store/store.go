@@ -22,7 +22,6 @@ type Store struct {
 	db    *duck.DB
 	views map[string]*definition
 	sets  map[string]*dataset // streams, RejectsSet, LinesSet
-	names []string            // of streams, ordered
 
 	// ids numbers segments, blocks and tables, for writer and side work alike.
 	ids     atomic.Int64
@@ -98,9 +97,6 @@ func open(cfg Config, sets []*dataset, views []*definition) (*Store, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, d := range sets {
 		s.sets[d.name] = d
-		if d.name != RejectsSet && d.name != LinesSet {
-			s.names = append(s.names, d.name)
-		}
 	}
 	for _, v := range views {
 		if s.sets[v.stream] == nil {
