@@ -24,7 +24,7 @@ import (
 	"duet/internal/failpoint"
 )
 
-// FAULTS row 3: power fails after any operation. What was reported done is
+// Power fails after any operation. What was reported done is
 // there, what is there verifies, and its totals are those of the log.
 func TestPowerCutLeavesWholeGenerations(t *testing.T) {
 	seed := seedOf(t)
@@ -99,7 +99,7 @@ func (s *system) checkCrashed(dir string, generation uint64, through archive.Pla
 	return nil
 }
 
-// FAULTS row 21: one operation of the disk fails during a run. It is published
+// One operation of the disk fails during a run. It is published
 // or it fails, the answers stay right, and the next run works.
 func TestADiskThatFailsOnceDuringARun(t *testing.T) {
 	seed := seedOf(t)
@@ -143,7 +143,7 @@ func TestADiskThatFailsOnceDuringARun(t *testing.T) {
 	t.Logf("%d of 15 runs failed", failed)
 }
 
-// FAULTS rows 12 and 13: a runner is stopped before it publishes; another
+// A runner is stopped before it publishes; another
 // publishes in its place; the first wakes up and has lost.
 func TestAZombieRunnerIsFenced(t *testing.T) {
 	dir := t.TempDir()
@@ -216,7 +216,7 @@ func TestOfManyPublishersOneWinsEachNumber(t *testing.T) {
 	}
 }
 
-// FAULTS rows 22 and 23: the child runs out of memory, or crashes.
+// The child runs out of memory, or crashes.
 func TestAChildWithoutMemoryFailsItsRunOnly(t *testing.T) {
 	var bomb atomic.Bool
 	views := func() []recompute.View {

@@ -43,7 +43,7 @@ func TestParseScheduleSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// FAULTS row 14: wherever the machine stands and whatever its clocks do with
+// Wherever the machine stands and whatever its clocks do with
 // summer time, a daily schedule is due once each UTC day.
 func TestADailyScheduleIsDueOncePerUTCDayInEveryZone(t *testing.T) {
 	daily := mustParse(t, "30 2 * * *") // the hour that summer time skips and repeats
@@ -228,7 +228,7 @@ func TestPauseHoldsAcrossRestartsAndIsNotCaughtUp(t *testing.T) {
 	})
 }
 
-// FAULTS row 14: the wall clock is set an hour back or forth: a clock time comes
+// The wall clock is set an hour back or forth: a clock time comes
 // once, an interval goes on.
 func TestASetClockNeitherSkipsNorDoubles(t *testing.T) {
 	for _, step := range []time.Duration{time.Hour, -time.Hour} {

@@ -16,7 +16,7 @@ import (
 	"duet/schemas"
 )
 
-// The named steps of a run (FAULTS row 2), after each of which a test may end
+// The named steps of a run, after each of which a test may end
 // the process. Those of the archive, of the child and of publishing lie between.
 var (
 	fpCut       = failpoint.New("run.cut")       // the marker is in the log

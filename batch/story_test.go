@@ -121,7 +121,7 @@ func acked(t *testing.T, dir string) (last uint64) {
 	return last
 }
 
-// FAULTS row 2: the process is killed at every named step, the first time that
+// The process is killed at every named step, the first time that
 // it comes there and some later time; what was acknowledged is there, every
 // answer is right, the next run works, and starting again changes nothing.
 func TestKilledAtEveryNamedStep(t *testing.T) {

@@ -265,7 +265,7 @@ func TestTotalsThatDiffer(t *testing.T) {
 	}
 }
 
-// FAULTS 33: a client that sends its headers a byte at a time loses its
+// A client that sends its headers a byte at a time loses its
 // connection, and others are served meanwhile.
 func TestSlowHeadersLoseTheConnection(t *testing.T) {
 	r := opened(t, nil)

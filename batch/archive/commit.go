@@ -11,7 +11,7 @@ import (
 	"duet/schemas"
 )
 
-// The named steps of a commit (FAULTS row 2); durable's own steps lie between.
+// The named steps of a commit; durable's own steps lie between.
 var (
 	fpExported  = failpoint.New("archive.exported")  // a data set written by DuckDB, unsynced
 	fpAdopted   = failpoint.New("archive.adopted")   // a file durable, named by no manifest

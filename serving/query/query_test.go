@@ -287,7 +287,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	}
 }
 
-// FAULTS 30: whatever a condition tries, it is refused, and nothing is read or
+// Whatever a condition tries, it is refused, and nothing is read or
 // written.
 func TestHostileConditions(t *testing.T) {
 	f := querytest.New(t)

@@ -75,7 +75,7 @@ func TestRecoveryWithoutGenerationOrArchive(t *testing.T) {
 	g.check()
 }
 
-// FAULTS 15: back to an older cut under a new number, while batches, cuts and
+// Back to an older cut under a new number, while batches, cuts and
 // releases go on; the live state after that cut comes from archive and tail.
 func TestRollbackRebuildsTheLiveState(t *testing.T) {
 	g := newRig(t, Config{BlockRows: 100, TailRows: 100_000, MergeSlack: 30})

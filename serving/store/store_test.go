@@ -39,7 +39,7 @@ func TestAnswersAreTheFoldThroughEverything(t *testing.T) {
 	}
 }
 
-// FAULTS 8: readers compare every answer with the fold while batches, cuts,
+// Readers compare every answer with the fold while batches, cuts,
 // merges, switches, rebuilds and releases go on. H2, H3, H4 and H9.
 func TestHandOffUnderLoad(t *testing.T) {
 	g := newRig(t, Config{MergeSlack: 50, Readers: 8})
