@@ -378,7 +378,7 @@ func TestPanicEndsOneCall(t *testing.T) {
 	}
 }
 
-// FAULTS 33: each limit gives its code, and others are still served.
+// Each limit gives its code, and others are still served.
 func TestLimits(t *testing.T) {
 	r := opened(t, func(c *Config) { c.MaxMessage, c.MaxCalls, c.MaxDeadline = 64<<10, 2, 200*time.Millisecond })
 	big := bytes.Repeat([]byte("{}\n"), 64<<10)
@@ -443,7 +443,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// FAULTS 34: a name from outside is looked up or refused, and never more.
+// A name from outside is looked up or refused, and never more.
 func TestHostileNames(t *testing.T) {
 	r := opened(t, nil)
 	names := []string{"../sales", "sales/../../etc/passwd", "sales\x00", "con", "NUL", "s\u0430les", "ＳＡＬＥＳ", strings.Repeat("a", 64<<10), ">", "*", "orders.>", "duet.c.cut",

@@ -17,7 +17,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// FAULTS 32: what a browser can be made to send by another site is refused.
+// What a browser can be made to send by another site is refused.
 func TestOtherSitesAreRefused(t *testing.T) {
 	r := opened(t, nil)
 	const run = "/duet.v1.BatchService/StartRun"
