@@ -22,7 +22,8 @@ const Format = "duet data 1"
 //	log/          the event log (speed/eventlog)
 //	archive/      events as Parquet (batch/archive)
 //	generations/  results of the batch half (batch/catalog)
-//	runs/         history and reports of runs (batch)
+//	runs/, reports/, schedule.json, tmp-runs/
+//	              what became of runs, and those under way (batch)
 //	definitions/  the project's folder as control records put it in force
 //	tmp/          spill files and exports; emptied at each start
 type dataDir struct {

@@ -414,7 +414,7 @@ func (n *Node) failure() error {
 // stops it and ends the process.
 func (n *Node) Failed() <-chan error { return n.failed }
 
-// GRPCAddr and HTTPAddr are where the platform listens.
+// GRPCAddr is the address of gRPC.
 func (n *Node) GRPCAddr() string { return n.server.GRPCAddr() }
 
 // HTTPAddr is the address of the page, JSON and metrics.
@@ -423,12 +423,11 @@ func (n *Node) HTTPAddr() string { return n.server.HTTPAddr() }
 // Ready reports whether queries are answered.
 func (n *Node) Ready() bool { return n.ready.Load() }
 
-func (n *Node) opened() bool  { return n.allOpen.Load() }
-func (n *Node) isReady() bool { return n.ready.Load() }
+func (n *Node) opened() bool { return n.allOpen.Load() }
 
 // progress says how far starting is.
 func (n *Node) progress() (float64, string) {
-	if n.ready.Load() {
+	if n.Ready() {
 		return 1, ""
 	}
 	if !n.opened() {

@@ -58,7 +58,7 @@ func (o *operator) GetStatus(ctx context.Context, req *duetv1.GetStatusRequest) 
 	through := n.store.LiveThrough()
 	res.Live.Through = query.Positions(schemas.NewCut(inc, through))
 	res.Live.LagMessages = lag(last, through)
-	res.Live.CaughtUp = n.isReady()
+	res.Live.CaughtUp = n.Ready()
 	m := n.archive.Current()
 	res.Archive = &duetv1.ArchiveStatus{
 		Through:  query.Positions(m.Through),

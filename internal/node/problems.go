@@ -1,10 +1,7 @@
 package node
 
 import (
-	"context"
 	"fmt"
-	"maps"
-	"slices"
 
 	"duet/schemas/duetv1"
 )
@@ -39,36 +36,4 @@ func (n *Node) problems(views []*duetv1.ViewStatus, b *duetv1.BatchStatus) []str
 		}
 	}
 	return out
-}
-
-// inspectGeneration shows one generation, the current one unless asked.
-func (n *Node) inspectGeneration(_ context.Context, args map[string]string) ([]*duetv1.InspectTable, error) {
-	want, err := number(args, "number", n.generationNumber())
-	if err != nil {
-		return nil, err
-	}
-	head := newTable("generation", "number BIGINT", "kind", "base BIGINT", "published TIMESTAMP", "cut", "archive BIGINT", "run", "rollback_of BIGINT")
-	views := newTable("views", "view", "definition", "groups BIGINT", "bytes BIGINT", "cells BIGINT", "file", "xxh3_128", "suspended")
-	totals := newTable("totals", "stream", "received BIGINT", "accepted BIGINT", "duplicate BIGINT", "rejected BIGINT")
-	tables := []*duetv1.InspectTable{head.t, views.t, totals.t}
-	if want == 0 {
-		return tables, nil // none is published yet
-	}
-	g, err := n.catalog.Get(want)
-	if err != nil {
-		return nil, err
-	}
-	head.add(g.Number, string(g.Kind), g.Base, g.Published, g.Cut.At(), g.Archive, g.Run, g.Of)
-	for _, v := range g.Views {
-		suspended := ""
-		if v.Suspended != nil {
-			suspended = v.Suspended.Message
-		}
-		views.add(v.Name, v.Definition, v.Rows, v.Bytes, len(v.Cells), v.File, v.XXH3, suspended)
-	}
-	for _, name := range slices.Sorted(maps.Keys(g.Streams)) {
-		t := g.Streams[name]
-		totals.add(name, t.Received, t.Accepted, t.Duplicate, t.Rejected)
-	}
-	return tables, nil
 }

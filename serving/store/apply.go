@@ -220,7 +220,6 @@ func (w *writer) announce(failed map[string]*Suspension) {
 		if now := w.m.layout.views[name].suspended; now == nil || *now != *sus {
 			continue
 		}
-		w.s.cfg.Log.Error("view suspended", "view", name, "position", sus.At.String(), "record", sus.Record, "event", sus.Event, "reason", sus.Message)
 		if w.s.cfg.OnSuspend != nil {
 			w.s.cfg.OnSuspend(*sus)
 		}
