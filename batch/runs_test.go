@@ -16,6 +16,7 @@ import (
 	"duet/batch/catalog"
 	"duet/batch/recompute"
 	"duet/internal/failpoint"
+	"duet/schemas"
 )
 
 func TestUnexplainedDifferencesHoldTheOldGeneration(t *testing.T) {
@@ -116,6 +117,19 @@ func TestUnequalTotalsFailEvenIfAccepted(t *testing.T) {
 	s.world.SetFaults(batchtest.Faults{})
 	s.mustRun(t, batch.Request{})
 	s.mustCheck(t)
+}
+
+// A stream that the archive knows nothing of is not left out of the comparison.
+func TestAStreamOfTheLiveHalfOnlyIsAMismatch(t *testing.T) {
+	some := archive.Totals{Account: schemas.Account{Received: 5, Accepted: 5}}
+	both := map[string]archive.Totals{"orders": some}
+	if r := recompute.CompareTotals(recompute.Report{}, map[string]archive.Totals{"orders": some, "idle": {}}, both); r.Verdict != recompute.Equal || len(r.Streams) != 1 {
+		t.Errorf("equal totals: %+v", r)
+	}
+	r := recompute.CompareTotals(recompute.Report{}, map[string]archive.Totals{"orders": some, "payments": some}, both)
+	if r.Verdict != recompute.Mismatch || !strings.Contains(r.Differing(), "payments") {
+		t.Errorf("a stream that only the live half has: %+v", r)
+	}
 }
 
 func TestAViewThatRaisesIsSuspendedAloneAndHealedByItsDefinition(t *testing.T) {

@@ -82,9 +82,17 @@ type Change struct {
 	To     *string `json:"to"`
 }
 
-// CompareTotals fills in a report that has control totals only.
+// CompareTotals fills in a report that has control totals only: of the streams
+// in batch, and of those that only the live half has met (H6).
 func CompareTotals(r Report, live, batch map[string]archive.Totals) Report {
-	for _, name := range slices.Sorted(maps.Keys(batch)) {
+	names := slices.Collect(maps.Keys(batch))
+	for name, t := range live {
+		if _, ok := batch[name]; !ok && t.Received > 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
 		c := StreamCheck{Stream: name, Live: live[name], Batch: batch[name]}
 		c.Differences = c.Live.Differences(c.Batch)
 		r.Streams = append(r.Streams, c)
