@@ -85,32 +85,30 @@ func keepInForce(d *dataDir, f definitionsFile) error {
 	return durable.OS.WriteFile(definitionsPath(d), sealed)
 }
 
-// putInForce makes the project's definitions the ones in force. Events are read
-// by the same columns for ever, so a stream that differs from what its events
-// were decoded by is refused, with the lines that differ; new streams and any
-// change of a view take effect at the control record that this writes.
-func putInForce(ctx context.Context, d *dataDir, l *eventlog.Log, p *project.Project) (changed bool, err error) {
+// differs reports whether the project is another one than the one in force.
+// Events are read by the same columns for ever, so a stream that differs from
+// what its events were decoded by is refused, with the lines that differ. It
+// comes before anything reads old events by the new definitions.
+func differs(ctx context.Context, d *dataDir, l *eventlog.Log, p *project.Project) (bool, error) {
 	old, file, err := inForce(ctx, d, l)
-	if err != nil {
-		return false, err
+	if err != nil || old == nil {
+		return true, err
 	}
-	if old != nil {
-		if err := compatible(old, p); err != nil {
-			return false, err
-		}
-		if sameFiles(file.Files, p.Files) {
-			return false, nil
-		}
-	}
+	return !sameFiles(file.Files, p.Files), compatible(old, p)
+}
+
+// putInForce makes the project's definitions the ones in force: new streams and
+// any change of a view take effect at the control record that this writes.
+func putInForce(ctx context.Context, d *dataDir, l *eventlog.Log, p *project.Project) error {
 	body, err := json.Marshal(definitionsFile{Format: 1, Files: p.Files})
 	if err != nil {
-		return false, err
+		return err
 	}
 	at, err := l.Control(ctx, definitionsKind, body)
 	if err != nil {
-		return false, fmt.Errorf("put the definitions in force: %w", err)
+		return fmt.Errorf("put the definitions in force: %w", err)
 	}
-	return true, keepInForce(d, definitionsFile{Format: 1, At: at, Files: p.Files})
+	return keepInForce(d, definitionsFile{Format: 1, At: at, Files: p.Files})
 }
 
 // compatible refuses a project under which old events would be read otherwise.

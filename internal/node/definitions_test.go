@@ -73,3 +73,20 @@ func TestDefinitionsComeBackFromTheLog(t *testing.T) {
 		}
 	}
 }
+
+// A stream that reads its archived events otherwise is refused with the lines
+// that differ, before recovery meets columns that are not there.
+func TestARenamedColumnIsRefusedByItsLine(t *testing.T) {
+	data := t.TempDir()
+	r := start(t, data, shop)
+	r.check(100, r.add(1, 100))
+	r.published(r.run(false), 1)
+	r.stop()
+	other := maps.Clone(shop)
+	for name, text := range other {
+		other[name] = strings.ReplaceAll(text, "price", "cost")
+	}
+	if got := startError(t, data, other); !strings.Contains(got, "streams/sales.yaml") || !strings.Contains(got, "Put these lines back") {
+		t.Fatal(got)
+	}
+}

@@ -199,6 +199,10 @@ func (n *Node) open(ctx context.Context) error {
 	if n.log, err = eventlog.Open(ctx, eventlog.Config{Dir: n.data.sub("log"), Project: n.project.Name, MaxBytes: limits.Log, Logger: n.logger}); err != nil {
 		return err
 	}
+	changed, err := differs(ctx, n.data, n.log, n.project)
+	if err != nil {
+		return err
+	}
 	n.phase.Store("opening the archive")
 	eventTimes := map[string]string{}
 	var streams []*event.Schema
@@ -234,11 +238,10 @@ func (n *Node) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	changed, err := putInForce(ctx, n.data, n.log, n.project)
-	if err != nil {
-		return err
-	}
 	if changed {
+		if err := putInForce(ctx, n.data, n.log, n.project); err != nil {
+			return err
+		}
 		n.logger.Info("definitions are in force", "at", n.log.Last())
 	}
 	return n.run(ctx, state)
