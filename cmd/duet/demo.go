@@ -18,14 +18,13 @@ const demoSeed = 1
 
 // runDemo feeds the platform from a made-up shop, through the public door:
 // first its history, as fast as it goes, then its business as it happens.
-func runDemo(ctx context.Context, t *terminal, n *node.Node, data string) error {
+func runDemo(ctx context.Context, t *terminal, line *statusLine, n *node.Node, data string) error {
 	c, err := client.Dial(n.GRPCAddr())
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	fmt.Fprint(t.out, banner(n, data))
-	line := newStatusLine(t.err)
 	live := false
 	driver, err := shop.NewDriver(shop.DriverConfig{
 		Client: c, State: filepath.Join(data, "shop.json"), Seed: demoSeed,
@@ -34,8 +33,7 @@ func runDemo(ctx context.Context, t *terminal, n *node.Node, data string) error 
 			case live:
 			case p.Live:
 				live = true
-				line.clear()
-				fmt.Fprintf(t.err, "the shop is open: %d events of history are in, new ones come as they happen\n", p.Events)
+				fmt.Fprintf(line, "the shop is open: %d events of history are in, new ones come as they happen\n", p.Events)
 			default:
 				line.show(fmt.Sprintf("history: %3.0f %%, %d events, through %s", p.Done*100, p.Events, p.Through.Format(time.DateOnly)))
 			}

@@ -88,7 +88,7 @@ func explain(err error, addr string) (code int, text string) {
 		return exitUnreachable, fmt.Sprintf("%s did not answer in time: %s", addr, message)
 	case codes.Unimplemented:
 		return exitUnreachable, fmt.Sprintf("what answers at %s does not know this call (%s): it is not a Duet server, or an older one. See duet version", addr, message)
-	case codes.FailedPrecondition, codes.Aborted, codes.ResourceExhausted, codes.AlreadyExists, codes.PermissionDenied:
+	case codes.FailedPrecondition, codes.Aborted, codes.ResourceExhausted, codes.AlreadyExists, codes.PermissionDenied, codes.DataLoss:
 		return exitNo, message
 	default:
 		return exitInternal, message

@@ -93,7 +93,7 @@ func (i *ingestCommand) send(ctx context.Context, t *terminal, c *client.Client,
 	line.clear()
 	if err != nil {
 		if done != nil && done.Lines > 0 {
-			fmt.Fprintf(t.err, "stopped after line %s; run it again: what is in the log is not taken twice\n", count(done.Lines))
+			fmt.Fprintf(t.err, "stopped with %s lines acknowledged; run it again: what is in the log is not taken twice\n", count(done.Acked))
 		}
 		return fileError(err)
 	}
@@ -104,6 +104,9 @@ func (i *ingestCommand) send(ctx context.Context, t *terminal, c *client.Client,
 	}
 	a := done.Account
 	fmt.Fprintf(t.out, "received %d, accepted %d, duplicate %d, rejected %d\n", a.Received, a.Accepted, a.Duplicate, a.Rejected)
+	if again := a.Received - done.Lines; again > 0 {
+		fmt.Fprintf(t.err, "received includes %s lines that were sent again after the connection broke; what the log had of them is duplicate and counted once\n", count(again))
+	}
 	if a.Rejected > 0 {
 		fmt.Fprintf(t.err, "see why with: duet rejects --session %s\n", done.Session)
 	}
@@ -127,6 +130,7 @@ func fileError(err error) error {
 	var fault project.Fault
 	var faults project.Faults
 	var refused *client.Refused
+	var file *client.FileError
 	switch {
 	case errors.As(err, &refused):
 		return no("%w", err)
@@ -134,6 +138,8 @@ func fileError(err error) error {
 		return no("%w", err)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		return misuse("%w", err)
+	case errors.As(err, &file):
+		return no("%w", err)
 	}
 	return err
 }
@@ -173,9 +179,12 @@ func (i *ingestCommand) dryRunFile(t *terminal, s *project.Stream, decoder *even
 			return counts, err
 		}
 		defer file.Close()
+		if info, err := file.Stat(); err == nil && info.IsDir() {
+			return counts, misuse("%s is a folder: name the files in it", name)
+		}
 		in = file
 	}
-	reader, err := source.Open(in, s, source.Options{Name: name, Format: source.Format(i.Format)})
+	reader, err := client.OpenSource(in, s, source.Options{Name: name, Format: source.Format(i.Format)})
 	if err != nil {
 		return counts, err
 	}
@@ -186,11 +195,11 @@ func (i *ingestCommand) dryRunFile(t *terminal, s *project.Stream, decoder *even
 	var rows [][]string
 	for {
 		record, err := reader.Next()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF {
 			break
 		}
 		if err != nil {
-			return counts, err
+			return counts, &client.FileError{Err: err}
 		}
 		values, reject := decoder.Decode(record.JSON, now)
 		if reject != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"duet/internal/client"
 	"duet/schemas/project"
 	"duet/schemas/project/scaffold"
 )
@@ -32,11 +33,14 @@ func (i *initCommand) Run(t *terminal) error {
 	}
 	name, open := project.SnakeName(filepath.Base(i.Dir), "shop"), (func() (io.ReadCloser, error))(nil)
 	if i.From != "" {
+		if info, err := os.Stat(i.From); err == nil && info.IsDir() {
+			return misuse("--from %s is a folder: name a file", i.From)
+		}
 		name, open = i.From, func() (io.ReadCloser, error) { return os.Open(i.From) }
 	}
 	files, notes, err := scaffold.Scaffold(name, open)
 	if err != nil {
-		return fileError(err)
+		return fileError(&client.FileError{Err: err})
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		path := filepath.Join(i.Dir, filepath.FromSlash(name))

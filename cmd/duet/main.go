@@ -27,6 +27,8 @@ var version = "unknown"
 type commands struct {
 	Addr string `help:"Server to talk to, host:port." env:"DUET_ADDR" default:"127.0.0.1:7401" placeholder:"ADDR"`
 
+	ShowVersion versionFlag `name:"version" help:"Print the version."`
+
 	Up        upCommand        `cmd:"" help:"Run the platform: log, live half, batch half and serving, in this process."`
 	Init      initCommand      `cmd:"" help:"Write a new project's folder, from a file if there is one."`
 	Check     checkCommand     `cmd:"" help:"Validate a project and show what its views mean."`

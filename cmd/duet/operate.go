@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"duet/schemas/duetv1"
 )
 
@@ -198,6 +200,20 @@ type versionCommand struct{}
 
 // Run prints the version; it asks no server.
 func (v *versionCommand) Run(t *terminal) error {
-	fmt.Fprintf(t.out, "duet %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	fmt.Fprintln(t.out, versionLine())
+	return nil
+}
+
+func versionLine() string {
+	return fmt.Sprintf("duet %s (%s, %s/%s)", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// versionFlag prints the version and ends, whatever else is on the line.
+type versionFlag bool
+
+// BeforeReset is kong's hook of a flag that was given.
+func (versionFlag) BeforeReset(app *kong.Kong) error {
+	fmt.Fprintln(app.Stdout, versionLine())
+	app.Exit(exitDone)
 	return nil
 }

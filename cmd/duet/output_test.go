@@ -112,3 +112,15 @@ func TestCountsAndSizes(t *testing.T) {
 		}
 	}
 }
+
+// A log line that comes while the status line is drawn begins on a clean line.
+func TestALogLineClearsTheStatusLine(t *testing.T) {
+	var out strings.Builder
+	line := &statusLine{w: &out, tty: true}
+	line.show("history: 7 %")
+	_, _ = line.Write([]byte("level=INFO\n"))
+	_, _ = line.Write([]byte("level=WARN\n"))
+	if want := "\r\033[Khistory: 7 %\r\033[Klevel=INFO\nlevel=WARN\n"; out.String() != want {
+		t.Errorf("%q", out.String())
+	}
+}

@@ -53,10 +53,23 @@ func (l *statusLine) show(text string) {
 	fmt.Fprintln(l.w, text)
 }
 
+// Write writes p after removing the line: a log that shares the terminal is
+// written through it.
+func (l *statusLine) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wipe()
+	return l.w.Write(p)
+}
+
 // clear removes the line, before something else is printed.
 func (l *statusLine) clear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.wipe()
+}
+
+func (l *statusLine) wipe() {
 	if l.drawn {
 		fmt.Fprint(l.w, "\r\033[K")
 		l.drawn = false

@@ -137,7 +137,7 @@ func TestErrorsOfTheServerHaveExitCodes(t *testing.T) {
 		{status.Error(codes.NotFound, "there is no view revenu"), exitMisuse, "duet: there is no view revenu\n"},
 		{status.Error(codes.InvalidArgument, "where: no column x"), exitMisuse, "duet: where: no column x\n"},
 		{status.Error(codes.FailedPrecondition, "view revenue is suspended"), exitNo, "duet: view revenue is suspended\n"},
-		{status.Error(codes.DataLoss, "generation 3 is damaged"), exitInternal, "duet: generation 3 is damaged\n"},
+		{status.Error(codes.DataLoss, "generation 3 is damaged"), exitNo, "duet: generation 3 is damaged\n"},
 		{reasoned(codes.Unavailable, "CATCHING_UP"), exitUnreachable, "duet: views are catching up: 40 %\n"},
 		{status.Error(codes.Unimplemented, "unknown service"), exitUnreachable, "it is not a Duet server, or an older one"},
 	} {

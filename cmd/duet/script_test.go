@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"compress/gzip"
 	"encoding/csv"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +32,8 @@ func TestMain(m *testing.M) {
 //
 //	code N duet ARGS...          run a command that must end with exit code N
 //	until REGEXP duet ARGS...    run a command until it succeeds and its output matches, for at most a minute
+//	binary FILE                  write a file that is not text
+//	truncated FILE               write a gzip file that is cut off
 //	retail FILE                  write the file of a year's sales (see retailFile)
 //	oracle FILE OUT SQL          write the CSV that plain DuckDB gives for SQL over that file, as the table "file"
 //
@@ -56,6 +60,16 @@ func TestScripts(t *testing.T) {
 			"code":   exitsWith,
 			"until":  until,
 			"oracle": oracle,
+			"binary": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte("\x89PNG\r\n\x1a\n"+strings.Repeat("\x00\x01\xfe,\n", 100)), 0o644))
+			},
+			"truncated": func(ts *testscript.TestScript, _ bool, args []string) {
+				var whole bytes.Buffer
+				z := gzip.NewWriter(&whole)
+				_, err := io.WriteString(z, "country,price,sold_at\n"+strings.Repeat("France,1.50,2026-01-02 03:04:05\n", 100))
+				ts.Check(errors.Join(err, z.Close()))
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), whole.Bytes()[:whole.Len()/2], 0o644))
+			},
 			"retail": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(os.Symlink(retail, ts.MkAbs(args[0])))
 			},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -31,7 +32,8 @@ type upCommand struct {
 
 // Run runs the platform until a signal or a failure ends it.
 func (u *upCommand) Run(ctx context.Context, t *terminal) (err error) {
-	cfg, err := u.config(t)
+	line := newStatusLine(t.err) // the demo's; the log does not write into it
+	cfg, err := u.config(line)
 	if err != nil {
 		return err
 	}
@@ -58,12 +60,13 @@ func (u *upCommand) Run(ctx context.Context, t *terminal) (err error) {
 	if err := n.Start(context.WithoutCancel(ctx)); err != nil {
 		return no("%w", err)
 	}
+	cfg.Log.Info("listening", "grpc", n.GRPCAddr(), "http", "http://"+n.HTTPAddr()+"/")
 	if err := u.announce(t, n); err != nil {
 		return err
 	}
 	shop := make(chan error, 1)
 	if u.Demo {
-		go func() { shop <- runDemo(ctx, t, n, cfg.Data) }()
+		go func() { shop <- runDemo(ctx, t, line, n, cfg.Data) }()
 	}
 	for {
 		select {
@@ -93,14 +96,14 @@ func (u *upCommand) announce(t *terminal, n *node.Node) error {
 	}{n.GRPCAddr(), n.HTTPAddr(), os.Getpid()})
 }
 
-func (u *upCommand) config(t *terminal) (node.Config, error) {
+func (u *upCommand) config(log io.Writer) (node.Config, error) {
 	level := slog.LevelInfo
 	if u.Verbose {
 		level = slog.LevelDebug
 	}
 	cfg := node.Config{
 		Project: retail.Files(), Data: u.Data, GRPC: u.GRPC, HTTP: u.HTTP, AllowRemote: u.AllowRemote, Version: version,
-		Log: slog.New(slog.NewTextHandler(t.err, &slog.HandlerOptions{Level: level})),
+		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})),
 	}
 	switch {
 	case u.Demo && u.Project != "":

@@ -10,6 +10,7 @@ import (
 
 	"duet/schemas/event"
 	"duet/schemas/project"
+	"duet/schemas/project/scaffold"
 	"duet/schemas/source"
 )
 
@@ -63,8 +64,17 @@ func allRefused(name string, s *project.Stream, records []source.Record, first *
 			better, helped = candidate, n
 		}
 	}
-	if helped > 0 {
-		r.Remedy = fmt.Sprintf("In %s:%d write: %s", s.File, better.Line, columnLine(better))
+	if helped == 0 {
+		return r
+	}
+	place := fmt.Sprintf("In %s:%d write", s.File, better.Line)
+	r.Remedy = place + ": " + columnLine(better)
+	if other := better; scaffold.SwapDayMonth(&other.Format) && survivors(s, i, other, records) == helped {
+		day, month := other, better
+		if scaffold.DayFirst(better.Format) {
+			day, month = better, other
+		}
+		r.Remedy = scaffold.BothOrders(place, columnLine(day), columnLine(month))
 	}
 	return r
 }

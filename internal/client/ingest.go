@@ -17,6 +17,7 @@ import (
 	"duet/schemas/duetv1"
 	"duet/schemas/event"
 	"duet/schemas/project"
+	"duet/schemas/project/scaffold"
 	"duet/schemas/source"
 )
 
@@ -54,6 +55,7 @@ type IngestProgress struct {
 type Ingested struct {
 	Session string
 	Lines   int64 // records read, of all files
+	Acked   int64 // of these, those that the log is known to hold
 	Account schemas.Account
 	// Partial says that the server was started again meanwhile, and that
 	// Account holds what it has counted since.
@@ -116,7 +118,7 @@ func (c *IngestConfig) open(name string) (*opened, error) {
 		}
 		info, err := file.Stat()
 		if err == nil && info.IsDir() {
-			err = fmt.Errorf("%s is a folder: name the files in it", name)
+			err = status.Errorf(codes.InvalidArgument, "%s is a folder: name the files in it", name)
 		}
 		if err != nil {
 			_ = file.Close() // nothing was written
@@ -127,13 +129,42 @@ func (c *IngestConfig) open(name string) (*opened, error) {
 			o.size = info.Size()
 		}
 	}
-	reader, err := source.Open(in, c.Stream, source.Options{Name: name, Format: c.Format})
+	reader, err := OpenSource(in, c.Stream, source.Options{Name: name, Format: c.Format})
 	if err != nil {
 		o.close()
 		return nil, err
 	}
 	o.reader = reader
 	return o, nil
+}
+
+// A FileError says that a file cannot be read as what it is taken for, or not to
+// its end.
+type FileError struct{ Err error }
+
+func (e *FileError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *FileError) Unwrap() error { return e.Err }
+
+// OpenSource is [source.Open], and refuses what is not text. Its errors are
+// FileErrors.
+func OpenSource(in io.Reader, s *project.Stream, o source.Options) (*source.Reader, error) {
+	name := o.Name
+	if name == "-" {
+		name = "stdin"
+	}
+	if o.Format != source.Parquet {
+		var err error
+		if in, err = scaffold.RefuseBinary(in, name, s.CSV.Delimiter); err != nil {
+			return nil, &FileError{err}
+		}
+	}
+	reader, err := source.Open(in, s, o)
+	if err != nil {
+		return nil, &FileError{err}
+	}
+	return reader, nil
 }
 
 func (o *opened) close() {
@@ -163,7 +194,7 @@ func (c *Client) IngestFiles(ctx context.Context, config IngestConfig) (*Ingeste
 	var total int64
 	for _, name := range config.Files {
 		if held[name] != nil {
-			return nil, fmt.Errorf("%s is named twice", name)
+			return nil, status.Errorf(codes.InvalidArgument, "%s is named twice", name)
 		}
 		h, err := config.probe(name)
 		if err != nil {
@@ -188,6 +219,7 @@ func (c *Client) IngestFiles(ctx context.Context, config IngestConfig) (*Ingeste
 	s.sender = c.NewSender(ctx, SenderConfig{Patience: config.Patience, Waiting: config.Waiting, Acked: s.acked})
 	defer s.sender.Stop()
 	result := &Ingested{Session: config.Session}
+	defer func() { result.Acked = s.acknowledged() }()
 	for _, name := range config.Files {
 		h := held[name]
 		if name != "-" {
@@ -259,8 +291,10 @@ func (c *IngestConfig) probe(name string) (*held, error) {
 	}
 	h := &held{opened: *o}
 	err = h.reader.ReadBatch(&h.batch, probeLines, 16<<20)
-	if err == nil || errors.Is(err, io.EOF) {
+	if err == nil || err == io.EOF {
 		err = c.judge(name, h.batch.Records)
+	} else {
+		err = &FileError{err}
 	}
 	if err != nil {
 		h.close()
@@ -334,9 +368,16 @@ func (s *shipment) send(h *held) error {
 			return nil
 		}
 		if err != nil {
-			return err
+			return &FileError{err}
 		}
 	}
+}
+
+// acknowledged counts the lines that the log is known to hold.
+func (s *shipment) acknowledged() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lines
 }
 
 // acked counts what the log holds; the sender's goroutine calls it.

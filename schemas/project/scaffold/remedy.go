@@ -2,6 +2,7 @@ package scaffold
 
 import (
 	"fmt"
+	"strings"
 
 	"duet/schemas/project"
 )
@@ -11,6 +12,8 @@ import (
 //
 //	In streams/orders.yaml:11 write: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%m/%d/%Y %H:%M"}
 //
+// Where the day and the month of every value can be exchanged it says both
+// lines: only the user knows which it is.
 // It gives "" when the values show nothing that would do.
 func Remedy(s *project.Stream, column string, values []string) string {
 	for _, c := range s.Columns {
@@ -53,5 +56,32 @@ func remedy(s *project.Stream, c project.Column, values []string) string {
 		}
 	}
 	c.Type, c.Format = t, format
+	if other, _ := found.ambiguous(); other != "" && format != "" {
+		day, month := c, c
+		if day.Format, month.Format = format, other; !DayFirst(format) {
+			day.Format, month.Format = other, format
+		}
+		return BothOrders(fmt.Sprintf("In %s:%d write", s.File, c.Line), yamlKey(c.Name)+": "+columnText(day), yamlKey(c.Name)+": "+columnText(month))
+	}
 	return fmt.Sprintf("In %s:%d write: %s: %s", s.File, c.Line, yamlKey(c.Name), columnText(c))
+}
+
+// SwapDayMonth exchanges the day and the month of a time format of numbers. It
+// reports whether that is another format.
+func SwapDayMonth(format *string) bool {
+	if !strings.Contains(*format, "%m") || !strings.Contains(*format, "%d") {
+		return false
+	}
+	*format = strings.NewReplacer("%m", "%d", "%d", "%m").Replace(*format)
+	return true
+}
+
+// DayFirst reports whether a time format has the day before the month.
+func DayFirst(format string) bool {
+	return strings.Index(format, "%d") < strings.Index(format, "%m")
+}
+
+// BothOrders proposes two lines of a stream's file, because the values fit both.
+func BothOrders(place, day, month string) string {
+	return fmt.Sprintf("Day-first and month-first both fit, and no value looked at tells them apart. %s, if the day is first: %s; if the month is first: %s", place, day, month)
 }

@@ -119,7 +119,11 @@ func (s *sample) look() error {
 	if err != nil {
 		return err
 	}
-	head, format, err := source.Head(in, s.file, headBytes)
+	looked, err := RefuseBinary(in, s.file, "")
+	if err != nil {
+		return errors.Join(err, in.Close())
+	}
+	head, format, err := source.Head(looked, s.file, headBytes)
 	err = errors.Join(err, in.Close())
 	if err != nil {
 		return err

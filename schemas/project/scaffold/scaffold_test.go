@@ -217,6 +217,7 @@ func TestRemedyNamesTheLineToWrite(t *testing.T) {
 		want   string
 	}{
 		{"sold_at", []string{"12/1/2010 8:26", "12/13/2010 8:26"}, `In streams/orders.yaml:2 write: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%m/%d/%Y %H:%M"}`},
+		{"sold_at", []string{"01/12/2010", "02/12/2010"}, `Day-first and month-first both fit, and no value looked at tells them apart. In streams/orders.yaml:2 write, if the day is first: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%d/%m/%Y"}; if the month is first: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%m/%d/%Y"}`},
 		{"sold_at", []string{"13.12.2010"}, `In streams/orders.yaml:2 write: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%d.%m.%Y"}`},
 		{"price", []string{"1.005"}, "In streams/orders.yaml:3 write: price: DECIMAL(18,3) NOT NULL"},
 		{"price", []string{"1,50"}, `In streams/orders.yaml write: csv: {delimiter: ",", decimal: ","}`},
