@@ -162,12 +162,15 @@ func (b *BatchHalf) GetReconciliation(_ context.Context, req *duetv1.GetReconcil
 	return out, nil
 }
 
+// ours says whether a view is one that counts control totals, and not the project's.
+func ours(view string) bool { return strings.HasPrefix(view, "_duet_") }
+
 // shown are the views of a report that a project has written. Views of ours,
 // which count control totals, are shown only where the halves differ.
 func shown(rep *recompute.Report) []recompute.ViewCheck {
 	var out []recompute.ViewCheck
 	for _, v := range rep.Views {
-		if !strings.HasPrefix(v.View, "_duet_") || v.Verdict != recompute.Equal {
+		if !ours(v.View) || v.Verdict != recompute.Equal {
 			out = append(out, v)
 		}
 	}
@@ -177,13 +180,19 @@ func shown(rep *recompute.Report) []recompute.ViewCheck {
 // verdict is a report in a sentence.
 func verdict(rep *recompute.Report) string {
 	var groups, cells int64
-	views := shown(rep)
-	for _, v := range views {
+	var views uint64
+	for _, v := range rep.Views {
+		if ours(v.View) {
+			continue
+		}
+		views++
 		groups += v.Groups
 		cells += v.Cells
 	}
-	size := count(uint64(len(views)), "view") + ", " + count(uint64(groups), "group") + ", " + count(uint64(cells), "cell")
+	size := count(views, "view") + ", " + count(uint64(groups), "group") + ", " + count(uint64(cells), "cell")
 	switch {
+	case rep.Verdict == recompute.Equal && groups == 0 && idle(rep):
+		return "equal: nothing happened in the span"
 	case rep.Verdict == recompute.Equal:
 		return "equal, to the last digit: " + size
 	case rep.Verdict == recompute.Explained:
@@ -194,6 +203,16 @@ func verdict(rep *recompute.Report) string {
 		return "different without a known cause, and accepted by hand: " + rep.Differing()
 	}
 	return "different without a known cause: " + rep.Differing()
+}
+
+// idle says whether no event arrived in a report's span.
+func idle(rep *recompute.Report) bool {
+	for _, s := range rep.Streams {
+		if s.Batch.Received != 0 || s.Live.Received != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // totals are a stream's control totals, verdicts first, then columns.
@@ -324,6 +343,9 @@ func (b *BatchHalf) generation(g *catalog.Generation) *duetv1.Generation {
 	out := &duetv1.Generation{Number: g.Number, Cut: query.Positions(g.Cut), PublishTime: stamp(g.Published), Run: g.Run, RollbackOf: g.Of}
 	for _, v := range g.Views {
 		out.Bytes += v.Bytes
+		if ours(v.Name) {
+			continue
+		}
 		out.Views = append(out.Views, &duetv1.GenerationView{View: v.Name, Definition: v.Definition, Groups: v.Rows})
 	}
 	return out

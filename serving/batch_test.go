@@ -242,6 +242,18 @@ func TestViewsOfOursShowOnlyWhenTheyDiffer(t *testing.T) {
 	if got := verdict(rep); got != "equal, to the last digit: 1 view, 3 groups, 6 cells" {
 		t.Error(got)
 	}
+	if got := verdict(&recompute.Report{Verdict: recompute.Equal, Views: []recompute.ViewCheck{{View: "sales", Verdict: recompute.Equal}}}); got != "equal: nothing happened in the span" {
+		t.Error(got)
+	}
+	refused := &recompute.Report{Verdict: recompute.Equal, Views: []recompute.ViewCheck{{View: "sales", Verdict: recompute.Equal}},
+		Streams: []recompute.StreamCheck{{Batch: archive.Totals{Account: schemas.Account{Received: 2, Rejected: 2}}}}}
+	if got := verdict(refused); got != "equal, to the last digit: 1 view, 0 groups, 0 cells" {
+		t.Error(got)
+	}
+	g := &catalog.Generation{Views: []catalog.View{{Name: "_duet_totals_orders"}, {Name: "sales"}}}
+	if got := (&BatchHalf{}).generation(g); len(got.GetViews()) != 1 || got.GetViews()[0].GetView() != "sales" {
+		t.Error(got)
+	}
 	rep.Views[0].Verdict = recompute.Unexplained
 	if got := shown(rep); len(got) != 2 {
 		t.Error(got)

@@ -108,7 +108,10 @@ func (g *gate) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		refused := g.pass(ctx, g.calls, req.Spec().Procedure, func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, g.deadline)
 			defer cancel()
-			var err error
+			err := unreadable(req.Any())
+			if err != nil {
+				return err
+			}
 			resp, err = next(ctx, req)
 			return err
 		})
@@ -127,7 +130,7 @@ func (g *gate) WrapStreamingClient(next connect.StreamingClientFunc) connect.Str
 // WrapStreamingHandler is the gate of a stream over HTTP.
 func (g *gate) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if refused := g.pass(ctx, g.streams, conn.Spec().Procedure, func(ctx context.Context) error { return next(ctx, conn) }); refused != nil {
+		if refused := g.pass(ctx, g.streams, conn.Spec().Procedure, func(ctx context.Context) error { return next(ctx, readConn{conn}) }); refused != nil {
 			return connectError(refused)
 		}
 		return nil

@@ -32,6 +32,8 @@ const (
 func newHTTP(cfg Config, a *api) *http.Server {
 	opts := []connect.HandlerOption{
 		connect.WithInterceptors(a.gate),
+		connect.WithCodec(jsonCodec{"json"}),
+		connect.WithCodec(jsonCodec{"json; charset=utf-8"}),
 		connect.WithReadMaxBytes(cfg.MaxMessage),
 		connect.WithCompressMinBytes(1024),
 		connect.WithCompression("gzip",

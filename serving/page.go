@@ -156,7 +156,7 @@ func (p *pages) frame(ctx context.Context) page {
 
 // facts are the figures at the head of the page.
 func facts(s *duetv1.GetStatusResponse, now time.Time) []fact {
-	gen := fact{Name: "Batch generation", Value: "none yet"}
+	gen := fact{Name: "Batch generation", Value: "no generation yet"}
 	if g := s.GetBatch().GetCurrent(); g.GetNumber() > 0 {
 		gen.Value = strconv.FormatUint(g.GetNumber(), 10)
 		gen.More = "through " + positionText(g.GetCut())
@@ -227,11 +227,20 @@ func (p *pages) card(ctx context.Context, e *query.Engine, v *duetv1.View, rows 
 		}
 		out.Rows = append(out.Rows, cells)
 	}
-	out.Note = fmt.Sprintf("generation %d, live through %s", resp.GetProof().GetGeneration(), positionText(resp.GetProof().GetLiveThrough()))
+	out.Note = noteText(resp.GetProof())
 	if resp.GetTruncated() {
 		out.Note = fmt.Sprintf("the first %d rows; %s", len(resp.GetRows()), out.Note)
 	}
 	return out
+}
+
+// noteText says how fresh a card is.
+func noteText(p *duetv1.Proof) string {
+	generation := "no generation yet"
+	if n := p.GetGeneration(); n > 0 {
+		generation = fmt.Sprintf("generation %d", n)
+	}
+	return generation + ", live through " + positionText(p.GetLiveThrough())
 }
 
 func numeric(typ string) bool {
@@ -243,16 +252,16 @@ func numeric(typ string) bool {
 	return false
 }
 
-// show is a value for reading: thousands grouped, decimals as they are, a time
-// bucket without the parts that are always zero.
+// show is a value for reading: thousands grouped, two decimals and what else is
+// not zero, a time bucket without the parts that are always zero.
 func show(v *duetv1.Value, bucket string) cell {
 	switch k := v.GetKind().(type) {
 	case nil:
 		return cell{"null", "null"}
 	case *duetv1.Value_IntValue, *duetv1.Value_DecimalValue:
-		return cell{group(query.Text(v)), "number"}
+		return cell{group(trim(query.Text(v))), "number"}
 	case *duetv1.Value_DoubleValue:
-		return cell{group(strconv.FormatFloat(k.DoubleValue, 'f', 4, 64)), "number"}
+		return cell{group(trim(strconv.FormatFloat(k.DoubleValue, 'f', 4, 64))), "number"}
 	case *duetv1.Value_LocalValue:
 		t := strings.Replace(k.LocalValue, "T", " ", 1)
 		switch unit := strings.TrimSuffix(bucket[strings.IndexByte(bucket, ' ')+1:], "s"); unit {
@@ -264,6 +273,16 @@ func show(v *duetv1.Value, bucket string) cell {
 		return cell{t, "text"}
 	}
 	return cell{query.Text(v), "text"}
+}
+
+// trim takes the zeros from a number's end, down to two decimals.
+func trim(s string) string {
+	if i := strings.IndexByte(s, '.'); i >= 0 {
+		for len(s) > i+3 && s[len(s)-1] == '0' {
+			s = s[:len(s)-1]
+		}
+	}
+	return s
 }
 
 // group puts commas between thousands of a decimal number's whole part.

@@ -238,6 +238,29 @@ func TestEveryRequestIsChecked(t *testing.T) {
 	}
 }
 
+func TestJSONThatIsNoRequestIsRefused(t *testing.T) {
+	r := opened(t, nil)
+	for body, want := range map[string]string{
+		`{"view":"sales","limt":3}`:                     `limt: there is no such field in a QueryRequest`,
+		`{"view":"sales","params":{"n":{"integer":3}}}`: `integer: there is no such field in a QueryRequest`,
+		`{"view":3}`: `the body is not a QueryRequest in JSON: (line 1:9): `,
+		`{"view"`:    `the body is not a QueryRequest in JSON: `,
+		``:           `the body is not a QueryRequest in JSON: `,
+	} {
+		for _, kind := range []string{"application/json", "application/json; charset=utf-8"} {
+			code, answer := r.post(t, "/duet.v1.ViewService/Query", body, http.Header{"Content-Type": {kind}})
+			var e struct{ Message string }
+			if err := json.Unmarshal([]byte(answer), &e); err != nil || code != 400 || !strings.HasPrefix(e.Message, want) {
+				t.Errorf("%s: %d %s", body, code, answer)
+				continue
+			}
+			if got := connectReason(t, answer); got != string(reason.ArgumentInvalid) {
+				t.Errorf("%s: %s", body, got)
+			}
+		}
+	}
+}
+
 func TestNothingIsAnsweredUntilCaughtUp(t *testing.T) {
 	r := start(t, nil)
 	for method, m := range unary(t) {

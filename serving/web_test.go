@@ -156,3 +156,15 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("a method that no service has: %s", m)
 	}
 }
+
+func TestPageBeforeTheFirstGeneration(t *testing.T) {
+	proof := &duetv1.Proof{LiveThrough: []*duetv1.Position{{Ordinal: 1, Sequence: 5}}}
+	if got := noteText(proof); got != "no generation yet, live through 1:5" {
+		t.Error(got)
+	}
+	for in, want := range map[string]string{"1000": "1000", "4.5000": "4.50", "4.5020": "4.502", "-0.00": "-0.00", "7.5": "7.5", "NaN": "NaN"} {
+		if got := trim(in); got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+}

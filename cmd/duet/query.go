@@ -17,12 +17,12 @@ type queryCommand struct {
 	Total     bool          `help:"One row over everything." xor:"grouping"`
 	Where     string        `help:"Condition over the keys." placeholder:"SQL"`
 	Having    string        `help:"Condition over keys and measures, after grouping." placeholder:"SQL"`
-	Since     string        `help:"Whole buckets of the time key from here: RFC 3339, or YYYY-MM-DD[ HH:MM:SS] in UTC." placeholder:"TIME"`
-	Until     string        `help:"Whole buckets up to here, exclusive." placeholder:"TIME"`
+	Since     string        `help:"Buckets of the time key that begin here or later: RFC 3339, or YYYY-MM-DD[ HH:MM:SS] in UTC." placeholder:"TIME"`
+	Until     string        `help:"Buckets that begin before here." placeholder:"TIME"`
 	OrderBy   []string      `help:"Columns to order by." placeholder:"COLUMN"`
 	Desc      bool          `help:"The largest first."`
 	Limit     int32         `help:"Rows at most: 1 to 10,000." default:"1000"`
-	AsOf      uint64        `help:"The numbers as this kept generation published them." placeholder:"GENERATION"`
+	AsOf      *uint64       `help:"The numbers as this kept generation published them." placeholder:"GENERATION"`
 	NotBefore string        `help:"Token of an append or an answer: wait until this answer is no older." placeholder:"TOKEN"`
 	Output    format        `help:"table, csv or json." enum:"table,csv,json" default:"table"`
 	Timeout   time.Duration `help:"How long to wait for the answer." default:"1m"`
@@ -33,12 +33,18 @@ func (q *queryCommand) request() (*duetv1.QueryRequest, error) {
 	if q.Limit < 1 || q.Limit > 10_000 {
 		return nil, misuse("--limit %d: write 1 to 10000", q.Limit)
 	}
+	if q.AsOf != nil && *q.AsOf == 0 {
+		return nil, misuse("--as-of 0: generations count from 1; duet batch list shows them, and without --as-of the answer is of now")
+	}
 	if q.Desc && len(q.OrderBy) == 0 {
 		return nil, misuse("--desc without --order-by: name the column to order by")
 	}
 	request := &duetv1.QueryRequest{
 		View: q.View, GroupBy: q.By, Total: q.Total, Where: q.Where, Having: q.Having,
-		Limit: q.Limit, NotBefore: q.NotBefore, AsOfGeneration: q.AsOf,
+		Limit: q.Limit, NotBefore: q.NotBefore,
+	}
+	if q.AsOf != nil {
+		request.AsOfGeneration = *q.AsOf
 	}
 	for _, column := range q.OrderBy {
 		if q.Desc {

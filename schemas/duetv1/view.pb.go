@@ -324,8 +324,8 @@ type QueryRequest struct {
 	Having string `protobuf:"bytes,5,opt,name=having,proto3" json:"having,omitempty"`
 	// Values for $name in where and having.
 	Params map[string]*Value `protobuf:"bytes,6,rep,name=params,proto3" json:"params,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Whole buckets of the time key in [since, until). The instant is compared as
-	// the time key's wall clock, which is UTC unless the key is a local time.
+	// Buckets that begin in [since, until). The instant is compared as the time
+	// key's wall clock, which is UTC unless the key is a local time.
 	Since *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
 	// The end, exclusive.
 	Until *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=until,proto3" json:"until,omitempty"`

@@ -22,8 +22,8 @@ type Options struct {
 	// Having is a SQL condition over the columns of the answer, after roll-up
 	// and after the view's own HAVING.
 	Having string
-	// Since and Until bound the time key. Buckets are whole: that of Since is
-	// the first, and those that begin before Until are in.
+	// Since and Until bound the time key: buckets that begin in [Since, Until)
+	// are in, whole.
 	Since, Until *time.Time
 	// OrderBy orders the answer; keys break ties. Without it and without Limit
 	// the answer has no order.

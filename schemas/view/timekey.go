@@ -13,21 +13,15 @@ import (
 
 // timeKey is the key that since and until are about. Its expression grows
 // with one column of the stream (time_bucket, date_trunc, a cast to DATE, or
-// the column itself), so that the bucket of an instant is that expression of
-// the instant.
+// the column itself), so that its values are where buckets begin.
 type timeKey struct {
 	key    int
-	date   bool   // the key is a DATE
-	format string // the expression, with instantMark for the column
-	dates  bool   // the column is a DATE
-	local  bool   // the column is wall-clock time in the stream's zone
-	day    bool   // the column is business_date
+	date   bool // the key is a DATE
+	local  bool // the column is wall-clock time in the stream's zone
+	day    bool // the column is business_date
 	zone   *time.Location
 	starts time.Duration
 }
-
-// instantMark stands in a timeKey's expression for the instant.
-const instantMark = "_duet_instant"
 
 // findTimeKey takes the key over the event time, or else over another TIMESTAMP
 // or DATE, whose buckets are narrowest.
@@ -37,7 +31,7 @@ func (x *compilation) findTimeKey(v *View) {
 	var bestBucket string
 	for i, k := range x.keys {
 		typ := v.Keys[i].Type
-		column, format := x.growing(k, typ)
+		column := x.growing(k, typ)
 		if column == "" {
 			continue
 		}
@@ -50,7 +44,7 @@ func (x *compilation) findTimeKey(v *View) {
 			continue
 		}
 		best, bestRank, bestWidth, bestBucket = i, rank, width, bucket
-		t := &timeKey{key: i, date: typ == "DATE", format: format, dates: x.columnKind(column) == project.Date, zone: time.UTC}
+		t := &timeKey{key: i, date: typ == "DATE", zone: time.UTC}
 		if s := x.stream; s.Zone != nil {
 			t.zone, t.starts = s.Zone, s.DayStarts
 			t.local, t.day = column == s.EventTime+"_local", column == "business_date"
@@ -63,32 +57,31 @@ func (x *compilation) findTimeKey(v *View) {
 	}
 }
 
-// growing returns the column that a key grows with and the key's SQL with
-// instantMark for it; "" if there is none.
-func (x *compilation) growing(k node, typ string) (column, format string) {
+// growing returns the column that a key grows with; "" if there is none.
+func (x *compilation) growing(k node, typ string) string {
 	if typ != "TIMESTAMP" && typ != "DATE" {
-		return "", ""
+		return ""
 	}
 	arg := k
 	for {
 		switch {
 		case arg.text("class") == "COLUMN_REF":
 			names := arg.strings("column_names")
-			column = names[len(names)-1]
+			column := names[len(names)-1]
 			if kind := x.columnKind(column); kind != project.Timestamp && kind != project.Date {
-				return "", ""
+				return ""
 			}
-			return column, x.formatOf(k)
+			return column
 		case arg.text("class") == "CAST" && !arg.flag("try_cast") && (arg.node("cast_type").text("id") == "DATE" || arg.node("cast_type").text("id") == "TIMESTAMP"):
 			arg = arg.node("child")
 		case arg.text("class") == "FUNCTION" && isBucket(arg.text("function_name")):
 			children := arg.nodes("children")
 			if len(children) < 2 || hasColumn(children[0]) || len(children) > 2 && hasColumn(children[2]) {
-				return "", ""
+				return ""
 			}
 			arg = children[1]
 		default:
-			return "", ""
+			return ""
 		}
 	}
 }
@@ -104,20 +97,6 @@ func (x *compilation) columnKind(column string) project.Kind {
 		}
 	}
 	return 0
-}
-
-// formatOf prints a key with a mark in the place of its column.
-func (x *compilation) formatOf(k node) string {
-	texts, err := x.c.print([]node{k.rewrite(func(n node) (node, bool) {
-		if n.text("class") == "COLUMN_REF" {
-			return columnRef(nil, instantMark), true
-		}
-		return nil, false
-	})})
-	if err != nil {
-		return "" // the key itself has been printed, so this cannot be
-	}
-	return texts[0]
 }
 
 // width names the key's bucket and gives its length, for comparison: months
@@ -203,8 +182,9 @@ func intervalName(i duckdb.Interval) string {
 	return strings.Join(parts, " ")
 }
 
-// timeBounds are the conditions on the time key's cell: the bucket of since is
-// in, and every bucket that begins before until.
+// timeBounds are the conditions on the time key's cell: a bucket is in if it
+// begins at since or later, and before until. So no bucket is in two windows of
+// which one begins where the other ends.
 func (v *View) timeBounds(since, until *time.Time) ([]string, error) {
 	option := "since"
 	if since == nil {
@@ -217,9 +197,9 @@ func (v *View) timeBounds(since, until *time.Time) ([]string, error) {
 	cell := duck.Ident(v.Keys[t.key].Name)
 	var conds []string
 	for _, b := range []struct {
-		option string
-		at     *time.Time
-	}{{"since", since}, {"until", until}} {
+		option, op string
+		at         *time.Time
+	}{{"since", ">=", since}, {"until", "<", until}} {
 		if b.at == nil {
 			continue
 		}
@@ -227,19 +207,15 @@ func (v *View) timeBounds(since, until *time.Time) ([]string, error) {
 			return nil, &ConditionError{Option: b.option, Reason: fmt.Sprintf("is in the year %d", y), Remedy: "write a time between the years 1 and 9998"}
 		}
 		wall := t.wall(*b.at)
-		if b.option == "since" {
-			conds = append(conds, cell+" >= "+strings.ReplaceAll(t.format, instantMark, t.columnValue(wall)))
-			continue
-		}
 		if t.date {
-			// A day that begins before until: midnight itself is not before.
+			// Within a day, the next day is the first that begins later.
 			if !wall.Equal(wall.Truncate(24 * time.Hour)) {
 				wall = wall.AddDate(0, 0, 1)
 			}
-			conds = append(conds, cell+" < DATE '"+wall.Format("2006-01-02")+"'")
+			conds = append(conds, cell+" "+b.op+" DATE '"+wall.Format("2006-01-02")+"'")
 			continue
 		}
-		conds = append(conds, cell+" < "+timestampLiteral(wall))
+		conds = append(conds, cell+" "+b.op+" TIMESTAMP '"+wall.Format("2006-01-02 15:04:05.000000")+"'")
 	}
 	if since != nil && until != nil && !since.Before(*until) {
 		return nil, &ConditionError{Option: "until", Reason: "is not after since", Remedy: "write a later time"}
@@ -266,16 +242,4 @@ func (t *timeKey) wall(at time.Time) time.Time {
 		w = w.Add(-t.starts)
 	}
 	return w
-}
-
-// columnValue is the instant as a value of the key's column.
-func (t *timeKey) columnValue(wall time.Time) string {
-	if t.dates {
-		return "DATE '" + wall.Format("2006-01-02") + "'"
-	}
-	return timestampLiteral(wall)
-}
-
-func timestampLiteral(t time.Time) string {
-	return "TIMESTAMP '" + t.Format("2006-01-02 15:04:05.000000") + "'"
 }

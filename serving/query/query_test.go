@@ -112,9 +112,9 @@ func TestAnswersEqualTheSelect(t *testing.T) {
 				}},
 			"SELECT " + hour + " AS hour, sum(quantity * price), count(*), sum(price*10000)::BIGINT / (count(*) * 10000), sum(quantity), sum(weight) FROM events WHERE country IN ('France', 'Côte d''Ivoire') OR country IS NULL GROUP BY ALL HAVING count(*) > 50 ORDER BY hour DESC",
 		},
-		"whole buckets of a time range": {
+		"buckets that begin in a time range": {
 			&duetv1.QueryRequest{View: "sales", GroupBy: []string{"hour"}, Since: stamp("2026-11-21T00:30:00Z"), Until: stamp("2026-11-21T03:00:00Z"), OrderBy: []string{"hour"}},
-			"SELECT " + hour + " AS hour, sum(quantity * price), count(*), sum(price*10000)::BIGINT / (count(*) * 10000), sum(quantity), sum(weight) FROM events WHERE sold_at >= TIMESTAMP '2026-11-21 00:00:00' AND sold_at < TIMESTAMP '2026-11-21 03:00:00' GROUP BY ALL ORDER BY hour",
+			"SELECT " + hour + " AS hour, sum(quantity * price), count(*), sum(price*10000)::BIGINT / (count(*) * 10000), sum(quantity), sum(weight) FROM events WHERE sold_at >= TIMESTAMP '2026-11-21 01:00:00' AND sold_at < TIMESTAMP '2026-11-21 03:00:00' GROUP BY ALL ORDER BY hour",
 		},
 		"as published by an earlier generation": {
 			&duetv1.QueryRequest{View: "countries", AsOfGeneration: 6, OrderBy: []string{"country"}},
