@@ -17,8 +17,8 @@ import (
 
 // When a batch is [Batch.Full].
 const (
-	MaxBatchEvents = 65_536
-	MaxBatchBytes  = 32 << 20 // of messages
+	MaxBatchEvents = 131_072
+	MaxBatchBytes  = 64 << 20 // of messages
 )
 
 // RejectArrow is the schema of [Batch.RejectRecord]: the record as it was sent,
