@@ -26,7 +26,7 @@ var (
 	fpTrimmed = failpoint.New("eventlog.trim.dropped")   // after
 )
 
-const remedyCopy = "Restore the whole data folder from one copy, or begin a new log, which gives up what the archive does not hold."
+const remedyCopy = "Restore the whole data folder from one copy; without a copy, start an empty folder (--data) and keep this one: its archive is plain Parquet."
 
 // Open opens a project's log, and begins its first one if there never was any.
 // It refuses, with a *RefusedError or *GapError, a log that is not the one that
