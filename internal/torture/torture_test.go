@@ -95,6 +95,8 @@ func TestRandomKills(t *testing.T) {
 			t.Fatalf("after kill %d\n%s", kill+1, c.tail(40))
 		}
 	}
+	stop()
+	<-probed // the count of probes is its own until then
 	t.Logf("seed %d: %d kills, %d events, %d probes, longest recovery %v, 0 differences", seed, kills, l.acked(), p.probes, longest.Round(time.Millisecond))
 }
 
