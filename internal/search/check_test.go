@@ -69,7 +69,7 @@ func (w *world) checkView(ctx context.Context, r *rand.Rand, name string) error 
 	res, err := w.query(ctx, &duetv1.QueryRequest{View: name, Limit: 10000})
 	if v.raises && w.ledgers[v.stream].poison > 0 {
 		if status.Code(err) != codes.FailedPrecondition {
-			return fmt.Errorf("a poisonous event is in the log, but the view is not suspended: %v, %v", res.GetProof(), err)
+			return fmt.Errorf("a poisonous event is in the log, but the view is not suspended: %v, %w", res.GetProof(), err)
 		}
 		return nil
 	}
