@@ -61,16 +61,16 @@ test: tools-present ## everything
 
 torture: tools-present ## random kills
 	@echo "seed $(SEED), $(DUET_KILLS) kills; SEED=$(SEED) DUET_KILLS=$(DUET_KILLS) make torture does it again"
-	@SEED=$(SEED) DUET_KILLS=$(DUET_KILLS) $(GO) test -tags $(TAGS) -ldflags='-s -w' -run TestRandomKills -count=1 -timeout 6h -v ./internal/torture
+	@SEED=$(SEED) DUET_KILLS=$(DUET_KILLS) $(GO) test -tags $(TAGS) -ldflags='-s -w' -run TestRandomKills -count=1 -timeout 6h -v ./internal/test/torture
 
 bench: build ## name ours unit limit-or-rival ratio target ok|short
-	@BENCH_QUIET=1 $(GO) run -tags $(TAGS) ./internal/bench -only '$(BENCH)'
+	@BENCH_QUIET=1 $(GO) run -tags $(TAGS) ./internal/test/bench -only '$(BENCH)'
 
 lint: ## everything that a machine can say about the source
 	@out=$$(git ls-files -z --cached --others --exclude-standard '*.go' | xargs -0 -r ls 2>/dev/null | grep -v '\.pb\.go$$\|\.connect\.go$$' | xargs -r gofmt -l); \
 	if [ -n "$$out" ]; then echo "gofmt would change these files; run gofmt -w on them:" >&2; echo "$$out" >&2; exit 1; fi
 	@$(LINT) run --build-tags $(TAGS) ./...
-	@$(GO) test ./internal/walls
+	@$(GO) test ./internal/test/walls
 	@$(GO) mod tidy -diff || { echo "go.mod is not tidy: run go mod tidy and commit go.mod and go.sum." >&2; exit 1; }
 	@$(MAKE) generated
 

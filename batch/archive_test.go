@@ -16,20 +16,20 @@ import (
 	"duet/batch"
 	"duet/batch/archive"
 	"duet/batch/batchtest"
-	"duet/internal/duck"
-	"duet/internal/durable"
-	"duet/internal/durable/durabletest"
-	"duet/internal/failpoint"
+	"duet/internal/base/duck"
+	"duet/internal/base/durable"
+	"duet/internal/base/failpoint"
+	"duet/internal/test/durabletest"
 	"duet/schemas"
 )
 
 // lastBlock marks the log and is where its last block ends.
-func (s *system) lastBlock() schemas.At {
+func (s *system) lastBlock() schemas.Position {
 	cut, err := s.world.Cut(context.Background())
 	if err != nil {
 		panic(err)
 	}
-	return cut.At()
+	return cut.Position()
 }
 
 // mustArchive commits everything up to a new mark.
@@ -58,14 +58,14 @@ func (s *system) archiveAll() error {
 func (s *system) checkArchive() error {
 	m := s.archive.Snapshot()
 	defer m.Release()
-	want, err := s.world.Totals(context.Background(), 0, m.Through.At())
+	want, err := s.world.Totals(context.Background(), 0, m.Through.Position())
 	if err != nil {
 		return err
 	}
 	if d := want[batchtest.Stream].Differences(m.Streams[batchtest.Stream]); len(d) > 0 {
 		return fmt.Errorf("the world and the archive through %s differ: %v", m.Through, d)
 	}
-	relation, err := m.Relation(context.Background(), batchtest.Stream, 0, m.Through.At())
+	relation, err := m.Relation(context.Background(), batchtest.Stream, 0, m.Through.Position())
 	if err != nil || relation == "" {
 		return err
 	}

@@ -10,8 +10,8 @@ import (
 
 	"duet/batch/archive"
 	"duet/batch/recompute"
-	"duet/internal/duck"
-	"duet/internal/durable"
+	"duet/internal/base/duck"
+	"duet/internal/base/durable"
 	"duet/schemas"
 )
 
@@ -70,7 +70,7 @@ func salesArchive(b *testing.B, dir string, rows, files int) recompute.StreamJob
 		if err != nil {
 			b.Fatal(err)
 		}
-		s.Files = append(s.Files, archive.File{Data: "sales", Path: rel, From: archive.Place(schemas.NewAt(1, uint64(i*each/1000))), Through: archive.Place(schemas.NewAt(1, uint64((i+1)*each/1000))), Rows: int64(each)})
+		s.Files = append(s.Files, archive.File{Data: "sales", Path: rel, From: schemas.NewPosition(1, uint64(i*each/1000)), Through: schemas.Position(schemas.NewPosition(1, uint64((i+1)*each/1000))), Rows: int64(each)})
 	}
 	s.Totals.Account = schemas.Account{Received: int64(rows), Accepted: int64(rows)}
 	var q, p string
@@ -88,7 +88,7 @@ func BenchmarkFullRecompute(b *testing.B) {
 	const rows, files = 4_000_000, 8
 	dir := b.TempDir()
 	stream := salesArchive(b, dir, rows, files)
-	through := stream.Files[files-1].Through.At()
+	through := stream.Files[files-1].Through
 	for _, threads := range []int{1, 2} {
 		b.Run(fmt.Sprintf("threads=%d", threads), func(b *testing.B) {
 			var child, bare time.Duration

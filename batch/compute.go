@@ -123,7 +123,7 @@ func (a *attempt) job(ctx context.Context, p plan) (recompute.Job, error) {
 		Tolerance: a.cfg.Tolerance, Largest: a.cfg.Largest,
 	}
 	if a.base != nil {
-		job.After = a.base.Cut.At()
+		job.After = a.base.Cut.Position()
 	}
 	names := maps.Clone(a.totals)
 	full := map[string]bool{}

@@ -19,9 +19,10 @@ import (
 	"duet/batch/batchtest"
 	"duet/batch/catalog"
 	"duet/batch/recompute"
-	"duet/internal/durable"
-	"duet/internal/durable/durabletest"
-	"duet/internal/failpoint"
+	"duet/internal/base/durable"
+	"duet/internal/base/failpoint"
+	"duet/internal/test/durabletest"
+	"duet/schemas"
 )
 
 // Power fails after any operation. What was reported done is
@@ -36,13 +37,13 @@ func TestPowerCutLeavesWholeGenerations(t *testing.T) {
 	type promise struct {
 		at         int
 		generation uint64
-		through    archive.Place
+		through    schemas.Position
 	}
 	promises := []promise{{}}
 	for i := range 4 {
 		s.mustAppend(t, 9)
 		run := s.mustRun(t, batch.Request{Full: i == 2})
-		promises = append(promises, promise{rec.Len(), run.Generation, archive.Place(run.Cut.At())})
+		promises = append(promises, promise{rec.Len(), run.Generation, run.Cut.Position()})
 	}
 	s.archiver.Stop()
 	rng := rand.New(rand.NewPCG(seed, 3))
@@ -66,7 +67,7 @@ func TestPowerCutLeavesWholeGenerations(t *testing.T) {
 }
 
 // checkCrashed opens what a power cut left and compares it with the world.
-func (s *system) checkCrashed(dir string, generation uint64, through archive.Place) error {
+func (s *system) checkCrashed(dir string, generation uint64, through schemas.Position) error {
 	c, err := catalog.Open(catalog.Config{Dir: filepath.Join(dir, "generations")})
 	if err != nil {
 		return err
@@ -93,7 +94,7 @@ func (s *system) checkCrashed(dir string, generation uint64, through archive.Pla
 		}
 		return nil
 	}
-	if g.Number < generation || g.Cut.At() > a.Through() {
+	if g.Number < generation || g.Cut.Position() > a.Through() {
 		return fmt.Errorf("generation %d at %s with an archive through %s; %d was published", g.Number, g.Cut, a.Through(), generation)
 	}
 	return nil

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"duet/batch/recompute"
-	"duet/internal/durable"
+	"duet/internal/base/durable"
 )
 
 // historyLimit is how many runs, with their reports, are kept.

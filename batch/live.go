@@ -19,16 +19,16 @@ type Live interface {
 	// and its block exactly there.
 	Cut(ctx context.Context) (schemas.Cut, error)
 	// Wait returns when the live half has passed at.
-	Wait(ctx context.Context, at schemas.At) error
+	Wait(ctx context.Context, at schemas.Position) error
 	// Totals are the control totals by stream that the live half counted in
 	// (after, through]; after is the served generation's cut. A stream without
 	// events may be missing; Sums may be missing for columns it does not sum.
-	Totals(ctx context.Context, after, through schemas.At) (map[string]archive.Totals, error)
+	Totals(ctx context.Context, after, through schemas.Position) (map[string]archive.Totals, error)
 	// Export writes the cells of one view in (the served generation's cut,
 	// through] to path as Parquet, one row a group, columns as in the view's
 	// Keys and Cells, and returns the rows; for 0 rows it need not write. A
 	// [*NotComparableError] says that this view has nothing to compare with.
-	Export(ctx context.Context, view string, through schemas.At, path string) (rows int64, err error)
+	Export(ctx context.Context, view string, through schemas.Position, path string) (rows int64, err error)
 	// Stage loads the cells of a generation that is not published yet beside the
 	// served ones, where no reader sees them; files has the path of each view
 	// that is not suspended. It fails if they do not fit, and then nothing is

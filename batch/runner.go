@@ -38,7 +38,7 @@ import (
 	"duet/batch/archive"
 	"duet/batch/catalog"
 	"duet/batch/recompute"
-	"duet/internal/durable"
+	"duet/internal/base/durable"
 )
 
 // Config is what a [Runner] needs. Dir, Archive, Catalog, Live, Views and Child

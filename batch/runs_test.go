@@ -15,7 +15,7 @@ import (
 	"duet/batch/batchtest"
 	"duet/batch/catalog"
 	"duet/batch/recompute"
-	"duet/internal/failpoint"
+	"duet/internal/base/failpoint"
 	"duet/schemas"
 )
 
@@ -188,7 +188,7 @@ func TestASpanWithoutEventsNamesTheBasesFiles(t *testing.T) {
 	before := s.catalog.Current()
 	run := s.mustRun(t, batch.Request{})
 	after := s.catalog.Current()
-	if after.Number != before.Number+1 || after.Cut.At() <= before.Cut.At() || run.Attempts != 0 {
+	if after.Number != before.Number+1 || after.Cut.Position() <= before.Cut.Position() || run.Attempts != 0 {
 		t.Fatalf("generation %+v after %+v, run %+v", after, before, run)
 	}
 	for i, v := range after.Views {
@@ -419,7 +419,7 @@ func TestRollbackToAnyKeptGeneration(t *testing.T) {
 			t.Fatal(err)
 		}
 		g := s.catalog.Current()
-		if g.Kind != catalog.Rollback || g.Of != target || g.Cut.At() != old.Cut.At() || g.Number <= run.Base || g.Views[0].File != old.Views[0].File {
+		if g.Kind != catalog.Rollback || g.Of != target || g.Cut.Position() != old.Cut.Position() || g.Number <= run.Base || g.Views[0].File != old.Views[0].File {
 			t.Fatalf("generation %+v", g)
 		}
 		s.mustCheck(t)

@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"duet/internal/durable"
+	"duet/internal/base/durable"
 )
 
 func mustParse(t *testing.T, text string) Schedule {

@@ -12,7 +12,7 @@ import (
 	"duet/batch/archive"
 	"duet/batch/catalog"
 	"duet/batch/recompute"
-	"duet/internal/failpoint"
+	"duet/internal/base/failpoint"
 	"duet/schemas"
 )
 
@@ -57,7 +57,7 @@ type attempt struct {
 	*Runner
 	run    *Run
 	base   *catalog.Generation // nil before the first
-	at     schemas.At
+	at     schemas.Position
 	totals map[string]archive.Totals // of the archive, cumulative, at the cut
 	snap   *archive.Snapshot
 	dir    string
@@ -231,11 +231,11 @@ func (a *attempt) cut(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the cut marker: %w", err)
 	}
-	a.at = cut.At()
+	a.at = cut.Position()
 	a.draft.Cut = cut
 	a.update(a.run, func(run *Run) { run.Cut = cut })
-	if a.base != nil && a.at <= a.base.Cut.At() {
-		return &mismatchError{fmt.Sprintf("the log's marker is at %s, but generation %d was cut at %s: the log went back", a.at, a.base.Number, a.base.Cut.At())}
+	if a.base != nil && a.at <= a.base.Cut.Position() {
+		return &mismatchError{fmt.Sprintf("the log's marker is at %s, but generation %d was cut at %s: the log went back", a.at, a.base.Number, a.base.Cut.Position())}
 	}
 	if err := fpCut.Hit(); err != nil {
 		return err

@@ -18,7 +18,7 @@ import (
 	"duet/batch/archive"
 	"duet/batch/batchtest"
 	"duet/batch/catalog"
-	"duet/internal/failpoint"
+	"duet/internal/base/failpoint"
 )
 
 // storyOptions are those of every system in a crash test: everything small, so

@@ -18,7 +18,7 @@ import (
 	"duet/batch/batchtest"
 	"duet/batch/catalog"
 	"duet/batch/recompute"
-	"duet/internal/durable"
+	"duet/internal/base/durable"
 )
 
 // role makes the test binary play another program: the recompute child, or a

@@ -9,10 +9,11 @@ package schemas
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
-// At is the place of a log message in its lane, as one number that orders:
+// Position says where a log message stands in its lane, as one ordered number:
 //
 //	 63      48 47                                   0
 //	+----------+--------------------------------------+
@@ -20,28 +21,43 @@ import (
 //	+----------+--------------------------------------+
 //	 of the incarnation     of the message in JetStream
 //
-// An event's full position is (lane, At, record, part): the record is the
-// event's index in its envelope. One lane and part 0 today. At 0 is before
+// An event's full position is (lane, Position, record, part): the record is the
+// event's index in its envelope. One lane and part 0 today. Position 0 is before
 // every message.
-type At int64
+type Position int64
 
 // sequenceBits leaves 281 trillion messages to an incarnation and 32,767
 // incarnations to a lane.
 const sequenceBits = 48
 
-// NewAt packs an incarnation's ordinal (from 1) and a sequence (from 1).
-func NewAt(ordinal uint32, sequence uint64) At {
-	return At(int64(ordinal)<<sequenceBits | int64(sequence))
+// NewPosition packs an incarnation's ordinal (from 1) and a sequence (from 1).
+func NewPosition(ordinal uint32, sequence uint64) Position {
+	return Position(int64(ordinal)<<sequenceBits | int64(sequence))
 }
 
 // Ordinal is the incarnation's ordinal.
-func (a At) Ordinal() uint32 { return uint32(a >> sequenceBits) }
+func (p Position) Ordinal() uint32 { return uint32(p >> sequenceBits) }
 
 // Sequence is the message's sequence within its incarnation.
-func (a At) Sequence() uint64 { return uint64(a) & (1<<sequenceBits - 1) }
+func (p Position) Sequence() uint64 { return uint64(p) & (1<<sequenceBits - 1) }
 
 // String prints ordinal:sequence, such as "1:20473".
-func (a At) String() string { return fmt.Sprintf("%d:%d", a.Ordinal(), a.Sequence()) }
+func (p Position) String() string { return fmt.Sprintf("%d:%d", p.Ordinal(), p.Sequence()) }
+
+// MarshalText returns ordinal:sequence, the form that positions have in files.
+func (p Position) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads ordinal:sequence.
+func (p *Position) UnmarshalText(b []byte) error {
+	ordinal, sequence, ok := strings.Cut(string(b), ":")
+	o, oerr := strconv.ParseUint(ordinal, 10, 15)
+	s, serr := strconv.ParseUint(sequence, 10, sequenceBits)
+	if !ok || oerr != nil || serr != nil {
+		return fmt.Errorf("position %q: want ordinal:sequence", b)
+	}
+	*p = NewPosition(uint32(o), s)
+	return nil
+}
 
 // Incarnation is one life of a log: the same stream, never recreated. Sequences
 // are only comparable within one.
@@ -51,30 +67,30 @@ type Incarnation struct {
 	Created string `json:"created"` // the stream's creation time as the log tells it, RFC 3339
 }
 
-// Point is a place in one lane.
-type Point struct {
+// LanePosition is a position together with its lane and incarnation.
+type LanePosition struct {
 	Lane        uint16 `json:"lane"`
 	Incarnation string `json:"incarnation"` // Incarnation.ID
 	Ordinal     uint32 `json:"ordinal"`
 	Sequence    uint64 `json:"sequence"`
 }
 
-// Cut is a list of points, one a lane, ordered by lane: everything at or
+// Cut is a list of positions, one for each lane, ordered by lane: everything at or
 // before it belongs to the batch half, everything after it to the live half
 // (H2). Formats hold the list; there is one lane today.
-type Cut []Point
+type Cut []LanePosition
 
-// NewCut is the cut at one place of lane 0.
-func NewCut(inc Incarnation, at At) Cut {
+// NewCut returns the cut at a position of lane 0.
+func NewCut(inc Incarnation, at Position) Cut {
 	return Cut{{Lane: 0, Incarnation: inc.ID, Ordinal: at.Ordinal(), Sequence: at.Sequence()}}
 }
 
-// At is the place in lane 0; 0 for an empty cut, which is before everything.
-func (c Cut) At() At {
+// Position returns the position in lane 0; an empty cut returns 0, which is before everything.
+func (c Cut) Position() Position {
 	if len(c) == 0 {
 		return 0
 	}
-	return NewAt(c[0].Ordinal, c[0].Sequence)
+	return NewPosition(c[0].Ordinal, c[0].Sequence)
 }
 
 // String prints one lane:ordinal:sequence for each lane, joined by commas.

@@ -12,13 +12,13 @@ import "fmt"
 var SpelledSQL = fmt.Sprintf("* EXCLUDE (%[1]s, %[2]s), 0::USMALLINT AS %[3]s, (%[1]s >> %[8]d)::UINTEGER AS %[4]s, (%[1]s & %[5]d)::BIGINT AS %[6]s, %[2]s, 0::INTEGER AS %[7]s",
 	ColAt, ColRecord, ColLane, ColIncarnation, int64(1)<<sequenceBits-1, ColSequence, ColPart, sequenceBits)
 
-// PackedSQL is the [At] of a row of an archive file.
+// PackedSQL is the [Position] of a row of an archive file.
 var PackedSQL = fmt.Sprintf("(%s::BIGINT << %d | %s)", ColIncarnation, sequenceBits, ColSequence)
 
 // WithinSQL is the condition on rows of an archive file for (after, through]. It
 // compares the columns themselves, so that row groups are skipped by their
 // statistics.
-func WithinSQL(after, through At) string {
+func WithinSQL(after, through Position) string {
 	if after.Ordinal() == through.Ordinal() {
 		return fmt.Sprintf("%s = %d AND %s > %d AND %s <= %d", ColIncarnation, after.Ordinal(),
 			ColSequence, after.Sequence(), ColSequence, through.Sequence())

@@ -20,7 +20,7 @@ import (
 	"duet/batch"
 	"duet/batch/archive"
 	"duet/batch/catalog"
-	"duet/internal/durable"
+	"duet/internal/base/durable"
 	"duet/serving/reason"
 	"duet/serving/store"
 	"duet/speed/eventlog"

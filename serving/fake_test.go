@@ -76,7 +76,7 @@ func (f *fake) Begin(ctx context.Context, r eventlog.Request) (Pending, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.taken = append(f.taken, r)
-	return fakePending{eventlog.Appended{At: schemas.NewAt(1, uint64(len(f.taken))), Count: len(r.Records)}}, nil
+	return fakePending{eventlog.Appended{At: schemas.NewPosition(1, uint64(len(f.taken))), Count: len(r.Records)}}, nil
 }
 
 func (f *fake) requests() []eventlog.Request {
@@ -89,8 +89,8 @@ type fakePending struct{ done eventlog.Appended }
 
 func (p fakePending) Wait(context.Context) (eventlog.Appended, error) { return p.done, nil }
 
-func (f *fake) Session(name string) (schemas.Account, schemas.At) {
-	return schemas.Account{Received: int64(len(name)), Accepted: int64(len(name))}, schemas.NewAt(1, 9)
+func (f *fake) Session(name string) (schemas.Account, schemas.Position) {
+	return schemas.Account{Received: int64(len(name)), Accepted: int64(len(name))}, schemas.NewPosition(1, 9)
 }
 
 func (f *fake) StartRun(ctx context.Context, r *duetv1.StartRunRequest) (*duetv1.StartRunResponse, error) {

@@ -65,9 +65,9 @@ type Pending interface {
 }
 
 // DoorOf is the log's own door.
-func DoorOf(d *eventlog.Door) Door { return logDoor{d} }
+func DoorOf(d *eventlog.Appender) Door { return logDoor{d} }
 
-type logDoor struct{ door *eventlog.Door }
+type logDoor struct{ door *eventlog.Appender }
 
 func (d logDoor) Begin(ctx context.Context, r eventlog.Request) (Pending, error) {
 	p, err := d.door.Begin(ctx, r)
@@ -81,7 +81,7 @@ func (d logDoor) Begin(ctx context.Context, r eventlog.Request) (Pending, error)
 type Accounts interface {
 	// Session is the account of a session since the process started, and up to
 	// where it is counted.
-	Session(session string) (schemas.Account, schemas.At)
+	Session(session string) (schemas.Account, schemas.Position)
 }
 
 // Operator tells how the platform stands. It answers from the start on.

@@ -26,7 +26,7 @@ import (
 	"duet/batch"
 	"duet/batch/archive"
 	"duet/batch/catalog"
-	"duet/internal/durable"
+	"duet/internal/base/durable"
 	"duet/schemas/duetv1"
 	"duet/serving/reason"
 	"duet/serving/store"

@@ -31,7 +31,7 @@ type Store interface {
 	// Apply adds a batch; live-through is then b.Through, even if b has no events.
 	Apply(ctx context.Context, b *event.Batch) error
 	// Cut meets a cut marker: live-through is then at.
-	Cut(ctx context.Context, at schemas.At) error
+	Cut(ctx context.Context, at schemas.Position) error
 }
 
 // Source gives the messages of the log in order; *eventlog.Reader is one.
@@ -47,16 +47,16 @@ const CutKind = "cut"
 // Config of a live half. Open, Store and Sequencer must be given.
 type Config struct {
 	// Open begins to read behind a position.
-	Open func(ctx context.Context, after schemas.At) (Source, error)
+	Open func(ctx context.Context, after schemas.Position) (Source, error)
 	// Store is folded through After.
 	Store Store
 	// Sequencer has the state at After; it is the live half's from Start on.
 	Sequencer *event.Sequencer
 	// After is where to go on: the first message read is the one behind it.
-	After schemas.At
+	After schemas.Position
 	// Target is the log's last position at start: having passed it, the live
 	// half has caught up.
-	Target schemas.At
+	Target schemas.Position
 	// Control is called for each control record other than a cut, at its place
 	// in the order. It may return a sequencer made from st to go on with, for
 	// definitions change at a position (H11); nil keeps the current one. An
@@ -90,7 +90,7 @@ type Hooks struct {
 
 // Applied is one micro-batch or cut that the store has taken.
 type Applied struct {
-	Through  schemas.At
+	Through  schemas.Position
 	LogTime  time.Time // the log's timestamp of the last message
 	Events   int       // received
 	Bytes    int64     // of messages
@@ -101,12 +101,12 @@ type Applied struct {
 
 // Progress is how far the live half is.
 type Progress struct {
-	After    schemas.At // where it began
-	Through  schemas.At
-	Target   schemas.At // the log's last position at start
-	CaughtUp bool       // has Through reached Target, once
-	Events   int64      // received since it began
-	Held     error      // the temporary error that it waits out now, if any
+	After    schemas.Position // where it began
+	Through  schemas.Position
+	Target   schemas.Position // the log's last position at start
+	CaughtUp bool             // has Through reached Target, once
+	Events   int64            // received since it began
+	Held     error            // the temporary error that it waits out now, if any
 }
 
 // ErrStopped is why Wait fails when the live half was stopped.
@@ -227,7 +227,7 @@ func (l *Live) Accounts() map[string]schemas.Account {
 
 // Session is what became of a session's events since Config.After, through the
 // position returned. A session that is unknown, or forgotten, has an empty account.
-func (l *Live) Session(name string) (schemas.Account, schemas.At) {
+func (l *Live) Session(name string) (schemas.Account, schemas.Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.sessions.get(name), l.progress.Through
@@ -235,7 +235,7 @@ func (l *Live) Session(name string) (schemas.Account, schemas.At) {
 
 // Wait returns when live-through has reached at, or with the error that ended
 // ctx or the live half.
-func (l *Live) Wait(ctx context.Context, at schemas.At) error {
+func (l *Live) Wait(ctx context.Context, at schemas.Position) error {
 	for {
 		l.mu.Lock()
 		through, moved, err := l.progress.Through, l.moved, l.err

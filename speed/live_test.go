@@ -31,10 +31,10 @@ type fakeLog struct {
 
 func newFakeLog() *fakeLog { return &fakeLog{more: make(chan struct{})} }
 
-func (f *fakeLog) append(m eventlog.Message) schemas.At {
+func (f *fakeLog) append(m eventlog.Message) schemas.Position {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	m.At = schemas.NewAt(1, uint64(len(f.messages)+1))
+	m.At = schemas.NewPosition(1, uint64(len(f.messages)+1))
 	m.Time = time.UnixMilli(int64(len(f.messages)))
 	f.messages = append(f.messages, m)
 	close(f.more)
@@ -42,7 +42,7 @@ func (f *fakeLog) append(m eventlog.Message) schemas.At {
 	return m.At
 }
 
-func (f *fakeLog) events(n int, session string) schemas.At {
+func (f *fakeLog) events(n int, session string) schemas.Position {
 	records := make([][]byte, n)
 	for i := range records {
 		records[i] = fmt.Appendf(nil, `{"n": %d}`, i)
@@ -50,9 +50,11 @@ func (f *fakeLog) events(n int, session string) schemas.At {
 	return f.append(eventlog.Message{Stream: "s", Data: event.AppendEnvelope(nil, "s", []event.Run{{Count: uint32(n), Session: session}}, records)})
 }
 
-func (f *fakeLog) control(kind string) schemas.At { return f.append(eventlog.Message{Control: kind}) }
+func (f *fakeLog) control(kind string) schemas.Position {
+	return f.append(eventlog.Message{Control: kind})
+}
 
-func (f *fakeLog) open(_ context.Context, after schemas.At) (Source, error) {
+func (f *fakeLog) open(_ context.Context, after schemas.Position) (Source, error) {
 	return &fakeReader{f, int(after.Sequence())}, nil
 }
 
@@ -110,7 +112,7 @@ func (s *fakeStore) Apply(ctx context.Context, b *event.Batch) error {
 	return s.note(b.Events, fmt.Sprintf("%d events through %s", b.Events, b.Through))
 }
 
-func (s *fakeStore) Cut(_ context.Context, at schemas.At) error {
+func (s *fakeStore) Cut(_ context.Context, at schemas.Position) error {
 	return s.note(0, "cut "+at.String())
 }
 
@@ -165,7 +167,7 @@ func start(t *testing.T, l *Live) {
 	}
 }
 
-func wait(t *testing.T, l *Live, at schemas.At) {
+func wait(t *testing.T, l *Live, at schemas.Position) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -203,9 +205,9 @@ func TestNoBatchSpansAControlRecord(t *testing.T) {
 		}
 	})
 	start(t, l)
-	want := map[schemas.At]int{} // events through each control record
+	want := map[schemas.Position]int{} // events through each control record
 	var wantKinds []string
-	var last schemas.At
+	var last schemas.Position
 	sum := 0
 	for range 300 {
 		switch r.IntN(5) {
@@ -233,7 +235,7 @@ func TestNoBatchSpansAControlRecord(t *testing.T) {
 			fmt.Sscanf(line, "%d events through %d:%d", &n, &ord, &seq)
 		}
 		got += n
-		if w, ok := want[schemas.NewAt(uint32(ord), seq)]; ok {
+		if w, ok := want[schemas.NewPosition(uint32(ord), seq)]; ok {
 			seen++
 			if got != w {
 				t.Fatalf("%d events through the control record in %q, want %d", got, line, w)
@@ -288,7 +290,7 @@ func TestAnyOtherErrorEndsTheLiveHalf(t *testing.T) {
 			if !errors.Is(l.Err(), broken) {
 				t.Fatalf("ended with %v", l.Err())
 			}
-			if err := l.Wait(context.Background(), schemas.NewAt(1, 100)); !errors.Is(err, broken) {
+			if err := l.Wait(context.Background(), schemas.NewPosition(1, 100)); !errors.Is(err, broken) {
 				t.Fatalf("Wait: %v", err)
 			}
 		})
@@ -297,7 +299,7 @@ func TestAnyOtherErrorEndsTheLiveHalf(t *testing.T) {
 
 func TestCatchUpAccountsAndSessions(t *testing.T) {
 	f, s := newFakeLog(), &fakeStore{}
-	var skipped schemas.At
+	var skipped schemas.Position
 	for range 5 {
 		skipped = f.events(7, "old")
 	}
@@ -328,7 +330,7 @@ func TestCatchUpAccountsAndSessions(t *testing.T) {
 func TestTheHookHasCountedAPositionBeforeWaitReturns(t *testing.T) {
 	f := newFakeLog()
 	var l *Live
-	var early []schemas.At
+	var early []schemas.Position
 	l = newLive(t, f, &fakeStore{}, func(c *Config) {
 		c.Hooks.Applied = func(a Applied) {
 			if l.Progress().Through >= a.Through {

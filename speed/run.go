@@ -18,12 +18,12 @@ const batches = 2
 // An item is what the decoder hands to the folder: a batch, or a cut.
 type item struct {
 	batch    *event.Batch // nil for a cut
-	cut      schemas.At
+	cut      schemas.Position
 	logTime  time.Time
 	decoding time.Duration
 }
 
-func (i item) through() schemas.At {
+func (i item) through() schemas.Position {
 	if i.batch == nil {
 		return i.cut
 	}

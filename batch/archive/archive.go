@@ -55,8 +55,8 @@ import (
 	"sync"
 	"time"
 
-	"duet/internal/duck"
-	"duet/internal/durable"
+	"duet/internal/base/duck"
+	"duet/internal/base/durable"
 	"duet/schemas"
 )
 
@@ -138,7 +138,7 @@ type Archive struct {
 
 // reached is a position that the archive reached, with the totals there.
 type reached struct {
-	through schemas.At
+	through schemas.Position
 	totals  map[string]Totals
 }
 
@@ -207,13 +207,13 @@ func (a *Archive) Current() *Manifest {
 }
 
 // Through is the position up to which everything is archived.
-func (a *Archive) Through() schemas.At { return a.Current().Through.At() }
+func (a *Archive) Through() schemas.Position { return a.Current().Through.Position() }
 
 // Wait returns when the archive reaches at.
-func (a *Archive) Wait(ctx context.Context, at schemas.At) error {
+func (a *Archive) Wait(ctx context.Context, at schemas.Position) error {
 	for {
 		a.mu.Lock()
-		through, advance, fenced := a.current.Through.At(), a.advance, a.fenced
+		through, advance, fenced := a.current.Through.Position(), a.advance, a.fenced
 		a.mu.Unlock()
 		if through >= at {
 			return nil
@@ -231,7 +231,7 @@ func (a *Archive) Wait(ctx context.Context, at schemas.At) error {
 
 // TotalsAt has the cumulative totals at a position that ended a block lately;
 // false if no block ended there, or too many since.
-func (a *Archive) TotalsAt(at schemas.At) (map[string]Totals, bool) {
+func (a *Archive) TotalsAt(at schemas.Position) (map[string]Totals, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, r := range a.recent {
@@ -274,7 +274,7 @@ func (s *Snapshot) Release() {
 // Relation is a parenthesised SELECT over the rows of a data set at positions in
 // (after, through], in the shape that rows have in memory; "" if there are no
 // files. The files' checksums are verified first (H6).
-func (s *Snapshot) Relation(ctx context.Context, data string, after, through schemas.At) (string, error) {
+func (s *Snapshot) Relation(ctx context.Context, data string, after, through schemas.Position) (string, error) {
 	files := s.FilesFor(data, after, through)
 	if len(files) == 0 {
 		return "", nil
@@ -422,10 +422,10 @@ func (a *Archive) install(m *Manifest) {
 
 // noteReached remembers where a manifest ends. mu is held, or nobody else knows a.
 func (a *Archive) noteReached(m *Manifest) {
-	if n := len(a.recent); n > 0 && a.recent[n-1].through == m.Through.At() {
+	if n := len(a.recent); n > 0 && a.recent[n-1].through == m.Through.Position() {
 		return
 	}
-	a.recent = append(a.recent, reached{m.Through.At(), m.Streams})
+	a.recent = append(a.recent, reached{m.Through.Position(), m.Streams})
 	if len(a.recent) > recentCommits {
 		a.recent = a.recent[1:]
 	}
@@ -456,7 +456,7 @@ func (a *Archive) path(rel string) string { return filepath.Join(a.cfg.Dir, file
 // damage is the error for a file that is not what the manifest says.
 func (a *Archive) damage(f File, reason string) error {
 	return fmt.Errorf("archive: %w", &durable.DamageError{Path: a.path(f.Path), Reason: fmt.Sprintf(
-		"%s; it holds %d rows of %s at positions after %s through %s; restore it from a copy", reason, f.Rows, f.Data, f.From.At(), f.Through.At())})
+		"%s; it holds %d rows of %s at positions after %s through %s; restore it from a copy", reason, f.Rows, f.Data, f.From, f.Through)})
 }
 
 // namedFiles is the set of data files that a current, kept or held manifest

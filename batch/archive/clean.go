@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"duet/internal/failpoint"
+	"duet/internal/base/failpoint"
 )
 
 // fpCleaning is the step between taking a number and the first deletion.

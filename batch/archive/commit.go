@@ -7,7 +7,7 @@ import (
 	"os"
 	"slices"
 
-	"duet/internal/failpoint"
+	"duet/internal/base/failpoint"
 	"duet/schemas"
 )
 
@@ -22,9 +22,9 @@ var (
 
 // Block is a closed span of the tail that becomes one file a data set.
 type Block struct {
-	ID      uint64     // of the tail; names the block in its calls
-	From    schemas.At // exclusive: where the block before ended
-	Through schemas.At // inclusive
+	ID      uint64           // of the tail; names the block in its calls
+	From    schemas.Position // exclusive: where the block before ended
+	Through schemas.Position // inclusive
 	// Accounts of the streams that received something in the span, for the span
 	// alone. A stream's file has Accepted rows, the rejects' file all Rejected.
 	Accounts map[string]schemas.Account
@@ -98,7 +98,7 @@ func (a *Archive) commit(ctx context.Context, tail Tail, b Block) error {
 		files = append(files, f)
 	}
 	return a.publish(Commit, func(m *Manifest) error {
-		if have := m.Through.At(); b.From != have {
+		if have := m.Through.Position(); b.From != have {
 			return &GapError{Have: have, Next: b.From}
 		}
 		cut, err := m.cut(b.Through)

@@ -7,11 +7,9 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
-	"duet/internal/durable"
+	"duet/internal/base/durable"
 	"duet/schemas"
 )
 
@@ -55,36 +53,15 @@ type Manifest struct {
 
 // File is one immutable Parquet file: the rows of one data set in (From, Through].
 type File struct {
-	Data    string `json:"data"`    // a stream's name, [Rejects] or [Lines]
-	Path    string `json:"path"`    // below the archive's folder, slash-separated
-	From    Place  `json:"from"`    // exclusive
-	Through Place  `json:"through"` // inclusive
-	Rows    int64  `json:"rows"`
+	Data    string           `json:"data"`    // a stream's name, [Rejects] or [Lines]
+	Path    string           `json:"path"`    // below the archive's folder, slash-separated
+	From    schemas.Position `json:"from"`    // exclusive
+	Through schemas.Position `json:"through"` // inclusive
+	Rows    int64            `json:"rows"`
 	durable.Sum
 	OldestEvent string            `json:"oldest_event,omitempty"` // smallest event time, "2010-12-01 08:26:00"
 	NewestEvent string            `json:"newest_event,omitempty"` // largest
 	Sums        map[string]string `json:"sums,omitempty"`         // exact sum of each DECIMAL and integer column
-}
-
-// Place is a position in lane 0 that reads "ordinal:sequence" in a manifest.
-type Place schemas.At
-
-// At is the position as a number.
-func (p Place) At() schemas.At { return schemas.At(p) }
-
-// MarshalText prints ordinal:sequence.
-func (p Place) MarshalText() ([]byte, error) { return []byte(p.At().String()), nil }
-
-// UnmarshalText reads ordinal:sequence.
-func (p *Place) UnmarshalText(b []byte) error {
-	ordinal, sequence, ok := strings.Cut(string(b), ":")
-	o, oerr := strconv.ParseUint(ordinal, 10, 15)
-	s, serr := strconv.ParseUint(sequence, 10, 48)
-	if !ok || oerr != nil || serr != nil {
-		return fmt.Errorf("position %q: want ordinal:sequence", b)
-	}
-	*p = Place(schemas.NewAt(uint32(o), s))
-	return nil
 }
 
 // FencedError says that another process published in our place. This one has
@@ -103,7 +80,7 @@ func (e *FencedError) Error() string {
 // GapError says that positions are missing between what is archived and what
 // comes next (H6).
 type GapError struct {
-	Have, Next schemas.At // archived through Have; what came begins after Next
+	Have, Next schemas.Position // archived through Have; what came begins after Next
 }
 
 // Error names the span that is missing.
@@ -113,10 +90,10 @@ func (e *GapError) Error() string {
 
 // FilesFor lists the files of a data set that may hold positions in
 // (after, through], in order of position.
-func (m *Manifest) FilesFor(data string, after, through schemas.At) []File {
+func (m *Manifest) FilesFor(data string, after, through schemas.Position) []File {
 	var files []File
 	for _, f := range m.Files {
-		if f.Data == data && f.Through.At() > after && f.From.At() < through {
+		if f.Data == data && f.Through > after && f.From < through {
 			files = append(files, f)
 		}
 	}
@@ -163,8 +140,8 @@ func (m *Manifest) check(number uint64) error {
 	var prev File
 	for _, f := range m.Files {
 		rows[f.Data] += f.Rows
-		if f.From >= f.Through || f.Through.At() > m.Through.At() {
-			bad("file %s: span (%s, %s] in an archive through %s", f.Path, f.From.At(), f.Through.At(), m.Through.At())
+		if f.From >= f.Through || f.Through > m.Through.Position() {
+			bad("file %s: span (%s, %s] in an archive through %s", f.Path, f.From, f.Through, m.Through.Position())
 		}
 		if prev.Data == f.Data && prev.Through > f.From {
 			bad("files %s and %s overlap", prev.Path, f.Path)
@@ -190,7 +167,7 @@ func sortFiles(files []File) {
 }
 
 // cut is the cut at a position, by the incarnation with its ordinal.
-func (m *Manifest) cut(at schemas.At) (schemas.Cut, error) {
+func (m *Manifest) cut(at schemas.Position) (schemas.Cut, error) {
 	for _, inc := range m.Incarnations {
 		if inc.Ordinal == at.Ordinal() {
 			return schemas.NewCut(inc, at), nil

@@ -7,8 +7,8 @@ import (
 	"os"
 	"slices"
 
-	"duet/internal/duck"
-	"duet/internal/failpoint"
+	"duet/internal/base/duck"
+	"duet/internal/base/failpoint"
 	"duet/schemas"
 )
 
@@ -99,7 +99,7 @@ func (a *Archive) mergeFiles(ctx context.Context, run []File) (File, func(), err
 	if err := a.inOrder(ctx, tmp); err != nil {
 		return File{}, nil, err
 	}
-	f, done, err := a.bringIn(ctx, run[0].Data, tmp, run[0].From.At(), run[len(run)-1].Through.At())
+	f, done, err := a.bringIn(ctx, run[0].Data, tmp, run[0].From, run[len(run)-1].Through)
 	if err != nil {
 		return File{}, nil, err
 	}

@@ -4,7 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 )
 
@@ -17,7 +17,7 @@ var selectSQL = "SELECT * EXCLUDE (" + schemas.ColLane + ", " + schemas.ColIncar
 // (after, through], in order of position if the files are and the DuckDB
 // instance preserves it. Only files that reach beyond the span are filtered.
 // dir is the archive's folder; there must be at least one file.
-func Relation(dir string, files []File, after, through schemas.At) string {
+func Relation(dir string, files []File, after, through schemas.Position) string {
 	var selects []string
 	var paths []string
 	flush := func(where string) {
@@ -28,7 +28,7 @@ func Relation(dir string, files []File, after, through schemas.At) string {
 	}
 	for _, f := range files {
 		path := filepath.Join(dir, filepath.FromSlash(f.Path))
-		if f.From.At() >= after && f.Through.At() <= through {
+		if f.From >= after && f.Through <= through {
 			paths = append(paths, path)
 			continue
 		}

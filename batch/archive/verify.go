@@ -13,8 +13,8 @@ import (
 	"strings"
 	"syscall"
 
-	"duet/internal/duck"
-	"duet/internal/durable"
+	"duet/internal/base/duck"
+	"duet/internal/base/durable"
 	"duet/schemas"
 )
 
@@ -99,7 +99,7 @@ func (a *Archive) repair(ctx context.Context, f File, damage error) error {
 	if err := a.cfg.Repairer.Repair(ctx, f, tmp); err != nil {
 		return errors.Join(damage, fmt.Errorf("archive: writing it again from the log: %w", err))
 	}
-	again, done, err := a.bringIn(ctx, f.Data, tmp, f.From.At(), f.Through.At())
+	again, done, err := a.bringIn(ctx, f.Data, tmp, f.From, f.Through)
 	if err != nil {
 		return errors.Join(damage, err)
 	}
@@ -137,7 +137,7 @@ func (a *Archive) tempFile() string {
 // bringIn reads a written file back with DuckDB (footer, columns, rows,
 // positions, sums), then adopts it under a new name. Until done is called the
 // cleaner leaves it alone; call it after publishing.
-func (a *Archive) bringIn(ctx context.Context, data, tmp string, from, through schemas.At) (File, func(), error) {
+func (a *Archive) bringIn(ctx context.Context, data, tmp string, from, through schemas.Position) (File, func(), error) {
 	f, err := a.readBack(ctx, data, tmp, from, through)
 	if err != nil {
 		return File{}, nil, err
@@ -200,7 +200,7 @@ func describe(ctx context.Context, db *duck.DB, relation string) ([]column, erro
 
 // readBack reads what a Parquet file holds and refuses one that is not what
 // Tail.ExportBlock promises.
-func (a *Archive) readBack(ctx context.Context, data, path string, from, through schemas.At) (File, error) {
+func (a *Archive) readBack(ctx context.Context, data, path string, from, through schemas.Position) (File, error) {
 	refuse := func(err error) (File, error) {
 		return File{}, fmt.Errorf("archive: reading back %s of %s: %w", path, data, err)
 	}
@@ -217,7 +217,7 @@ func (a *Archive) readBack(ctx context.Context, data, path string, from, through
 			return refuse(fmt.Errorf("it has no column %s: a position must be spelled out", name))
 		}
 	}
-	f := File{Data: data, From: Place(from), Through: Place(through)}
+	f := File{Data: data, From: from, Through: through}
 	exprs := []string{"count(*)", "min(" + schemas.PackedSQL + ")", "max(" + schemas.PackedSQL + ")", "count(DISTINCT " + schemas.ColLane + ")"}
 	event := a.cfg.EventTime[data]
 	if event == "" || !has(event) {
@@ -247,8 +247,8 @@ func (a *Archive) readBack(ctx context.Context, data, path string, from, through
 	if f.Rows == 0 {
 		return refuse(errors.New("it has no rows"))
 	}
-	if schemas.At(low.Int64) <= from || schemas.At(high.Int64) > through || lanes != 1 {
-		return refuse(fmt.Errorf("its positions go from %s to %s, in %d lanes; want them after %s, through %s, in one", schemas.At(low.Int64), schemas.At(high.Int64), lanes, from, through))
+	if schemas.Position(low.Int64) <= from || schemas.Position(high.Int64) > through || lanes != 1 {
+		return refuse(fmt.Errorf("its positions go from %s to %s, in %d lanes; want them after %s, through %s, in one", schemas.Position(low.Int64), schemas.Position(high.Int64), lanes, from, through))
 	}
 	f.OldestEvent, f.NewestEvent = oldest.String, newest.String
 	for i, name := range sums {

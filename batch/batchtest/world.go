@@ -18,8 +18,8 @@ import (
 	"duet/batch/archive"
 	"duet/batch/catalog"
 	"duet/batch/recompute"
-	"duet/internal/duck"
-	"duet/internal/durable"
+	"duet/internal/base/duck"
+	"duet/internal/base/durable"
 	"duet/schemas"
 )
 
@@ -55,7 +55,7 @@ type World struct {
 
 	mu       sync.Mutex // guards what follows
 	log      logState
-	released schemas.At // the tail begins after it
+	released schemas.Position // the tail begins after it
 	served   *catalog.Generation
 	cells    map[string]string // table of the served cells, by view
 	staged   map[string]string
@@ -92,7 +92,7 @@ func (w *World) currentFaults() Faults {
 
 // Open opens the world in cfg.Dir as its log has it, archived through a
 // position, serving g, whose files are in the catalog.
-func Open(cfg Config, archived schemas.At, g *catalog.Generation, c *catalog.Catalog) (*World, error) {
+func Open(cfg Config, archived schemas.Position, g *catalog.Generation, c *catalog.Catalog) (*World, error) {
 	if cfg.Records == 0 {
 		cfg.Records = 5
 	}
@@ -143,7 +143,7 @@ func (w *World) Close() { w.db.Close() }
 func (w *World) logPath() string { return filepath.Join(w.cfg.Dir, "log.json") }
 
 // At is the position of a sequence.
-func At(sequence uint64) schemas.At { return schemas.NewAt(Incarnation.Ordinal, sequence) }
+func At(sequence uint64) schemas.Position { return schemas.NewPosition(Incarnation.Ordinal, sequence) }
 
 // Append adds n messages to the log and to the live half.
 func (w *World) Append(n int) error {
@@ -223,10 +223,10 @@ func (w *World) Cut(context.Context) (schemas.Cut, error) {
 }
 
 // Wait implements [batch.Live].
-func (w *World) Wait(context.Context, schemas.At) error { return w.fail("wait") }
+func (w *World) Wait(context.Context, schemas.Position) error { return w.fail("wait") }
 
 // Totals implements [batch.Live].
-func (w *World) Totals(_ context.Context, after, through schemas.At) (map[string]archive.Totals, error) {
+func (w *World) Totals(_ context.Context, after, through schemas.Position) (map[string]archive.Totals, error) {
 	if err := w.fail("totals"); err != nil {
 		return nil, err
 	}
@@ -245,11 +245,11 @@ func (w *World) Totals(_ context.Context, after, through schemas.At) (map[string
 	return all, nil
 }
 
-func within(after, through schemas.At) string {
+func within(after, through schemas.Position) string {
 	return fmt.Sprintf("_duet_at > %d AND _duet_at <= %d", after, through)
 }
 
-func (w *World) account(after, through schemas.At) schemas.Account {
+func (w *World) account(after, through schemas.Position) schemas.Account {
 	var a schemas.Account
 	err := w.db.QueryRow("SELECT count(*), count(*) FILTER (verdict = 'accepted'), count(*) FILTER (verdict = 'duplicate'), count(*) FILTER (verdict = 'rejected') FROM verdicts WHERE "+
 		within(after, through)).Scan(&a.Received, &a.Accepted, &a.Duplicate, &a.Rejected)
@@ -260,7 +260,7 @@ func (w *World) account(after, through schemas.At) schemas.Account {
 }
 
 // Export implements [batch.Live].
-func (w *World) Export(_ context.Context, view string, through schemas.At, path string) (int64, error) {
+func (w *World) Export(_ context.Context, view string, through schemas.Position, path string) (int64, error) {
 	if err := w.fail("export"); err != nil {
 		return 0, err
 	}
@@ -290,11 +290,11 @@ func with(name, relation, query string) string {
 }
 
 // cut is the served generation's. mu is held.
-func (w *World) cut() schemas.At {
+func (w *World) cut() schemas.Position {
 	if w.served == nil {
 		return 0
 	}
-	return w.served.Cut.At()
+	return w.served.Cut.Position()
 }
 
 // Stage implements [batch.Live].
@@ -384,7 +384,7 @@ func (w *World) NextBlock(ctx context.Context) (archive.Block, error) {
 	}
 }
 
-func (w *World) block(through schemas.At) archive.Block {
+func (w *World) block(through schemas.Position) archive.Block {
 	w.mu.Lock()
 	from := w.released
 	w.mu.Unlock()
@@ -405,11 +405,11 @@ func (w *World) ExportBlock(ctx context.Context, b archive.Block, data, path str
 
 // Repair implements [archive.Repairer].
 func (w *World) Repair(ctx context.Context, f archive.File, path string) error {
-	_, err := w.export(ctx, f.Data, f.From.At(), f.Through.At(), path)
+	_, err := w.export(ctx, f.Data, f.From, f.Through, path)
 	return err
 }
 
-func (w *World) export(ctx context.Context, data string, after, through schemas.At, path string) (int64, error) {
+func (w *World) export(ctx context.Context, data string, after, through schemas.Position, path string) (int64, error) {
 	var query string
 	switch data {
 	case Stream:

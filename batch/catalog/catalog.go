@@ -56,8 +56,8 @@ import (
 
 	"duet/batch/archive"
 	"duet/batch/recompute"
-	"duet/internal/durable"
-	"duet/internal/failpoint"
+	"duet/internal/base/durable"
+	"duet/internal/base/failpoint"
 	"duet/schemas"
 )
 

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"duet/batch/archive"
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 )
 
 // missingSuspended is why a suspended view is not compared.

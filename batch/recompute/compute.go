@@ -12,9 +12,9 @@ import (
 	duckdb "github.com/duckdb/duckdb-go/v2"
 
 	"duet/batch/archive"
-	"duet/internal/duck"
-	"duet/internal/durable"
-	"duet/internal/failpoint"
+	"duet/internal/base/duck"
+	"duet/internal/base/durable"
+	"duet/internal/base/failpoint"
 	"duet/schemas"
 )
 
@@ -81,7 +81,7 @@ func (w *worker) countStreams(ctx context.Context) error {
 		s := &stream{StreamJob: sj, batch: archive.Totals{Account: sj.Totals.Account}}
 		w.streams[sj.Name] = s
 		for _, f := range sj.Files {
-			if f.Through.At() <= w.job.Through {
+			if f.Through <= w.job.Through {
 				s.all += f.Rows
 			} else {
 				s.all++ // only whether there are any matters
@@ -109,10 +109,10 @@ func (w *worker) countStreams(ctx context.Context) error {
 }
 
 // within keeps the files that may hold rows in (after, through].
-func within(files []archive.File, after, through schemas.At) []archive.File {
+func within(files []archive.File, after, through schemas.Position) []archive.File {
 	var in []archive.File
 	for _, f := range files {
-		if f.Through.At() > after && f.From.At() < through {
+		if f.Through > after && f.From < through {
 			in = append(in, f)
 		}
 	}
@@ -120,7 +120,7 @@ func within(files []archive.File, after, through schemas.At) []archive.File {
 }
 
 // sum counts the rows of files after a position and sums the columns of like.
-func (w *worker) sum(ctx context.Context, files []archive.File, after schemas.At, like map[string]string) (archive.Totals, error) {
+func (w *worker) sum(ctx context.Context, files []archive.File, after schemas.Position, like map[string]string) (archive.Totals, error) {
 	t := archive.Totals{}
 	if len(files) == 0 {
 		for col := range like {
@@ -176,7 +176,7 @@ func deltaName(i int) string { return fmt.Sprintf("delta_%d", i) } // of the spa
 
 // compute fills cells_i, and for an incremental view delta_i.
 func (w *worker) compute(ctx context.Context, i int, v ViewJob) error {
-	after := schemas.At(0)
+	after := schemas.Position(0)
 	if v.Mode == Incremental {
 		after = w.job.After
 	}
@@ -212,7 +212,7 @@ func (w *worker) compute(ctx context.Context, i int, v ViewJob) error {
 
 // partial fills a table with the partial of the view's rows in (after, through],
 // narrowed by a condition if one is given.
-func (w *worker) partial(ctx context.Context, v ViewJob, target string, after, through schemas.At, where string) error {
+func (w *worker) partial(ctx context.Context, v ViewJob, target string, after, through schemas.Position, where string) error {
 	files := within(w.streams[v.Stream].Files, after, through)
 	if len(files) == 0 {
 		return w.table(ctx, v, target, "")
@@ -332,7 +332,7 @@ const remedy = "edit the view so that this cannot raise (TRY_CAST, a wider CAST,
 // locate finds the first event that the view cannot be computed over, by
 // halving the span: log2 steps, each over half the rows of the one before.
 func (w *worker) locate(ctx context.Context, v ViewJob, cause error) (*Suspension, error) {
-	low, high := schemas.At(0), w.job.Through
+	low, high := schemas.Position(0), w.job.Through
 	if v.Mode == Incremental {
 		low = w.job.After
 	}
@@ -363,7 +363,7 @@ func (w *worker) locate(ctx context.Context, v ViewJob, cause error) (*Suspensio
 }
 
 // locateRecord finds the first event of one message that raises.
-func (w *worker) locateRecord(ctx context.Context, v ViewJob, low, high schemas.At, cause error) (int32, string, error) {
+func (w *worker) locateRecord(ctx context.Context, v ViewJob, low, high schemas.Position, cause error) (int32, string, error) {
 	files := within(w.streams[v.Stream].Files, low, high)
 	var last sql.NullInt32
 	query := "SELECT max(" + schemas.ColRecord + ") FROM " + archive.Relation(w.job.Archive, files, low, high)
@@ -394,7 +394,7 @@ func (w *worker) locateRecord(ctx context.Context, v ViewJob, low, high schemas.
 }
 
 // raises computes a span of rows and returns the evaluation error, if any.
-func (w *worker) raises(ctx context.Context, v ViewJob, after, through schemas.At, where string) (raised, err error) {
+func (w *worker) raises(ctx context.Context, v ViewJob, after, through schemas.Position, where string) (raised, err error) {
 	err = w.partial(ctx, v, "probe", after, through, where)
 	if duck.Evaluates(err) {
 		return err, nil

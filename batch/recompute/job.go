@@ -32,7 +32,7 @@ package recompute
 
 import (
 	"duet/batch/archive"
-	"duet/internal/durable"
+	"duet/internal/base/durable"
 	"duet/schemas"
 )
 
@@ -96,15 +96,15 @@ type StreamJob struct {
 
 // Job is everything that the child needs to know.
 type Job struct {
-	Format  int         `json:"format"`
-	Run     string      `json:"run"`
-	Dir     string      `json:"dir"`     // where to write; it exists
-	Archive string      `json:"archive"` // the archive's folder
-	After   schemas.At  `json:"after"`   // the base's cut, exclusive
-	Through schemas.At  `json:"through"` // the cut
-	Full    bool        `json:"full"`    // the report's span is everything, not (After, Through]
-	Streams []StreamJob `json:"streams"`
-	Views   []ViewJob   `json:"views"`
+	Format  int              `json:"format"`
+	Run     string           `json:"run"`
+	Dir     string           `json:"dir"`     // where to write; it exists
+	Archive string           `json:"archive"` // the archive's folder
+	After   schemas.Position `json:"after"`   // the base's cut, exclusive
+	Through schemas.Position `json:"through"` // the cut
+	Full    bool             `json:"full"`    // the report's span is everything, not (After, Through]
+	Streams []StreamJob      `json:"streams"`
+	Views   []ViewJob        `json:"views"`
 
 	Threads      int    `json:"threads"`       // at least 1
 	Memory       int64  `json:"memory"`        // DuckDB's memory limit, bytes; 0 means DuckDB's default
@@ -143,10 +143,10 @@ type Progress struct {
 
 // Suspension is why a view has no cells.
 type Suspension struct {
-	At      schemas.At `json:"at"`      // the event's message; the last one tried if no single event raises
-	Record  int32      `json:"record"`  // the event's index in it; -1 if no single event raises
-	Message string     `json:"message"` // DuckDB's, with the expression's function and value
-	Remedy  string     `json:"remedy"`
+	At      schemas.Position `json:"at"`      // the event's message; the last one tried if no single event raises
+	Record  int32            `json:"record"`  // the event's index in it; -1 if no single event raises
+	Message string           `json:"message"` // DuckDB's, with the expression's function and value
+	Remedy  string           `json:"remedy"`
 }
 
 // ViewResult is what became of a view.

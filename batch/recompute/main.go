@@ -11,7 +11,7 @@ import (
 	"sync"
 	"syscall"
 
-	"duet/internal/failpoint"
+	"duet/internal/base/failpoint"
 )
 
 // The named steps of the child.

@@ -25,16 +25,16 @@ const (
 // Report is the reconciliation of both halves over a span of positions. It
 // begins with the control totals, then the views.
 type Report struct {
-	Format   int           `json:"format"`
-	Run      string        `json:"run"`
-	Created  time.Time     `json:"created"`
-	Full     bool          `json:"full"` // everything up to Through, else (After, Through]
-	After    schemas.At    `json:"after"`
-	Through  schemas.At    `json:"through"`
-	Verdict  Verdict       `json:"verdict"`
-	Accepted bool          `json:"accepted"` // unexplained differences were accepted by hand
-	Streams  []StreamCheck `json:"streams"`
-	Views    []ViewCheck   `json:"views"`
+	Format   int              `json:"format"`
+	Run      string           `json:"run"`
+	Created  time.Time        `json:"created"`
+	Full     bool             `json:"full"` // everything up to Through, else (After, Through]
+	After    schemas.Position `json:"after"`
+	Through  schemas.Position `json:"through"`
+	Verdict  Verdict          `json:"verdict"`
+	Accepted bool             `json:"accepted"` // unexplained differences were accepted by hand
+	Streams  []StreamCheck    `json:"streams"`
+	Views    []ViewCheck      `json:"views"`
 }
 
 // StreamCheck compares the control totals of a stream.

@@ -186,7 +186,7 @@ func place(positions []*duetv1.Position) string {
 	}
 	parts := make([]string, len(positions))
 	for i, p := range positions {
-		parts[i] = schemas.NewAt(p.GetOrdinal(), p.GetSequence()).String()
+		parts[i] = schemas.NewPosition(p.GetOrdinal(), p.GetSequence()).String()
 	}
 	return strings.Join(parts, ",")
 }

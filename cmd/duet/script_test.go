@@ -19,7 +19,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/internal/shop"
 )
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"syscall"
 
-	"duet/internal/durable"
+	"duet/internal/base/durable"
 )
 
 // Format is the version of the data folder as a whole. Each file in it has a

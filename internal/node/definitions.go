@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"duet/internal/durable"
+	"duet/internal/base/durable"
 	"duet/schemas"
 	"duet/schemas/project"
 	"duet/speed/eventlog"
@@ -24,7 +24,7 @@ const definitionsKind = "definitions"
 // definitions/current.json, which stays when the log has been trimmed.
 type definitionsFile struct {
 	Format int               `json:"format"`
-	At     schemas.At        `json:"at,omitempty"` // of the control record; 0 inside it
+	At     schemas.Position  `json:"at,omitempty"` // of the control record; 0 inside it
 	Files  map[string]string `json:"files"`        // text by slash-separated path
 }
 

@@ -137,7 +137,7 @@ func (n *Node) inspectLog(ctx context.Context, args map[string]string) ([]*duetv
 	head := newTable("log", "incarnation", "ordinal BIGINT", "created", "first", "last", "used_bytes BIGINT", "limit_bytes BIGINT")
 	head.add(inc.ID, int(inc.Ordinal), inc.Created, n.log.First(), n.log.Last(), used, max)
 	t := newTable("messages", "position", "time TIMESTAMP", "subject", "bytes BIGINT", "events BIGINT", "what")
-	err = n.log.List(ctx, schemas.NewAt(inc.Ordinal, from), schemas.NewAt(inc.Ordinal, through), func(e eventlog.Entry) error {
+	err = n.log.List(ctx, schemas.NewPosition(inc.Ordinal, from), schemas.NewPosition(inc.Ordinal, through), func(e eventlog.Entry) error {
 		if e.Problem != nil {
 			t.add(e.At, nil, nil, nil, nil, e.Problem)
 			return nil
@@ -183,7 +183,7 @@ func describe(e eventlog.Entry) (events any, what string) {
 func (n *Node) inspectArchive(_ context.Context, args map[string]string) ([]*duetv1.InspectTable, error) {
 	m := n.archive.Current()
 	head := newTable("manifest", "number BIGINT", "kind", "created TIMESTAMP", "through", "files BIGINT", "bytes BIGINT", "producers BIGINT")
-	head.add(m.Number, string(m.Kind), m.Created, m.Through.At(), len(m.Files), m.Bytes(), len(m.Producers))
+	head.add(m.Number, string(m.Kind), m.Created, m.Through.Position(), len(m.Files), m.Bytes(), len(m.Producers))
 	streams := newTable("streams", "stream", "received BIGINT", "accepted BIGINT", "duplicate BIGINT", "rejected BIGINT", "sums")
 	for _, name := range slices.Sorted(maps.Keys(m.Streams)) {
 		t := m.Streams[name]
@@ -195,7 +195,7 @@ func (n *Node) inspectArchive(_ context.Context, args map[string]string) ([]*due
 		if want := args["data"]; want != "" && f.Data != want {
 			continue
 		}
-		files.add(f.Data, f.From.At(), f.Through.At(), f.Rows, f.Bytes, f.OldestEvent, f.NewestEvent, f.Path, f.XXH3)
+		files.add(f.Data, f.From, f.Through, f.Rows, f.Bytes, f.OldestEvent, f.NewestEvent, f.Path, f.XXH3)
 	}
 	return []*duetv1.InspectTable{head.t, streams.t, files.t}, nil
 }
@@ -217,7 +217,7 @@ func (n *Node) inspectGeneration(_ context.Context, args map[string]string) ([]*
 	if err != nil {
 		return nil, err
 	}
-	head.add(g.Number, string(g.Kind), g.Base, g.Published, g.Cut.At(), g.Archive, g.Run, g.Of)
+	head.add(g.Number, string(g.Kind), g.Base, g.Published, g.Cut.Position(), g.Archive, g.Run, g.Of)
 	for _, v := range g.Views {
 		suspended := ""
 		if v.Suspended != nil {
@@ -256,7 +256,7 @@ func (n *Node) inspectLive(ctx context.Context, _ map[string]string) ([]*duetv1.
 
 // rejectsRelation is a SQL relation of every reject, archived or not, as of a
 // read transaction; "" parts are left out.
-func rejectsRelation(archived, tail string, through, liveThrough schemas.At) string {
+func rejectsRelation(archived, tail string, through, liveThrough schemas.Position) string {
 	parts := []string{fmt.Sprintf("SELECT * FROM %s WHERE %s > %d", tail, schemas.ColAt, int64(through))}
 	if archived != "" {
 		parts = append(parts, fmt.Sprintf("SELECT * FROM %s WHERE %s <= %d", archived, schemas.ColAt, int64(liveThrough)))

@@ -24,7 +24,7 @@ import (
 	"duet/batch"
 	"duet/batch/archive"
 	"duet/batch/catalog"
-	"duet/internal/failpoint"
+	"duet/internal/base/failpoint"
 	"duet/schemas"
 	"duet/schemas/event"
 	"duet/schemas/project"
@@ -76,7 +76,7 @@ type Node struct {
 	catalog  *catalog.Catalog
 	store    *store.Store
 	live     *speed.Live
-	door     *eventlog.Door
+	door     *eventlog.Appender
 	runner   *batch.Runner
 	half     *serving.BatchHalf // the runner as clients see it
 	allOpen  atomic.Bool
@@ -256,7 +256,7 @@ func (n *Node) run(ctx context.Context, state *event.State) error {
 	n.tally.begin(n.archive.Current().Streams)
 	var err error
 	n.live, err = speed.New(speed.Config{
-		Open:  func(ctx context.Context, after schemas.At) (speed.Source, error) { return n.log.Read(ctx, after) },
+		Open:  func(ctx context.Context, after schemas.Position) (speed.Source, error) { return n.log.Read(ctx, after) },
 		Store: n.store, Sequencer: sequencer, After: after, Target: n.log.Last(), Control: control,
 		Hooks: speed.Hooks{
 			Applied: func(a speed.Applied) {
@@ -273,7 +273,7 @@ func (n *Node) run(ctx context.Context, state *event.State) error {
 	tail := &tail{n.store}
 	n.archiver = archive.NewArchiver(n.archive, tail, archive.Hooks{
 		Committed: func(m *archive.Manifest, took time.Duration) {
-			n.logger.Debug("archived", "manifest", m.Number, "through", m.Through.At(), "took", took)
+			n.logger.Debug("archived", "manifest", m.Number, "through", m.Through.Position(), "took", took)
 			select {
 			case n.trim <- struct{}{}:
 			default:
@@ -306,7 +306,7 @@ func (n *Node) run(ctx context.Context, state *event.State) error {
 		return ctx.Err()
 	}
 	// Nothing is appended before the door is there, so the sequencer rests.
-	n.door = eventlog.NewDoor(n.log, sequencer.State().Producers())
+	n.door = eventlog.NewAppender(n.log, sequencer.State().Producers())
 	if err := n.runner.Start(); err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"duet/batch/archive"
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 	"duet/schemas/duetv1"
 	"duet/serving/query"
@@ -63,7 +63,7 @@ func (o *operator) GetStatus(ctx context.Context, req *duetv1.GetStatusRequest) 
 	res.Archive = &duetv1.ArchiveStatus{
 		Through:  query.Positions(m.Through),
 		Manifest: m.Number, Files: int64(len(m.Files)), Bytes: m.Bytes(),
-		LagMessages: lag(through, m.Through.At()),
+		LagMessages: lag(through, m.Through.Position()),
 	}
 	res.Batch = n.half.Status()
 	if err := o.streams(ctx, req.GetDefinitions(), res); err != nil {
@@ -84,7 +84,7 @@ func (o *operator) GetStatus(ctx context.Context, req *duetv1.GetStatusRequest) 
 }
 
 // lag counts the messages from one position to another of the same log.
-func lag(last, through schemas.At) uint64 {
+func lag(last, through schemas.Position) uint64 {
 	if last <= through {
 		return 0
 	}
@@ -149,7 +149,7 @@ func (o *operator) ListRejects(ctx context.Context, req *duetv1.ListRejectsReque
 	err := o.n.store.Read(ctx, func(sn *store.Snapshot) error {
 		snap := o.n.archive.Snapshot() // after the transaction began: what its tail has let go of is in here
 		defer snap.Release()
-		through := snap.Through.At()
+		through := snap.Through.Position()
 		archived, err := snap.Relation(ctx, archive.Rejects, 0, through)
 		if err != nil {
 			return err
@@ -203,7 +203,7 @@ func (o *operator) collect(ctx context.Context, sn *store.Snapshot, from string,
 			return err
 		}
 		r.Time = timestamppb.New(when)
-		r.Position = query.Positions(schemas.NewCut(inc, schemas.At(at)))[0]
+		r.Position = query.Positions(schemas.NewCut(inc, schemas.Position(at)))[0]
 		r.Position.Record = uint32(record)
 		res.Rejects = append(res.Rejects, &r)
 	}

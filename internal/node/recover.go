@@ -10,7 +10,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 
 	"duet/batch/archive"
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 	"duet/schemas/event"
 	"duet/schemas/project"
@@ -35,16 +35,16 @@ func (n *Node) recover(ctx context.Context) (*event.State, error) {
 func (n *Node) recoverFrom(ctx context.Context, snap *archive.Snapshot) (*event.State, error) {
 	g := n.catalog.Current()
 	if g != nil {
-		if g.Cut.At() > snap.Through.At() {
-			return nil, fmt.Errorf("generation %d has cut %s, but the archive ends at %s: a file of the archive's manifest is missing; restore the data folder from a copy (H6)", g.Number, g.Cut.At(), snap.Through.At())
+		if g.Cut.Position() > snap.Through.Position() {
+			return nil, fmt.Errorf("generation %d has cut %s, but the archive ends at %s: a file of the archive's manifest is missing; restore the data folder from a copy (H6)", g.Number, g.Cut.Position(), snap.Through.Position())
 		}
 		if err := n.catalog.Verify(g); err != nil {
 			return nil, err
 		}
 	}
-	var after schemas.At
+	var after schemas.Position
 	if g != nil {
-		after = g.Cut.At()
+		after = g.Cut.Position()
 	}
 	rows, err := n.archived(ctx, snap, after)
 	if err != nil {
@@ -62,8 +62,8 @@ func (n *Node) recoverFrom(ctx context.Context, snap *archive.Snapshot) (*event.
 }
 
 // archived lists the files that hold rows after a cut, their checksums verified.
-func (n *Node) archived(ctx context.Context, snap *archive.Snapshot, after schemas.At) (store.Archive, error) {
-	through := snap.Through.At()
+func (n *Node) archived(ctx context.Context, snap *archive.Snapshot, after schemas.Position) (store.Archive, error) {
+	through := snap.Through.Position()
 	out := store.Archive{Through: through, Files: map[string][]string{}, Newest: map[string]time.Time{}}
 	for _, s := range n.project.Streams {
 		files := snap.FilesFor(s.Name, after, through)
@@ -98,7 +98,7 @@ func (n *Node) sequencerState(ctx context.Context, snap *archive.Snapshot) (*eve
 		return nil, err
 	}
 	defer conn.Close()
-	through := snap.Through.At()
+	through := snap.Through.Position()
 	order := fmt.Sprintf(" ORDER BY %s, %s", schemas.ColAt, schemas.ColRecord)
 	lines, err := snap.Relation(ctx, archive.Lines, 0, through)
 	if err != nil {
@@ -113,7 +113,7 @@ func (n *Node) sequencerState(ctx context.Context, snap *archive.Snapshot) (*eve
 		if len(s.ID) == 0 {
 			continue
 		}
-		var after schemas.At
+		var after schemas.Position
 		if alwaysHasID(s) {
 			after = lastRows(snap.FilesFor(s.Name, 0, through), int64(s.IDWindow))
 		}
@@ -152,11 +152,11 @@ func idColumns(s *project.Stream) string {
 }
 
 // lastRows is the position after which files hold at least n rows, or 0.
-func lastRows(files []archive.File, n int64) schemas.At {
+func lastRows(files []archive.File, n int64) schemas.Position {
 	var rows int64
 	for i := len(files) - 1; i >= 0; i-- {
 		if rows += files[i].Rows; rows >= n {
-			return files[i].From.At()
+			return files[i].From
 		}
 	}
 	return 0

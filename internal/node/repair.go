@@ -8,7 +8,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"duet/batch/archive"
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 	"duet/schemas/event"
 	"duet/speed/eventlog"
@@ -58,7 +58,7 @@ func (r *repairer) Repair(ctx context.Context, f archive.File, path string) erro
 
 // fold loads the rows of f out of the log.
 func (r *repairer) fold(ctx context.Context, conn *duck.Conn, f archive.File) error {
-	from, through := f.From.At(), f.Through.At()
+	from, through := f.From, f.Through
 	source, err := r.log.Read(ctx, 0)
 	if err != nil {
 		return err
@@ -76,7 +76,7 @@ func (r *repairer) fold(ctx context.Context, conn *duck.Conn, f archive.File) er
 		}
 		return nil
 	}
-	for at := schemas.At(0); at < through; {
+	for at := schemas.Position(0); at < through; {
 		m, err := source.Next(ctx)
 		if err != nil {
 			return err

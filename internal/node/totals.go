@@ -11,8 +11,8 @@ import (
 	"sync"
 
 	"duet/batch/archive"
-	"duet/internal/duck"
-	"duet/internal/durable"
+	"duet/internal/base/duck"
+	"duet/internal/base/durable"
 	"duet/schemas"
 	"duet/schemas/project"
 	"duet/schemas/view"
@@ -60,7 +60,7 @@ func summed(s *project.Stream) []string {
 type tally struct {
 	mu      sync.Mutex
 	total   map[string]schemas.Account
-	markers map[schemas.At]map[string]schemas.Account
+	markers map[schemas.Position]map[string]schemas.Account
 }
 
 // begin starts from what the archive's manifest has counted.
@@ -68,7 +68,7 @@ func (t *tally) begin(streams map[string]archive.Totals) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.total = map[string]schemas.Account{}
-	t.markers = map[schemas.At]map[string]schemas.Account{}
+	t.markers = map[schemas.Position]map[string]schemas.Account{}
 	for name, s := range streams {
 		t.total[name] = s.Account
 	}
@@ -96,7 +96,7 @@ func (t *tally) now() map[string]schemas.Account {
 }
 
 // at is how the accounts stood at a cut marker, and forgets older ones.
-func (t *tally) at(cut schemas.At) (map[string]schemas.Account, bool) {
+func (t *tally) at(cut schemas.Position) (map[string]schemas.Account, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m, ok := t.markers[cut]
@@ -112,15 +112,15 @@ func (n *Node) accounts() map[string]schemas.Account { return n.tally.now() }
 
 // Totals are the control totals that the live half counted in (after, through]:
 // accounts as the sequencer gave verdicts, sums from its own cells.
-func (h *halves) Totals(ctx context.Context, after, through schemas.At) (map[string]archive.Totals, error) {
+func (h *halves) Totals(ctx context.Context, after, through schemas.Position) (map[string]archive.Totals, error) {
 	total, ok := h.n.tally.at(through)
 	if !ok {
 		return nil, fmt.Errorf("the live half did not count up to %s: it met no cut marker there", through)
 	}
 	base := map[string]archive.Totals{}
 	if g := h.n.catalog.Current(); g != nil {
-		if g.Cut.At() != after {
-			return nil, fmt.Errorf("totals after %s asked for, but generation %d is cut at %s", after, g.Number, g.Cut.At())
+		if g.Cut.Position() != after {
+			return nil, fmt.Errorf("totals after %s asked for, but generation %d is cut at %s", after, g.Number, g.Cut.Position())
 		}
 		base = g.Streams
 	}
@@ -148,7 +148,7 @@ func (h *halves) Totals(ctx context.Context, after, through schemas.At) (map[str
 type unavailable struct{ error }
 
 // sums reads a stream's control totals from the live segments up to a cut.
-func (h *halves) sums(ctx context.Context, s *project.Stream, v *view.View, through schemas.At) (map[string]string, int64, error) {
+func (h *halves) sums(ctx context.Context, s *project.Stream, v *view.View, through schemas.Position) (map[string]string, int64, error) {
 	path := durable.TempName(h.n.data.sub("tmp") + "/totals")
 	defer os.Remove(path)
 	rows, err := h.n.store.ExportLive(ctx, v.Name, through, path)

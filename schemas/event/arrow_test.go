@@ -12,7 +12,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 )
 
@@ -69,7 +69,7 @@ func TestRowsKeepTheirValuesThroughDuckDBAndParquet(t *testing.T) {
 	b := NewBatch(mem)
 	defer b.Release()
 	q := NewSequencer(map[string]*Schema{"every": s}, NewState())
-	q.Apply(Message{Stream: "every", At: schemas.NewAt(1, 42), Time: logTime, Data: AppendEnvelope(nil, "every", []Run{{Count: uint32(len(records))}}, records)}, b)
+	q.Apply(Message{Stream: "every", At: schemas.NewPosition(1, 42), Time: logTime, Data: AppendEnvelope(nil, "every", []Run{{Count: uint32(len(records))}}, records)}, b)
 	if r := b.RejectRecord(); r != nil {
 		t.Fatalf("rejected: %v", r.Column(1))
 	}
@@ -103,7 +103,7 @@ func TestRowsKeepTheirValuesThroughDuckDBAndParquet(t *testing.T) {
 		for i, want := range wants {
 			for column, value := range want {
 				var got *string
-				sql := fmt.Sprintf("SELECT %s::VARCHAR FROM %s WHERE _duet_at = %d AND _duet_record = %d", duck.Ident(column), table, schemas.NewAt(1, 42), i)
+				sql := fmt.Sprintf("SELECT %s::VARCHAR FROM %s WHERE _duet_at = %d AND _duet_record = %d", duck.Ident(column), table, schemas.NewPosition(1, 42), i)
 				if err := conn.QueryRowContext(ctx, sql).Scan(&got); err != nil {
 					t.Fatal(err)
 				}

@@ -61,7 +61,7 @@ const LinesSQLColumns = "stream VARCHAR, chunk BLOB, digests BLOB, rejected BLOB
 type Batch struct {
 	// Through is the last message applied: everything at or before it is in
 	// this batch or an earlier one.
-	Through schemas.At
+	Through schemas.Position
 	Events  int   // received, whatever the verdict
 	Bytes   int64 // of messages
 
@@ -357,7 +357,7 @@ func (r *rows) take() arrow.RecordBatch {
 }
 
 // append adds the event that d decoded.
-func (r *rows) append(d *decoder, at schemas.At, record int) {
+func (r *rows) append(d *decoder, at schemas.Position, record int) {
 	for i, b := range r.columns {
 		appendCell(b, r.kinds[i], &d.cells[i])
 	}

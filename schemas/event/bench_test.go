@@ -181,7 +181,7 @@ func BenchmarkApply(b *testing.B) {
 			batch := NewBatch(memory.DefaultAllocator)
 			defer batch.Release()
 			b.ReportAllocs()
-			at := schemas.At(0)
+			at := schemas.Position(0)
 			var used time.Duration
 			var data []byte
 			for i := uint64(0); b.Loop(); i++ {

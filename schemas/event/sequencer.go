@@ -12,7 +12,7 @@ import (
 // Message is one message of the log.
 type Message struct {
 	Stream string // of the message's subject; the envelope must say the same
-	At     schemas.At
+	At     schemas.Position
 	Time   time.Time // the log's timestamp: the only "now" there is
 	Data   []byte    // an envelope; not kept after Apply
 }

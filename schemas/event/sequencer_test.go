@@ -57,7 +57,7 @@ func genMessages(r *rand.Rand, n int) []Message {
 		if r.IntN(15) == 0 {
 			data[r.IntN(len(data))] ^= 4
 		}
-		messages = append(messages, Message{Stream: stream, At: schemas.NewAt(1, uint64(i+1)), Time: logTime.Add(time.Duration(i) * time.Minute), Data: data})
+		messages = append(messages, Message{Stream: stream, At: schemas.NewPosition(1, uint64(i+1)), Time: logTime.Add(time.Duration(i) * time.Minute), Data: data})
 	}
 	return messages
 }
@@ -345,7 +345,7 @@ func one(q *Sequencer, b *Batch, stream string, at uint64, runs []Run, records .
 		bs = append(bs, []byte(r))
 	}
 	b.Reset()
-	q.Apply(Message{Stream: stream, At: schemas.NewAt(1, at), Time: logTime, Data: AppendEnvelope(nil, stream, runs, bs)}, b)
+	q.Apply(Message{Stream: stream, At: schemas.NewPosition(1, at), Time: logTime, Data: AppendEnvelope(nil, stream, runs, bs)}, b)
 	return b.Accounts()[0].Account
 }
 
@@ -488,7 +488,7 @@ func TestPoisonIsSetAside(t *testing.T) {
 			records = slices.Insert(records, r.IntN(len(records)), p)
 		}
 		b.Reset()
-		q.Apply(Message{Stream: "orders", At: schemas.At(at + 1), Time: logTime, Data: AppendEnvelope(nil, "orders", []Run{{Count: 1000}}, records)}, b)
+		q.Apply(Message{Stream: "orders", At: schemas.Position(at + 1), Time: logTime, Data: AppendEnvelope(nil, "orders", []Run{{Count: 1000}}, records)}, b)
 		a := b.Accounts()[0]
 		account.Add(a.Account)
 		if a.Rejected != 10 || a.Accepted != 990 {

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas/project"
 )
 

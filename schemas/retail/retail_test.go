@@ -133,7 +133,7 @@ func (l *ledger) ingest(t *testing.T, q *event.Sequencer, s *project.Stream, fil
 	var lines source.Batch
 	b := event.NewBatch(memory.NewGoAllocator())
 	defer b.Release()
-	at := schemas.NewAt(1, 0)
+	at := schemas.NewPosition(1, 0)
 	for {
 		lines.Reset()
 		if err := r.ReadBatch(&lines, 8192, 1<<20); err == io.EOF {

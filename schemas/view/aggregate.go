@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 )
 

@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 )
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas/project"
 )
 

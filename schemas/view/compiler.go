@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 	"duet/schemas/project"
 )

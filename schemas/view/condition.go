@@ -7,7 +7,7 @@ import (
 	"sync"
 	"unicode/utf8"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 )
 
 // maxCondition bounds the text of a condition, in bytes.

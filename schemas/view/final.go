@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 )
 
 // Options say which rows and columns of a view to answer. The zero value asks

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 	"duet/schemas/project"
 )
@@ -114,7 +114,7 @@ func (e *engine) load(s *project.Stream, rows []string) {
 		for i, r := range rows[start:min(start+500, len(rows))] {
 			comma(&b, i)
 			n := start + i
-			fmt.Fprintf(&b, "(%s, %d, %d)", r, int64(schemas.NewAt(1, uint64(n/10+1))), n%10)
+			fmt.Fprintf(&b, "(%s, %d, %d)", r, int64(schemas.NewPosition(1, uint64(n/10+1))), n%10)
 		}
 		e.exec("INSERT INTO " + duck.Ident(s.Name) + " (" + names + "_duet_at, _duet_record) VALUES " + b.String())
 	}

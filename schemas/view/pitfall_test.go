@@ -12,7 +12,7 @@ import (
 	"sync"
 	"testing"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas/project"
 )
 

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 )
 
 // place says where an expression stands.

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 )
 
 // clauses that a view does not have, by the keyword that begins them.

@@ -7,7 +7,7 @@ import (
 
 	duckdb "github.com/duckdb/duckdb-go/v2"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas/project"
 )
 

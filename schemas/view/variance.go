@@ -3,7 +3,7 @@ package view
 import (
 	"strings"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 )
 
 // Variance of integers and decimals of at most 18 digits is defined from exact

@@ -3,7 +3,7 @@ package view
 import (
 	"strings"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas/project"
 )
 

@@ -8,8 +8,8 @@ import (
 	"strings"
 
 	"duet/batch/catalog"
-	"duet/internal/duck"
-	"duet/internal/durable"
+	"duet/internal/base/duck"
+	"duet/internal/base/durable"
 	"duet/serving/reason"
 )
 
@@ -50,7 +50,7 @@ func (r realGenerations) Open(_ context.Context, number uint64, name string) (Pu
 		cols = append(cols, duck.Ident(c))
 	}
 	return Published{
-		Cut: g.Cut.At(), Definition: v.Definition,
+		Cut: g.Cut.Position(), Definition: v.Definition,
 		Partials: "(SELECT " + strings.Join(cols, ", ") + " FROM read_parquet(" + duck.Literal(path) + "))",
 	}, nil
 }

@@ -10,7 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas/duetv1"
 	"duet/serving/reason"
 )

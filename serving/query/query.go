@@ -51,9 +51,9 @@ type Store interface {
 // Snapshot is one read transaction: all it says belongs together (H2, H4). A
 // *store.Snapshot is one.
 type Snapshot interface {
-	Generation() uint64      // 0 before the first
-	Cut() schemas.At         // of the generation
-	LiveThrough() schemas.At // how far the live half has counted
+	Generation() uint64            // 0 before the first
+	Cut() schemas.Position         // of the generation
+	LiveThrough() schemas.Position // how far the live half has counted
 	NewestEventTime(stream string) (t time.Time, ok bool)
 	// Partials is a SQL relation of the view's partial rows, not merged, of
 	// both halves. A view that cannot answer is an error that says why.
@@ -79,14 +79,14 @@ type Archive interface {
 	// Events gives a stream's files up to a position. They stay in place until
 	// release is called. A file that is missing or differs is an error that
 	// names it.
-	Events(ctx context.Context, stream string, through schemas.At) (a Archived, release func(), err error)
+	Events(ctx context.Context, stream string, through schemas.Position) (a Archived, release func(), err error)
 }
 
 // Archived is a stream's archived events up to the position asked for.
 type Archived struct {
-	Through  schemas.At // the archive's last position: all accepted events at or before it are in files
-	Files    []string   // paths; nil if there is no event yet
-	Relation string     // parenthesised SELECT: the stream's columns and positions as in memory; "" if there is no file
+	Through  schemas.Position // the archive's last position: all accepted events at or before it are in files
+	Files    []string         // paths; nil if there is no event yet
+	Relation string           // parenthesised SELECT: the stream's columns and positions as in memory; "" if there is no file
 }
 
 // ArchiveOf is the archive as an engine reads it.
@@ -94,9 +94,9 @@ func ArchiveOf(a *archive.Archive) Archive { return realArchive{a} }
 
 type realArchive struct{ archive *archive.Archive }
 
-func (r realArchive) Events(ctx context.Context, stream string, through schemas.At) (Archived, func(), error) {
+func (r realArchive) Events(ctx context.Context, stream string, through schemas.Position) (Archived, func(), error) {
 	s := r.archive.Snapshot()
-	out := Archived{Through: s.Through.At()}
+	out := Archived{Through: s.Through.Position()}
 	through = min(through, out.Through)
 	var err error
 	if out.Relation, err = s.Relation(ctx, stream, 0, through); err != nil {
@@ -119,7 +119,7 @@ type Generations interface {
 
 // Published is one view of a published generation.
 type Published struct {
-	Cut             schemas.At
+	Cut             schemas.Position
 	Definition      string    // the version it was computed under
 	Partials        string    // SQL relation of its partial rows
 	NewestEventTime time.Time // zero if not known
@@ -137,7 +137,7 @@ type Config struct {
 	Streams []*project.Stream
 	Store   Store
 	// Wait returns once what Read sees reaches at, or with ctx's error.
-	Wait        func(ctx context.Context, at schemas.At) error
+	Wait        func(ctx context.Context, at schemas.Position) error
 	Archive     Archive             // for Verify
 	Generations Generations         // for as_of_generation
 	Incarnation schemas.Incarnation // of the log
@@ -219,7 +219,7 @@ func (e *Engine) NotBefore(ctx context.Context, token string) (Token, error) {
 	if err != nil {
 		return Token{}, err
 	}
-	if err := e.cfg.Wait(ctx, t.Through.At()); err != nil {
+	if err := e.cfg.Wait(ctx, t.Through.Position()); err != nil {
 		if ctx.Err() != nil {
 			return Token{}, e.over(ctx, fmt.Sprintf("the live half had not reached not_before (%s)", t.Through), err)
 		}
@@ -356,7 +356,7 @@ func (e *Engine) Current(ctx context.Context, name string) (*duetv1.Proof, error
 	return p, e.ended(ctx, err)
 }
 
-func (e *Engine) proof(gen uint64, cut, through schemas.At, v View, newest time.Time) *duetv1.Proof {
+func (e *Engine) proof(gen uint64, cut, through schemas.Position, v View, newest time.Time) *duetv1.Proof {
 	p := &duetv1.Proof{
 		Generation:  gen,
 		Cut:         Positions(CutAt(e.cfg.Incarnation, cut)),
@@ -372,7 +372,7 @@ func (e *Engine) proof(gen uint64, cut, through schemas.At, v View, newest time.
 
 // CutAt is the cut at one place, whose incarnation is the present one or, with
 // its id unknown, an earlier one. Nothing is cut at 0.
-func CutAt(inc schemas.Incarnation, at schemas.At) schemas.Cut {
+func CutAt(inc schemas.Incarnation, at schemas.Position) schemas.Cut {
 	if at == 0 {
 		return nil
 	}

@@ -189,7 +189,7 @@ func wants(t *testing.T, err error, r reason.Reason, field string) {
 func TestNotBeforeWaitsUntilTheDeadline(t *testing.T) {
 	f := querytest.New(t)
 	e := f.Engine(nil)
-	later := query.Token{Through: schemas.NewCut(querytest.Incarnation, schemas.NewAt(1, f.Through+1))}.String()
+	later := query.Token{Through: schemas.NewCut(querytest.Incarnation, schemas.NewPosition(1, f.Through+1))}.String()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	_, err := e.Query(ctx, &duetv1.QueryRequest{View: "sales", NotBefore: later})

@@ -16,7 +16,7 @@ import (
 
 	"duet/batch/archive"
 	"duet/batch/catalog"
-	"duet/internal/durable"
+	"duet/internal/base/durable"
 	"duet/schemas"
 	"duet/schemas/duetv1"
 	"duet/schemas/event"
@@ -74,7 +74,7 @@ func newPlatform(t *testing.T) *platform {
 	p.engine = query.New(query.Config{
 		Views: p.views, Streams: proj.Streams, Store: query.StoreOf(p.store), Archive: query.ArchiveOf(p.archive),
 		Generations: query.GenerationsOf(p.catalog), Incarnation: querytest.Incarnation,
-		Wait: func(context.Context, schemas.At) error { return nil },
+		Wait: func(context.Context, schemas.Position) error { return nil },
 	})
 	t.Cleanup(func() {
 		p.batch.Release()
@@ -108,15 +108,15 @@ func (p *platform) ingest(n int) {
 	p.at++
 	data := event.AppendEnvelope(nil, "orders", []event.Run{{Count: uint32(n)}}, records)
 	p.batch.Reset()
-	p.seq.Apply(event.Message{Stream: "orders", At: schemas.NewAt(1, p.at), Time: time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC), Data: data}, p.batch)
+	p.seq.Apply(event.Message{Stream: "orders", At: schemas.NewPosition(1, p.at), Time: time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC), Data: data}, p.batch)
 	p.must(p.store.Apply(p.t.Context(), p.batch))
 }
 
 // cut ends segment and block, as a marker does.
-func (p *platform) cut() schemas.At {
+func (p *platform) cut() schemas.Position {
 	p.t.Helper()
 	p.at++
-	at := schemas.NewAt(1, p.at)
+	at := schemas.NewPosition(1, p.at)
 	p.must(p.store.Cut(p.t.Context(), at))
 	return at
 }
@@ -132,7 +132,7 @@ func (p *platform) archiveBlock() {
 
 // publish makes a generation of what the live half has through a cut that is
 // archived: base cells and segments, merged by the store itself.
-func (p *platform) publish(at schemas.At) {
+func (p *platform) publish(at schemas.Position) {
 	p.t.Helper()
 	d := catalog.Draft{Generation: catalog.Generation{Kind: catalog.Full, Run: "r", Cut: schemas.NewCut(querytest.Incarnation, at)}, New: map[string]string{}}
 	gen := store.Generation{Cut: at, Views: map[string]store.GenerationView{}}

@@ -75,7 +75,7 @@ func ParseToken(s string, inc schemas.Incarnation) (Token, error) {
 		return refuse("not a token")
 	}
 	for range lanes {
-		p := schemas.Point{Lane: uint16(d.uvarint()), Ordinal: uint32(d.uvarint()), Sequence: d.uvarint()}
+		p := schemas.LanePosition{Lane: uint16(d.uvarint()), Ordinal: uint32(d.uvarint()), Sequence: d.uvarint()}
 		log := d.fixed()
 		if p.Lane != 0 || p.Ordinal > inc.Ordinal || (p.Ordinal == inc.Ordinal && log != xxh3.HashString(inc.ID)) {
 			return refuse("of another log")

@@ -13,7 +13,7 @@ import (
 var logOne = schemas.Incarnation{Ordinal: 2, ID: "one"}
 
 func TestTokenSaysWhatItWasMadeOf(t *testing.T) {
-	want := Token{Generation: 300, Through: schemas.NewCut(logOne, schemas.NewAt(2, 1<<40))}
+	want := Token{Generation: 300, Through: schemas.NewCut(logOne, schemas.NewPosition(2, 1<<40))}
 	got, err := ParseToken(want.String(), logOne)
 	if err != nil {
 		t.Fatal(err)
@@ -22,14 +22,14 @@ func TestTokenSaysWhatItWasMadeOf(t *testing.T) {
 		t.Fatal(diff)
 	}
 	// One of an earlier incarnation is passed by definition.
-	old := Token{Through: schemas.NewCut(schemas.Incarnation{ID: "zero"}, schemas.NewAt(1, 5))}
-	if got, err := ParseToken(old.String(), logOne); err != nil || got.Through.At() != schemas.NewAt(1, 5) {
+	old := Token{Through: schemas.NewCut(schemas.Incarnation{ID: "zero"}, schemas.NewPosition(1, 5))}
+	if got, err := ParseToken(old.String(), logOne); err != nil || got.Through.Position() != schemas.NewPosition(1, 5) {
 		t.Fatalf("%v, %v", got, err)
 	}
 }
 
 func TestTokenThatIsNotOurs(t *testing.T) {
-	good := Token{Generation: 3, Through: schemas.NewCut(logOne, schemas.NewAt(2, 9))}.String()
+	good := Token{Generation: 3, Through: schemas.NewCut(logOne, schemas.NewPosition(2, 9))}.String()
 	long := make([]byte, 4096)
 	for i := range long {
 		long[i] = 'A'
@@ -40,8 +40,8 @@ func TestTokenThatIsNotOurs(t *testing.T) {
 		"cut off":     good[:len(good)-2],
 		"one bit off": "B" + good[1:],
 		"long":        string(long),
-		"another log": Token{Through: schemas.NewCut(schemas.Incarnation{ID: "two"}, schemas.NewAt(2, 9))}.String(),
-		"a later log": Token{Through: schemas.NewCut(schemas.Incarnation{ID: "three"}, schemas.NewAt(3, 9))}.String(),
+		"another log": Token{Through: schemas.NewCut(schemas.Incarnation{ID: "two"}, schemas.NewPosition(2, 9))}.String(),
+		"a later log": Token{Through: schemas.NewCut(schemas.Incarnation{ID: "three"}, schemas.NewPosition(3, 9))}.String(),
 	} {
 		_, err := ParseToken(s, logOne)
 		var e *reason.Error
@@ -52,7 +52,7 @@ func TestTokenThatIsNotOurs(t *testing.T) {
 }
 
 func FuzzParseToken(f *testing.F) {
-	f.Add(Token{Generation: 3, Through: schemas.NewCut(logOne, schemas.NewAt(2, 9))}.String())
+	f.Add(Token{Generation: 3, Through: schemas.NewCut(logOne, schemas.NewPosition(2, 9))}.String())
 	f.Add("")
 	f.Fuzz(func(t *testing.T, s string) {
 		tok, err := ParseToken(s, logOne)

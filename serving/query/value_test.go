@@ -6,7 +6,7 @@ import (
 	"math/big"
 	"testing"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 )
 
 // What DuckDB computes, the driver scans and we send is the same number.

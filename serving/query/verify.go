@@ -83,7 +83,7 @@ func (e *Engine) Verify(ctx context.Context, req *duetv1.VerifyRequest) (*duetv1
 
 // rows is the relation of all accepted events through a position, from files
 // and tail, and counts both.
-func (e *Engine) rows(ctx context.Context, s Snapshot, v View, a Archived, through schemas.At, out *duetv1.VerifyResponse) (string, error) {
+func (e *Engine) rows(ctx context.Context, s Snapshot, v View, a Archived, through schemas.Position, out *duetv1.VerifyResponse) (string, error) {
 	tail := fmt.Sprintf("SELECT * FROM %s WHERE %s > %d AND %s <= %d", s.Tail(v.Compiled.Stream), schemas.ColAt, a.Through, schemas.ColAt, through)
 	all, files := "("+tail+")", "0"
 	if a.Relation != "" {

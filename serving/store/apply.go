@@ -11,13 +11,13 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/util"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 )
 
 // A load is one micro-batch as the store takes it.
 type load struct {
-	through schemas.At
+	through schemas.Position
 	// sets holds new rows by data set; every _duet_at lies after the store's
 	// live-through and at or before through. Sets without rows may be left out.
 	sets      []setRows

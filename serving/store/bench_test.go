@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 	"duet/schemas/view"
 )
@@ -194,7 +194,7 @@ func (sh *shop) plainTable(conn *duck.Conn) {
 		_, err := sn.copy(ctx, "SELECT "+schemas.SpelledSQL+" FROM "+sn.Tail("orders"), path)
 		return err
 	}))
-	from := archived(sh.s.sets["orders"], append(slices.Clone(sh.files), path), 0, schemas.At(1<<62))
+	from := archived(sh.s.sets["orders"], append(slices.Clone(sh.files), path), 0, schemas.Position(1<<62))
 	_, err := conn.ExecContext(ctx, "CREATE OR REPLACE TABLE rows AS FROM "+from)
 	sh.must(err)
 }

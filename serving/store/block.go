@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 )
 
@@ -16,8 +16,8 @@ import (
 // asked for it owns it.
 type Block struct {
 	ID      uint64
-	After   schemas.At // exclusive
-	Through schemas.At // inclusive
+	After   schemas.Position // exclusive
+	Through schemas.Position // inclusive
 	// Rows counts accepted rows by stream, and rows of RejectsSet and LinesSet.
 	// A set without rows has no entry and nothing to export.
 	Rows      map[string]int64
@@ -27,7 +27,7 @@ type Block struct {
 	Newest    map[string]time.Time       // newest event time accepted, by stream
 }
 
-func newBlock(id int64, after schemas.At) *Block {
+func newBlock(id int64, after schemas.Position) *Block {
 	return &Block{
 		ID: uint64(id), After: after, Rows: map[string]int64{}, Accounts: map[string]schemas.Account{},
 		Producers: map[string]uint64{}, Newest: map[string]time.Time{},

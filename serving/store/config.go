@@ -108,8 +108,8 @@ type Suspension struct {
 	View string `json:"view"`
 	// At and Record are the event's position. Record is -1 when no single event
 	// is to blame.
-	At     schemas.At `json:"at"`
-	Record int32      `json:"record"`
+	At     schemas.Position `json:"at"`
+	Record int32            `json:"record"`
 	// Event is the row's columns as name=value; empty when no single event is to blame.
 	Event string `json:"event,omitempty"`
 	// Message is DuckDB's, with the expression where DuckDB names it.

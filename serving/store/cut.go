@@ -15,11 +15,11 @@ const keepSegments = 8
 
 // Cut meets a cut marker at position at: the segment and the block end there,
 // and live-through reaches it.
-func (s *Store) Cut(ctx context.Context, at schemas.At) error {
+func (s *Store) Cut(ctx context.Context, at schemas.Position) error {
 	return s.do(ctx, func(w *writer) error { return w.cut(at) })
 }
 
-func (w *writer) cut(at schemas.At) error {
+func (w *writer) cut(at schemas.Position) error {
 	if at <= w.m.through {
 		if w.m.layout.openSegment().after == at {
 			return nil

@@ -61,7 +61,7 @@ func (e *MemoryError) Error() string {
 // BoundaryError says that no segment or block ends where one was asked for.
 type BoundaryError struct {
 	What string
-	At   schemas.At
+	At   schemas.Position
 }
 
 func (e *BoundaryError) Error() string {

@@ -19,7 +19,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"go.uber.org/goleak"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 )
 
@@ -80,7 +80,7 @@ type sale struct {
 	key   string
 	cents int64
 	note  string
-	at    schemas.At
+	at    schemas.Position
 	rec   int32
 }
 
@@ -103,12 +103,12 @@ func record(events []sale) arrow.RecordBatch {
 }
 
 // at is a position of the tests' only incarnation.
-func at(seq int) schemas.At { return schemas.NewAt(1, uint64(seq)) }
+func at(seq int) schemas.Position { return schemas.NewPosition(1, uint64(seq)) }
 
 // sums is the plain fold: cents and count by key ("" is NULL).
 type sums map[string][2]int64
 
-func fold(events []sale, through schemas.At, group func(sale) string) sums {
+func fold(events []sale, through schemas.Position, group func(sale) string) sums {
 	s := sums{}
 	for _, e := range events {
 		if e.at <= through {
@@ -232,7 +232,7 @@ func (g *rig) applyEvents(events []sale) error {
 	return g.s.apply(context.Background(), in)
 }
 
-func (g *rig) cut() schemas.At {
+func (g *rig) cut() schemas.Position {
 	g.t.Helper()
 	g.seq++
 	g.must(g.s.Cut(context.Background(), at(g.seq)))
@@ -251,7 +251,7 @@ func (g *rig) parquet(query string) string {
 
 // generation computes a generation at a cut, as the batch half would, from the
 // plain fold.
-func (g *rig) generation(cut schemas.At) Generation {
+func (g *rig) generation(cut schemas.Position) Generation {
 	g.t.Helper()
 	g.gen++
 	gen := Generation{Number: g.gen, Cut: cut, Views: map[string]GenerationView{}}
@@ -328,7 +328,7 @@ func (g *rig) check(views ...string) {
 }
 
 // archiveThrough archives blocks until the archive reaches at.
-func (g *rig) archiveThrough(at schemas.At) {
+func (g *rig) archiveThrough(at schemas.Position) {
 	g.t.Helper()
 	for g.arch.Through < at {
 		g.archive()

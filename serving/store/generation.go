@@ -6,14 +6,14 @@ import (
 	"maps"
 	"slices"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 )
 
 // Generation is a published result of the batch half, as the store takes it.
 type Generation struct {
 	Number uint64 // 0: none, an empty one at cut 0
-	Cut    schemas.At
+	Cut    schemas.Position
 	Views  map[string]GenerationView // by name; views that the project no longer has are ignored
 }
 
@@ -223,7 +223,7 @@ func (w *writer) switchTo(st *stagedGeneration) error {
 // availability decides whether v can answer from a generation on (H6: only if
 // the generation holds it and every event after the cut is in its partials).
 // New suspensions are also put in failed.
-func (w *writer) availability(l *layout, v viewTables, st *stagedGeneration, through schemas.At, failed map[string]*Suspension) viewTables {
+func (w *writer) availability(l *layout, v viewTables, st *stagedGeneration, through schemas.Position, failed map[string]*Suspension) viewTables {
 	name := v.def.name
 	g, held := st.Views[name]
 	held = held && g.Definition == v.def.hash
@@ -257,7 +257,7 @@ func (w *writer) availability(l *layout, v viewTables, st *stagedGeneration, thr
 	return v
 }
 
-func groupsSuspension(view string, at schemas.At, groups, limit int64) *Suspension {
+func groupsSuspension(view string, at schemas.Position, groups, limit int64) *Suspension {
 	return &Suspension{
 		View: view, At: at, Record: -1,
 		Message: fmt.Sprintf("it has %d groups, its limit is %d", groups, limit),
@@ -269,7 +269,7 @@ func groupsSuspension(view string, at schemas.At, groups, limit int64) *Suspensi
 // path, as zstd Parquet with the cell columns; the writer goes on meanwhile.
 // A view that cannot answer is an error as in [Snapshot.Partials]; a cut at
 // which no segment ends is a *BoundaryError. The file is not synced.
-func (s *Store) ExportLive(ctx context.Context, view string, through schemas.At, path string) (rows int64, err error) {
+func (s *Store) ExportLive(ctx context.Context, view string, through schemas.Position, path string) (rows int64, err error) {
 	err = s.Read(ctx, func(sn *Snapshot) error {
 		v, ok := sn.m.layout.views[view]
 		if !ok {

@@ -13,8 +13,8 @@ import (
 type moment struct {
 	n          int64
 	generation uint64
-	cut        schemas.At
-	through    schemas.At
+	cut        schemas.Position
+	through    schemas.Position
 	newest     map[string]time.Time // by stream: newest event time accepted, zero if none
 	layout     *layout
 }
@@ -26,14 +26,14 @@ type layout struct {
 	views    map[string]viewTables
 	segments []segment // in order, without gaps; the last one is open
 	blocks   []block   // in order, without gaps; the last one is open
-	archived schemas.At
+	archived schemas.Position
 }
 
 // A segment is a span of positions between two cuts.
 type segment struct {
 	number  int64
-	after   schemas.At
-	through schemas.At // of the open one: 0
+	after   schemas.Position
+	through schemas.Position // of the open one: 0
 }
 
 // viewTables is the state of one view.
@@ -58,8 +58,8 @@ type liveTable struct {
 // block is the span of positions that becomes one archive file a stream.
 type block struct {
 	id      int64
-	after   schemas.At
-	through schemas.At        // of the open one: 0
+	after   schemas.Position
+	through schemas.Position  // of the open one: 0
 	tables  map[string]string // by data set; a set without rows has none
 }
 
@@ -80,7 +80,7 @@ func (l *layout) folds(v viewTables) bool {
 }
 
 // completeAfter reports whether every event after cut is in v's partials.
-func (l *layout) completeAfter(v viewTables, cut schemas.At) bool {
+func (l *layout) completeAfter(v viewTables, cut schemas.Position) bool {
 	for _, s := range l.segments {
 		if (s.through == 0 || s.through > cut) && slices.Contains(v.incomplete, s.number) {
 			return false
@@ -90,12 +90,12 @@ func (l *layout) completeAfter(v viewTables, cut schemas.At) bool {
 }
 
 // boundary reports whether segments end or begin at at.
-func (l *layout) boundary(at schemas.At) bool {
+func (l *layout) boundary(at schemas.Position) bool {
 	return slices.ContainsFunc(l.segments, func(s segment) bool { return s.after == at || s.through == at })
 }
 
 // tablesThrough lists v's live tables of segments that end at or before at.
-func (l *layout) tablesThrough(v viewTables, at schemas.At) []string {
+func (l *layout) tablesThrough(v viewTables, at schemas.Position) []string {
 	var names []string
 	for _, t := range v.live {
 		for _, s := range l.segments {

@@ -22,22 +22,22 @@ func TestLogToStoreAndBackAfterARestart(t *testing.T) {
 	log, err := eventlog.Open(ctx, eventlog.Config{Dir: t.TempDir(), Project: "shop", Logger: sh.s.cfg.Log})
 	sh.must(err)
 	defer log.Close()
-	live := func(after schemas.At) *speed.Live {
+	live := func(after schemas.Position) *speed.Live {
 		l, err := speed.New(speed.Config{
-			Open:  func(ctx context.Context, after schemas.At) (speed.Source, error) { return log.Read(ctx, after) },
+			Open:  func(ctx context.Context, after schemas.Position) (speed.Source, error) { return log.Read(ctx, after) },
 			Store: sh.s, Sequencer: event.NewSequencer(map[string]*event.Schema{"orders": sh.stream}, event.NewState()), After: after, Target: log.Last(),
 		})
 		sh.must(err)
 		sh.must(l.Start(ctx))
 		return l
 	}
-	append1 := func(n int) schemas.At {
+	append1 := func(n int) schemas.Position {
 		at, err := log.Append(ctx, "orders", event.AppendEnvelope(nil, "orders", []event.Run{{Count: uint32(n)}}, sh.events(n)))
 		sh.must(err)
 		return at
 	}
 	l := live(0)
-	var last, cut schemas.At
+	var last, cut schemas.Position
 	for i := range 30 {
 		append1(1 + sh.r.IntN(400))
 		if i%10 == 9 {

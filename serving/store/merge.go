@@ -4,7 +4,7 @@ import (
 	"context"
 	"slices"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 )
 
 // maxTables is how many tables a closed segment of a view keeps before they

@@ -13,7 +13,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 	"duet/schemas/event"
 	"duet/schemas/project"
@@ -148,7 +148,7 @@ func (sh *shop) apply(n int) {
 	sh.batch.Reset()
 }
 
-func (sh *shop) cut() schemas.At {
+func (sh *shop) cut() schemas.Position {
 	sh.t.Helper()
 	sh.at++
 	sh.must(sh.s.Cut(context.Background(), at(sh.at)))
@@ -156,7 +156,7 @@ func (sh *shop) cut() schemas.At {
 }
 
 // archive exports blocks until the archive reaches at, rejects included.
-func (sh *shop) archive(through schemas.At) Archive {
+func (sh *shop) archive(through schemas.Position) Archive {
 	sh.t.Helper()
 	ctx := context.Background()
 	for {
@@ -182,7 +182,7 @@ func (sh *shop) archive(through schemas.At) Archive {
 }
 
 // generation computes one from the archive's files alone.
-func (sh *shop) generation(number uint64, cut schemas.At) Generation {
+func (sh *shop) generation(number uint64, cut schemas.Position) Generation {
 	sh.t.Helper()
 	g := Generation{Number: number, Cut: cut, Views: map[string]GenerationView{}}
 	for _, v := range sh.views {
@@ -243,7 +243,7 @@ func TestRealViewsAnswerAsPlainDuckDB(t *testing.T) {
 	ctx := context.Background()
 	var number uint64
 	var arch Archive
-	cuts := []schemas.At{}
+	cuts := []schemas.Position{}
 	for round := range 8 {
 		for range 1 + sh.r.IntN(4) {
 			sh.apply(1 + sh.r.IntN(1500))

@@ -9,7 +9,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 )
 
@@ -114,14 +114,14 @@ func (s *Store) Read(ctx context.Context, f func(*Snapshot) error) (err error) {
 func (sn *Snapshot) Generation() uint64 { return sn.m.generation }
 
 // Cut is the generation's cut.
-func (sn *Snapshot) Cut() schemas.At { return sn.m.cut }
+func (sn *Snapshot) Cut() schemas.Position { return sn.m.cut }
 
 // LiveThrough is how far everything is folded.
-func (sn *Snapshot) LiveThrough() schemas.At { return sn.m.through }
+func (sn *Snapshot) LiveThrough() schemas.Position { return sn.m.through }
 
 // Archived is the position behind which the tail begins: rows at or before it
 // are in archive files.
-func (sn *Snapshot) Archived() schemas.At { return sn.m.layout.archived }
+func (sn *Snapshot) Archived() schemas.Position { return sn.m.layout.archived }
 
 // NewestEventTime is the newest event time that the stream's accepted events
 // have, as far as they were applied here or told to Rebuild.

@@ -9,14 +9,14 @@ import (
 	"strings"
 	"time"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 )
 
 // Archive says what a rebuild reads: every accepted event at or before Through
 // is in the files.
 type Archive struct {
-	Through schemas.At
+	Through schemas.Position
 	Files   map[string][]string  // by stream, in order of position; they must stay until Rebuild returns
 	Newest  map[string]time.Time // newest event time through Through, by stream
 }
@@ -135,7 +135,7 @@ func (b *rebuild) prepare(ctx context.Context, conn *duck.Conn) (err error) {
 }
 
 // tailAfter selects the rows of a tail table behind a position.
-func tailAfter(table string, after schemas.At) string {
+func tailAfter(table string, after schemas.Position) string {
 	return fmt.Sprintf("(SELECT * FROM %s WHERE %s > %d)", duck.Ident(table), schemas.ColAt, int64(after))
 }
 
@@ -173,7 +173,7 @@ func (b *rebuild) fold(ctx context.Context, conn *duck.Conn, v *rebuiltView, fro
 }
 
 // foldOrSuspend folds rows into v, or finds the event that it cannot.
-func (b *rebuild) foldOrSuspend(ctx context.Context, conn *duck.Conn, v *rebuiltView, from string, through schemas.At) error {
+func (b *rebuild) foldOrSuspend(ctx context.Context, conn *duck.Conn, v *rebuiltView, from string, through schemas.Position) error {
 	err := b.fold(ctx, conn, v, from)
 	if err == nil {
 		return nil
@@ -187,7 +187,7 @@ func (b *rebuild) foldOrSuspend(ctx context.Context, conn *duck.Conn, v *rebuilt
 
 // locateIn finds the row of a relation, which is in order of position, that a
 // view cannot compute.
-func locateIn(ctx context.Context, s *Store, conn *duck.Conn, def *definition, from string, through schemas.At, cause error) (*Suspension, error) {
+func locateIn(ctx context.Context, s *Store, conn *duck.Conn, def *definition, from string, through schemas.Position, cause error) (*Suspension, error) {
 	p := newProbe(s, conn, def)
 	defer p.drop(context.WithoutCancel(ctx))
 	if err := p.exec(ctx, "CREATE TABLE "+p.rows+" AS FROM "+from); err != nil {
@@ -335,7 +335,7 @@ func (b *rebuild) abandon() {
 
 // archived selects rows at positions in (after, through] from archive files
 // into the shape that they have in memory.
-func archived(set *dataset, files []string, after, through schemas.At) string {
+func archived(set *dataset, files []string, after, through schemas.Position) string {
 	names := make([]string, len(set.names))
 	for i, n := range set.names {
 		if names[i] = duck.Ident(n); n == schemas.ColAt {

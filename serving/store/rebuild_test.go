@@ -52,7 +52,7 @@ func TestRecoveryLoadsGenerationArchiveAndGoesOnWithTheLog(t *testing.T) {
 	g.check()
 }
 
-func after(events []sale, at schemas.At) []sale {
+func after(events []sale, at schemas.Position) []sale {
 	for i, e := range events {
 		if e.at > at {
 			return events[i:]
@@ -80,7 +80,7 @@ func TestRecoveryWithoutGenerationOrArchive(t *testing.T) {
 func TestRollbackRebuildsTheLiveState(t *testing.T) {
 	g := newRig(t, Config{BlockRows: 100, TailRows: 100_000, MergeSlack: 30})
 	ctx := context.Background()
-	var cuts []schemas.At
+	var cuts []schemas.Position
 	for range 6 {
 		g.apply(50)
 		g.apply(50)
@@ -93,7 +93,7 @@ func TestRollbackRebuildsTheLiveState(t *testing.T) {
 		g.check()
 	}
 	g.archiveThrough(cuts[3])
-	for _, c := range []schemas.At{cuts[3], cuts[0], cuts[2]} {
+	for _, c := range []schemas.Position{cuts[3], cuts[0], cuts[2]} {
 		gen := g.generation(c)
 		done := make(chan error, 1)
 		a := g.arch

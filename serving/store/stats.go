@@ -10,9 +10,9 @@ import (
 // Stats is the x-ray of a store, of one moment but for Memory, Tail and Merges.
 type Stats struct {
 	Generation  uint64
-	Cut         schemas.At
-	LiveThrough schemas.At
-	Archived    schemas.At
+	Cut         schemas.Position
+	LiveThrough schemas.Position
+	Archived    schemas.Position
 	Segments    []SegmentStats // in order; the last one is open
 	Views       []ViewStats    // by name
 	Memory      int64          // bytes that DuckDB holds
@@ -25,7 +25,7 @@ type Stats struct {
 // SegmentStats is one span between cuts.
 type SegmentStats struct {
 	Number         int64
-	After, Through schemas.At // Through is 0 for the open one
+	After, Through schemas.Position // Through is 0 for the open one
 }
 
 // ViewStats is how a view is stored.

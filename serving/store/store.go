@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 )
 
@@ -337,4 +337,4 @@ func (w *writer) drop(ctx context.Context, tables []string) error {
 }
 
 // LiveThrough is the position through which everything is folded, now.
-func (s *Store) LiveThrough() schemas.At { return s.moments.now().through }
+func (s *Store) LiveThrough() schemas.Position { return s.moments.now().through }

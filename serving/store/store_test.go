@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 )
 
@@ -50,7 +50,7 @@ func TestHandOffUnderLoad(t *testing.T) {
 	ctx := context.Background()
 	// Prefix totals by position, so that a reader's check is a look-up.
 	var mu sync.RWMutex
-	want := map[schemas.At]sums{0: {}}
+	want := map[schemas.Position]sums{0: {}}
 	note := func() {
 		mu.Lock()
 		defer mu.Unlock()
@@ -63,7 +63,7 @@ func TestHandOffUnderLoad(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			var gen uint64
-			var live schemas.At
+			var live schemas.Position
 			for !stop.Load() {
 				err := g.s.Read(ctx, func(sn *Snapshot) error {
 					if sn.Generation() < gen || sn.LiveThrough() < live {
@@ -342,7 +342,7 @@ func TestExportLiveIsWhatTheSegmentsHold(t *testing.T) {
 	g.apply(100)
 	second := g.cut()
 	g.apply(100)
-	for _, c := range []schemas.At{first, second} {
+	for _, c := range []schemas.Position{first, second} {
 		path := filepath.Join(g.dir, fmt.Sprintf("live-%d.parquet", c))
 		n, err := g.s.ExportLive(ctx, "by_key", c, path)
 		g.must(err)

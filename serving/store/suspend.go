@@ -9,7 +9,7 @@ import (
 
 	duckdb "github.com/duckdb/duckdb-go/v2"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 )
 
@@ -69,7 +69,7 @@ func (p *probe) drop(ctx context.Context) {
 // locate bisects over prefixes of the rows, for they fail from some row on
 // even when an aggregate fails over several together. cause is the error that
 // was met; through names the place when no single row is to blame.
-func (p *probe) locate(ctx context.Context, through schemas.At, cause error) (*Suspension, error) {
+func (p *probe) locate(ctx context.Context, through schemas.Position, cause error) (*Suspension, error) {
 	sus := &Suspension{View: p.def.name, At: through, Record: -1, Message: oneLine(cause), Remedy: remedyEvaluation}
 	if binds(cause) {
 		return sus, nil

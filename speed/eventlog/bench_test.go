@@ -64,7 +64,7 @@ func BenchmarkDoor(b *testing.B) {
 	for _, events := range []int{1, 100, 1000} {
 		b.Run(fmt.Sprint(events), func(b *testing.B) {
 			l := mustOpen(b, config(b, 8<<30))
-			d := NewDoor(l, nil)
+			d := NewAppender(l, nil)
 			defer d.Close()
 			records := make([][]byte, events)
 			for i := range records {

@@ -64,7 +64,7 @@ func childPublish(l *Log) int {
 		fmt.Println("error", err)
 		return 1
 	}
-	d := NewDoor(l, lasts)
+	d := NewAppender(l, lasts)
 	var out sync.Mutex
 	var wg sync.WaitGroup
 	for p := range 8 {

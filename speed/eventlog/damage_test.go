@@ -130,7 +130,7 @@ func readDamaged(t *testing.T, cfg Config, what string) (n int, err error) {
 	defer l.Close()
 	all, err := readAll(t, l, 0)
 	for i, m := range all {
-		if m.At != schemas.NewAt(1, uint64(i+1)) {
+		if m.At != schemas.NewPosition(1, uint64(i+1)) {
 			t.Fatalf("%s: message %d is %s", what, i, m.At)
 		}
 		if i > 0 && (m.Stream != "orders" || !bytes.Equal(m.Data, body(i-1, 1000))) {
@@ -152,8 +152,8 @@ func TestListShowsDamageAndGoesOn(t *testing.T) {
 		t.Fatalf("reading over the damage: %v", err)
 	}
 	var seen, lost int
-	next := schemas.NewAt(1, 1)
-	must(t, l.List(context.Background(), 0, schemas.NewAt(9, 1), func(e Entry) error {
+	next := schemas.NewPosition(1, 1)
+	must(t, l.List(context.Background(), 0, schemas.NewPosition(9, 1), func(e Entry) error {
 		if e.At != next {
 			t.Fatalf("an entry for %s, want %s", e.At, next)
 		}
@@ -165,11 +165,11 @@ func TestListShowsDamageAndGoesOn(t *testing.T) {
 		}
 		return nil
 	}))
-	if seen+lost != 91 || lost == 0 || next != schemas.NewAt(1, 92) {
+	if seen+lost != 91 || lost == 0 || next != schemas.NewPosition(1, 92) {
 		t.Fatalf("%d entries, %d damaged, next %s", seen, lost, next)
 	}
 	var one []Entry
-	must(t, l.List(context.Background(), schemas.NewAt(1, 2), schemas.NewAt(1, 3), func(e Entry) error {
+	must(t, l.List(context.Background(), schemas.NewPosition(1, 2), schemas.NewPosition(1, 3), func(e Entry) error {
 		one = append(one, e)
 		return nil
 	}))

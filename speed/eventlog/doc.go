@@ -2,7 +2,7 @@
 // events and control records: one JetStream stream in an embedded server that
 // nothing else can reach, and the door that brings events into it.
 //
-// Start reading at [Open] and [Log]; then [Reader] and [Door]. The package
+// Start reading at [Open] and [Log]; then [Reader] and [Appender]. The package
 // knows nothing of views, halves or batches: an envelope is bytes to it.
 //
 // # The stream
@@ -10,7 +10,7 @@
 // The stream is called DUET. An event stream is a subject of it, so that one
 // control record cuts everything:
 //
-//	duet.e.<stream>   an envelope of events; only [Log.Append] and [Door] publish here
+//	duet.e.<stream>   an envelope of events; only [Log.Append] and [Appender] publish here
 //	duet.c.<kind>     a control record; only [Log.Control] publishes here
 //	duet.c.begin      always the first message: {"id", "ordinal", "created"}
 //

@@ -63,7 +63,7 @@ func (e *RefusedError) Unwrap() error { return e.Kind }
 // A GapError names messages that the log should hold and does not (H6), both
 // ends included. It unwraps to ErrDamaged.
 type GapError struct {
-	From, Through schemas.At
+	From, Through schemas.Position
 	Trimmed       bool // they lie before the log's first message
 }
 
@@ -80,7 +80,7 @@ func (e *GapError) Unwrap() error { return ErrDamaged }
 // A CorruptError names a message whose content is not what was stored (H6). It
 // unwraps to ErrDamaged.
 type CorruptError struct {
-	At     schemas.At
+	At     schemas.Position
 	Reason string
 }
 
@@ -111,7 +111,7 @@ func (e *FullError) Unwrap() error { return ErrFull }
 // either at that position or nowhere. [Log.Holds] tells which. It unwraps to
 // ErrUnknown and to the cause.
 type UnknownError struct {
-	At    schemas.At // 0 if the request's position is not known
+	At    schemas.Position // 0 if the request's position is not known
 	Cause error
 }
 

@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"duet/internal/durable"
+	"duet/internal/base/durable"
 	"duet/schemas"
 )
 
@@ -28,11 +28,11 @@ type continues struct {
 	Sequence uint64 `json:"sequence"`
 }
 
-func (f *incarnationFile) continuesAt() schemas.At {
+func (f *incarnationFile) continuesAt() schemas.Position {
 	if f.Continues == nil {
 		return 0
 	}
-	return schemas.NewAt(f.Continues.Ordinal, f.Continues.Sequence)
+	return schemas.NewPosition(f.Continues.Ordinal, f.Continues.Sequence)
 }
 
 // highFile is highwater.json: a message that the log must hold.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"duet/internal/failpoint"
+	"duet/internal/base/failpoint"
 	"duet/schemas"
 )
 
@@ -18,7 +18,7 @@ func failAt(point string, err error) (disarm func()) {
 }
 
 // fillUp appends until events are refused, and returns the last stored.
-func fillUp(t *testing.T, l *Log, size int) (last schemas.At, n int) {
+func fillUp(t *testing.T, l *Log, size int) (last schemas.Position, n int) {
 	t.Helper()
 	for i := 0; ; i++ {
 		at, err := l.Append(context.Background(), "orders", body(i, size))
@@ -108,7 +108,7 @@ func TestARefusalByTheStoreLeavesTheChainWhole(t *testing.T) {
 	if _, err := l.Append(context.Background(), "orders", make([]byte, 1000)); !errors.Is(err, ErrFull) {
 		t.Fatal(err)
 	}
-	if at := mustAppend(t, l, "orders", nil); at != schemas.NewAt(1, uint64(stored+2)) {
+	if at := mustAppend(t, l, "orders", nil); at != schemas.NewPosition(1, uint64(stored+2)) {
 		t.Fatalf("after %d events and two refusals: %s", stored, at)
 	}
 	if _, err := readAll(t, l, 0); err != nil {
@@ -123,26 +123,26 @@ func TestTrimKeepsTheLastMessageAndIsLazy(t *testing.T) {
 		mustAppend(t, l, "orders", body(i, 1000))
 	}
 	must(t, l.Trim(context.Background(), l.Last()))
-	if l.First() != schemas.NewAt(1, 1) {
+	if l.First() != schemas.NewPosition(1, 1) {
 		t.Fatalf("trimmed to %s although the log is not filled", l.First())
 	}
 	if err := l.Trim(context.Background(), l.Last()+1); err == nil {
 		t.Fatal("trimmed beyond the end")
 	}
-	must(t, l.trim(context.Background(), schemas.NewAt(1, 120), 0, 0))
-	if l.First() != schemas.NewAt(1, 121) {
+	must(t, l.trim(context.Background(), schemas.NewPosition(1, 120), 0, 0))
+	if l.First() != schemas.NewPosition(1, 121) {
 		t.Fatalf("first is %s", l.First())
 	}
 	must(t, l.trim(context.Background(), l.Last(), 0, 0))
-	if l.First() != schemas.NewAt(1, 301) || l.Last() != l.First() {
+	if l.First() != schemas.NewPosition(1, 301) || l.Last() != l.First() {
 		t.Fatalf("%s to %s is left", l.First(), l.Last())
 	}
 	must(t, l.Close())
 	again := mustOpen(t, cfg)
-	if again.First() != schemas.NewAt(1, 301) || again.Last() != again.First() {
+	if again.First() != schemas.NewPosition(1, 301) || again.Last() != again.First() {
 		t.Fatalf("%s to %s after a restart", again.First(), again.Last())
 	}
-	if at := mustAppend(t, again, "orders", nil); at != schemas.NewAt(1, 302) {
+	if at := mustAppend(t, again, "orders", nil); at != schemas.NewPosition(1, 302) {
 		t.Fatalf("the next is %s", at)
 	}
 }
@@ -161,7 +161,7 @@ func TestMessagesLargerThanTheLimitAreRefused(t *testing.T) {
 
 func TestNamesThatAreNoNamesAreRefused(t *testing.T) {
 	l := mustOpen(t, config(t, 1<<20))
-	d := NewDoor(l, nil)
+	d := NewAppender(l, nil)
 	defer d.Close()
 	for _, name := range []string{"", ">", "*", "a.b", "../x", "A", "a b", "a\x00", "é", string(make([]byte, 64<<10)), "orders.>"} {
 		var wrong *RequestError

@@ -10,7 +10,7 @@ import (
 
 // Entry describes one message for `duet inspect log`.
 type Entry struct {
-	At      schemas.At
+	At      schemas.Position
 	Subject string
 	Time    time.Time
 	Bytes   int    // of the envelope or body
@@ -18,13 +18,13 @@ type Entry struct {
 	// Problem says why the message, or the range up to Through, cannot be read;
 	// the other fields are then empty.
 	Problem error
-	Through schemas.At // At, unless Problem covers a range
+	Through schemas.Position // At, unless Problem covers a range
 }
 
 // List calls f for each message from one position to another, both included
 // and bounded by what the log holds. Damage is listed, not an end. It returns
 // f's first error.
-func (l *Log) List(ctx context.Context, from, through schemas.At, f func(Entry) error) error {
+func (l *Log) List(ctx context.Context, from, through schemas.Position, f func(Entry) error) error {
 	from, through = max(from, l.First()), min(through, l.Last())
 	for seq := from.Sequence(); l.at(seq) <= through && from.Ordinal() == l.inc.Ordinal; {
 		batch, err := l.fetchFrom(ctx, seq)

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"duet/internal/failpoint"
+	"duet/internal/base/failpoint"
 	"duet/schemas/event"
 )
 

@@ -20,7 +20,7 @@ const closeTimeout = 10 * time.Second
 type Log struct {
 	cfg     Config              // set once in Open
 	inc     schemas.Incarnation // set once in Open
-	from    schemas.At          // position that this incarnation continues from; set once in Open
+	from    schemas.Position    // position that this incarnation continues from; set once in Open
 	slots   chan struct{}       // one token for each publish under way
 	life    context.Context     // ends, with ErrClosed, when the log closes
 	end     context.CancelCauseFunc
@@ -48,23 +48,23 @@ func (l *Log) Incarnation() schemas.Incarnation { return l.inc }
 
 // Continues is the position of the lost log before this one up to which its
 // messages still count; 0 for a project's first log.
-func (l *Log) Continues() schemas.At { return l.from }
+func (l *Log) Continues() schemas.Position { return l.from }
 
 // First is the position of the oldest message that the log holds.
-func (l *Log) First() schemas.At {
+func (l *Log) First() schemas.Position {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.at(l.first)
 }
 
 // Last is the position of the newest durable message.
-func (l *Log) Last() schemas.At {
+func (l *Log) Last() schemas.Position {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.at(l.last)
 }
 
-func (l *Log) at(seq uint64) schemas.At { return schemas.NewAt(l.inc.Ordinal, seq) }
+func (l *Log) at(seq uint64) schemas.Position { return schemas.NewPosition(l.inc.Ordinal, seq) }
 
 // Usage is what the log's messages take and may take, in bytes.
 func (l *Log) Usage() (used, limit int64) {
@@ -110,7 +110,7 @@ func (l *Log) Health() (Level, string) {
 // returns nil the envelope is durable (H8). Errors: ErrFull, ErrTooLarge,
 // ErrUnavailable, ErrClosed and *RefusedError mean that it was not stored; an
 // *UnknownError means that ctx ended first.
-func (l *Log) Append(ctx context.Context, stream string, envelope []byte) (schemas.At, error) {
+func (l *Log) Append(ctx context.Context, stream string, envelope []byte) (schemas.Position, error) {
 	if !nameRE.MatchString(stream) {
 		return 0, &RequestError{Field: "stream", Reason: fmt.Sprintf("%q is not a stream's name", stream)}
 	}
@@ -120,14 +120,14 @@ func (l *Log) Append(ctx context.Context, stream string, envelope []byte) (schem
 // Control stores a control record, such as "cut" or "definitions", and returns
 // its position. It may use the bytes that events may not. Errors are those of
 // Append.
-func (l *Log) Control(ctx context.Context, kind string, body []byte) (schemas.At, error) {
+func (l *Log) Control(ctx context.Context, kind string, body []byte) (schemas.Position, error) {
 	if !nameRE.MatchString(kind) || kind == beginKind {
 		return 0, &RequestError{Field: "kind", Reason: fmt.Sprintf("%q is not a control record that may be written", kind)}
 	}
 	return l.publish(ctx, controlPrefx+kind, body, true)
 }
 
-func (l *Log) publish(ctx context.Context, subject string, body []byte, control bool) (schemas.At, error) {
+func (l *Log) publish(ctx context.Context, subject string, body []byte, control bool) (schemas.Position, error) {
 	if len(body) > MaxEnvelope {
 		return 0, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(body), MaxEnvelope)
 	}
@@ -160,7 +160,7 @@ func (l *Log) publish(ctx context.Context, subject string, body []byte, control 
 
 // Holds reports, after an *UnknownError of Append, whether that message is stored. It
 // waits until the publishes under way are settled.
-func (l *Log) Holds(ctx context.Context, at schemas.At, stream string, envelope []byte) (bool, error) {
+func (l *Log) Holds(ctx context.Context, at schemas.Position, stream string, envelope []byte) (bool, error) {
 	if at == 0 {
 		return false, &RequestError{"at", "0 is no message's position"}
 	}

@@ -41,7 +41,7 @@ func mustOpen(t testing.TB, cfg Config) *Log {
 	return l
 }
 
-func mustAppend(t testing.TB, l *Log, stream string, body []byte) schemas.At {
+func mustAppend(t testing.TB, l *Log, stream string, body []byte) schemas.Position {
 	t.Helper()
 	at, err := l.Append(context.Background(), stream, body)
 	if err != nil {
@@ -51,7 +51,7 @@ func mustAppend(t testing.TB, l *Log, stream string, body []byte) schemas.At {
 }
 
 // readAll reads what the log holds behind a position.
-func readAll(t testing.TB, l *Log, after schemas.At) ([]Message, error) {
+func readAll(t testing.TB, l *Log, after schemas.Position) ([]Message, error) {
 	t.Helper()
 	r, err := l.Read(context.Background(), after)
 	if err != nil {
@@ -76,11 +76,11 @@ func TestWhatIsAppendedIsReadInOrderAcrossRestarts(t *testing.T) {
 	cfg := config(t, 64<<20)
 	l := mustOpen(t, cfg)
 	inc := l.Incarnation()
-	if l.First() != schemas.NewAt(1, 1) || l.Last() != schemas.NewAt(1, 1) {
+	if l.First() != schemas.NewPosition(1, 1) || l.Last() != schemas.NewPosition(1, 1) {
 		t.Fatalf("a new log holds %s to %s, want its begin record only", l.First(), l.Last())
 	}
 	for i := range 50 {
-		if at := mustAppend(t, l, "orders", body(i, i*100)); at != schemas.NewAt(1, uint64(i+2)) {
+		if at := mustAppend(t, l, "orders", body(i, i*100)); at != schemas.NewPosition(1, uint64(i+2)) {
 			t.Fatalf("event %d is at %s", i, at)
 		}
 	}
@@ -98,12 +98,12 @@ func TestWhatIsAppendedIsReadInOrderAcrossRestarts(t *testing.T) {
 			t.Fatalf("%d messages, first %q, last %+v", len(all), all[0].Control, all[len(all)-1])
 		}
 		for i, m := range all[1:51] {
-			if m.Stream != "orders" || !bytes.Equal(m.Data, body(i, i*100)) || m.Time.IsZero() || m.At != schemas.NewAt(1, uint64(i+2)) {
+			if m.Stream != "orders" || !bytes.Equal(m.Data, body(i, i*100)) || m.Time.IsZero() || m.At != schemas.NewPosition(1, uint64(i+2)) {
 				t.Fatalf("message %d: %s %s %d bytes", i, m.At, m.Stream, len(m.Data))
 			}
 		}
-		some, err := readAll(t, l, schemas.NewAt(1, 30))
-		if err != nil || len(some) != 22 || some[0].At != schemas.NewAt(1, 31) {
+		some, err := readAll(t, l, schemas.NewPosition(1, 30))
+		if err != nil || len(some) != 22 || some[0].At != schemas.NewPosition(1, 31) {
 			t.Fatalf("behind 1:30: %d messages, %v", len(some), err)
 		}
 	}

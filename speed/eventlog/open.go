@@ -11,8 +11,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 
-	"duet/internal/durable"
-	"duet/internal/failpoint"
+	"duet/internal/base/durable"
+	"duet/internal/base/failpoint"
 	"duet/schemas"
 )
 
@@ -143,7 +143,7 @@ func adoptable(cfg Config, stream jetstream.Stream, high *highFile) (id string, 
 
 // begin writes the first message, unless it is there, and then the incarnation
 // file: the log exists from then on.
-func begin(ctx context.Context, cfg Config, eng *engine, id string, ordinal uint32, from schemas.At) (*incarnationFile, error) {
+func begin(ctx context.Context, cfg Config, eng *engine, id string, ordinal uint32, from schemas.Position) (*incarnationFile, error) {
 	info, err := eng.info(ctx)
 	if err != nil {
 		return nil, err
@@ -230,7 +230,7 @@ func examine(ctx context.Context, cfg Config, eng *engine, inc schemas.Incarnati
 	if id := info.Config.Metadata[metaIncarnation]; id != inc.ID || created(info) != inc.Created {
 		return refuse(ErrRecreated, fmt.Sprintf("log %q begun %s", id, created(info)), fmt.Sprintf("log %q begun %s", inc.ID, inc.Created))
 	}
-	at := func(seq uint64) schemas.At { return schemas.NewAt(inc.Ordinal, seq) }
+	at := func(seq uint64) schemas.Position { return schemas.NewPosition(inc.Ordinal, seq) }
 	s := info.State
 	if high != nil {
 		switch {
@@ -265,12 +265,12 @@ func examine(ctx context.Context, cfg Config, eng *engine, inc schemas.Incarnati
 	return logState{first: s.FirstSeq, last: s.LastSeq, lastSum: last.sum, used: int64(s.Bytes)}, nil
 }
 
-func behind(dir string, found, expected schemas.At) error {
+func behind(dir string, found, expected schemas.Position) error {
 	return &RefusedError{Kind: ErrBehind, Dir: dir, Found: "a log that ends at " + found.String(), Expected: "at least " + expected.String(), Remedy: remedyCopy}
 }
 
 // findGap names the first hole of a store that says that it has some.
-func findGap(ctx context.Context, eng *engine, at func(uint64) schemas.At, s jetstream.StreamState) error {
+func findGap(ctx context.Context, eng *engine, at func(uint64) schemas.Position, s jetstream.StreamState) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	stream, err := eng.js.Stream(ctx, streamName)
@@ -298,7 +298,7 @@ func findGap(ctx context.Context, eng *engine, at func(uint64) schemas.At, s jet
 // CheckBehind makes sure that the log continues from a position that was
 // archived: at is in this log or in what it continues from (H6). Call it with
 // the archive's cut after Open.
-func (l *Log) CheckBehind(at schemas.At) error {
+func (l *Log) CheckBehind(at schemas.Position) error {
 	l.mu.Lock()
 	first, last := l.at(l.first), l.at(l.last)
 	l.mu.Unlock()
@@ -308,7 +308,7 @@ func (l *Log) CheckBehind(at schemas.At) error {
 	case at.Ordinal() < l.inc.Ordinal && at < l.from:
 		return &GapError{From: at + 1, Through: l.from, Trimmed: true}
 	case at.Ordinal() < l.inc.Ordinal && first.Sequence() > 1:
-		return &GapError{From: schemas.NewAt(l.inc.Ordinal, 1), Through: first - 1, Trimmed: true}
+		return &GapError{From: schemas.NewPosition(l.inc.Ordinal, 1), Through: first - 1, Trimmed: true}
 	case at.Ordinal() == l.inc.Ordinal && at+1 < first:
 		return &GapError{From: at + 1, Through: first - 1, Trimmed: true}
 	}
@@ -326,7 +326,7 @@ func (l *Log) CheckCut(cut schemas.Cut) error {
 			return &RefusedError{Kind: ErrRecreated, Dir: l.cfg.Dir, Found: "log " + l.inc.ID, Expected: "log " + p.Incarnation + ", which the archive was written from", Remedy: remedyCopy}
 		}
 	}
-	return l.CheckBehind(cut.At())
+	return l.CheckBehind(cut.Position())
 }
 
 // probe makes sure that the disk takes writes, before a server that failed is

@@ -35,7 +35,7 @@ const (
 
 // inflight is one publish.
 type inflight struct {
-	at      schemas.At
+	at      schemas.Position
 	seq     uint64
 	sum     sum
 	size    int64
@@ -131,7 +131,7 @@ func (l *Log) sendNow(epoch uint64, subject string, message []byte, control bool
 	}
 	header, headerSize := expectHeader(c.next - 1)
 	p := &inflight{
-		at: schemas.NewAt(l.inc.Ordinal, c.next), seq: c.next,
+		at: schemas.NewPosition(l.inc.Ordinal, c.next), seq: c.next,
 		size: storedSize(subject, headerSize, len(message)),
 		sent: time.Now(), done: make(chan struct{}),
 	}

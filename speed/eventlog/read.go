@@ -24,7 +24,7 @@ const (
 
 // Message is one message of the log.
 type Message struct {
-	At      schemas.At
+	At      schemas.Position
 	Time    time.Time // when the log stored it, UTC
 	Stream  string    // the event stream of an envelope; "" for a control record
 	Control string    // the kind of a control record; "" for an envelope
@@ -50,7 +50,7 @@ type Reader struct {
 
 // Read begins to read behind a position: with the message after it, which the
 // log must hold or still get. The reader ends with ctx, and must be closed.
-func (l *Log) Read(ctx context.Context, after schemas.At) (*Reader, error) {
+func (l *Log) Read(ctx context.Context, after schemas.Position) (*Reader, error) {
 	if err := l.CheckBehind(after); err != nil {
 		return nil, err
 	}
@@ -225,7 +225,7 @@ func (e *engine) unreadable(ctx context.Context, inc schemas.Incarnation, seq, l
 		}
 		break
 	}
-	return &GapError{From: schemas.NewAt(inc.Ordinal, seq), Through: schemas.NewAt(inc.Ordinal, last)}
+	return &GapError{From: schemas.NewPosition(inc.Ordinal, seq), Through: schemas.NewPosition(inc.Ordinal, last)}
 }
 
 // message reads one message.
@@ -295,13 +295,13 @@ func nextMsg(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
 
 // parse turns a stored message into ours; it must be the one of a sequence.
 func parse(raw []byte, inc schemas.Incarnation, want uint64) (m Message, err error) {
-	at := schemas.NewAt(inc.Ordinal, want)
+	at := schemas.NewPosition(inc.Ordinal, want)
 	f, err := unseal(raw, inc.ID)
 	if err != nil {
 		return m, &CorruptError{At: at, Reason: err.Error()}
 	}
 	if f.sequence > want {
-		return m, &GapError{From: at, Through: schemas.NewAt(inc.Ordinal, f.sequence-1)}
+		return m, &GapError{From: at, Through: schemas.NewPosition(inc.Ordinal, f.sequence-1)}
 	}
 	if f.sequence < want {
 		return m, &CorruptError{At: at, Reason: fmt.Sprintf("message %d is in its place", f.sequence)}

@@ -180,12 +180,12 @@ func TestTheOldestBlockIsMissed(t *testing.T) {
 	var gap *GapError
 	if err == nil { // the store looks like one that was trimmed: whoever reads finds out
 		defer l.Close()
-		if l.First() == schemas.NewAt(1, 1) {
+		if l.First() == schemas.NewPosition(1, 1) {
 			t.Fatal("nothing is missing")
 		}
 		_, err = l.Read(context.Background(), 0)
 	}
-	if !errors.As(err, &gap) || gap.From != schemas.NewAt(1, 1) {
+	if !errors.As(err, &gap) || gap.From != schemas.NewPosition(1, 1) {
 		t.Fatalf("got %v, want a gap from 1:1", err)
 	}
 }
@@ -196,10 +196,10 @@ func TestTheArchiveMustNotBeAheadOfTheLog(t *testing.T) {
 		mustAppend(t, l, "orders", body(i, 10))
 	}
 	for _, seq := range []uint64{0, 1, 5, 6} {
-		must(t, l.CheckBehind(schemas.NewAt(1, seq)))
+		must(t, l.CheckBehind(schemas.NewPosition(1, seq)))
 	}
 	must(t, l.CheckBehind(0))
-	for _, at := range []schemas.At{schemas.NewAt(1, 7), schemas.NewAt(2, 1)} {
+	for _, at := range []schemas.Position{schemas.NewPosition(1, 7), schemas.NewPosition(2, 1)} {
 		if err := l.CheckBehind(at); !errors.Is(err, ErrBehind) {
 			t.Errorf("archive at %s: %v", at, err)
 		}
@@ -207,10 +207,10 @@ func TestTheArchiveMustNotBeAheadOfTheLog(t *testing.T) {
 			t.Errorf("reading behind %s: %v", at, err)
 		}
 	}
-	must(t, l.CheckCut(schemas.NewCut(l.Incarnation(), schemas.NewAt(1, 6))))
+	must(t, l.CheckCut(schemas.NewCut(l.Incarnation(), schemas.NewPosition(1, 6))))
 	other := l.Incarnation()
 	other.ID = "another"
-	if err := l.CheckCut(schemas.NewCut(other, schemas.NewAt(1, 2))); !errors.Is(err, ErrRecreated) {
+	if err := l.CheckCut(schemas.NewCut(other, schemas.NewPosition(1, 2))); !errors.Is(err, ErrRecreated) {
 		t.Errorf("cut of another log: %v", err)
 	}
 }
@@ -219,17 +219,17 @@ func TestANewLogBeginsOnlyByCommandAndTellsTheLoss(t *testing.T) {
 	cfg := filled(t, 10)
 	must(t, os.RemoveAll(blockDir(cfg.Dir)))
 	wantRefused(t, cfg, ErrBehind)
-	archived := schemas.NewAt(1, 8)
+	archived := schemas.NewPosition(1, 8)
 	inc, loss, err := Renew(context.Background(), cfg, archived)
 	must(t, err)
-	if inc.Ordinal != 2 || loss.Known != schemas.NewAt(1, 11) || loss.Archived != archived {
+	if inc.Ordinal != 2 || loss.Known != schemas.NewPosition(1, 11) || loss.Archived != archived {
 		t.Fatalf("incarnation %+v, loss %+v", inc, loss)
 	}
 	if _, err := os.Stat(loss.Store); err != nil {
 		t.Fatalf("the lost store: %v", err)
 	}
 	l := mustOpen(t, cfg)
-	if l.Incarnation() != inc || l.Continues() != archived || l.Last() != schemas.NewAt(2, 1) {
+	if l.Incarnation() != inc || l.Continues() != archived || l.Last() != schemas.NewPosition(2, 1) {
 		t.Fatalf("%+v continues %s, last %s", l.Incarnation(), l.Continues(), l.Last())
 	}
 	at := mustAppend(t, l, "orders", []byte("x"))

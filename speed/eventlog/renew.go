@@ -9,7 +9,7 @@ import (
 
 	"github.com/nats-io/nuid"
 
-	"duet/internal/durable"
+	"duet/internal/base/durable"
 	"duet/schemas"
 )
 
@@ -27,11 +27,11 @@ func beginMessage(inc schemas.Incarnation) []byte {
 // A Loss says what beginning a new log gave up.
 type Loss struct {
 	// Archived is the last position that still counts.
-	Archived schemas.At
+	Archived schemas.Position
 	// Known is the last position that the lost log is known to have held, by
 	// its high-water mark; what lies between is lost. There may have been more:
 	// up to a second's events.
-	Known schemas.At
+	Known schemas.Position
 	// Store is where the lost log's files were put; "" if there were none.
 	Store string
 }
@@ -40,7 +40,7 @@ type Loss struct {
 // for an explicit command that has told what is lost: every event of the old
 // log after archived, the position that the archive holds. The old files are
 // moved aside, not deleted. Nothing may have the log open.
-func Renew(ctx context.Context, cfg Config, archived schemas.At) (schemas.Incarnation, Loss, error) {
+func Renew(ctx context.Context, cfg Config, archived schemas.Position) (schemas.Incarnation, Loss, error) {
 	loss := Loss{Archived: archived}
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -52,7 +52,7 @@ func Renew(ctx context.Context, cfg Config, archived schemas.At) (schemas.Incarn
 	}
 	if high, err := readHigh(cfg.Dir); err == nil && high != nil {
 		ordinal = max(ordinal, high.Ordinal)
-		loss.Known = schemas.NewAt(high.Ordinal, high.Sequence)
+		loss.Known = schemas.NewPosition(high.Ordinal, high.Sequence)
 	}
 	for n := 1; ; n++ { // a first try may have been cut short
 		loss.Store = fmt.Sprintf("%s.lost-%d-%d", storePath(cfg.Dir), ordinal, n)

@@ -16,13 +16,13 @@ import (
 // much as brings it to half, because the log is the archive's repair copy. The
 // last message always stays: a store that was emptied has forgotten its
 // sequence before now.
-func (l *Log) Trim(ctx context.Context, through schemas.At) error {
+func (l *Log) Trim(ctx context.Context, through schemas.Position) error {
 	return l.trim(ctx, through, trimPercent, degradePercent)
 }
 
 // trim drops messages when more than above percent are used, until at most down
 // percent are, or through is reached.
-func (l *Log) trim(ctx context.Context, through schemas.At, above, down int64) error {
+func (l *Log) trim(ctx context.Context, through schemas.Position, above, down int64) error {
 	l.trimMu.Lock()
 	defer l.trimMu.Unlock()
 	if through.Ordinal() > l.inc.Ordinal || through > l.Last() {

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"testing"
 
-	"duet/internal/failpoint"
+	"duet/internal/base/failpoint"
 )
 
 func TestAPublishWhoseAnswerIsLostIsLookedFor(t *testing.T) {

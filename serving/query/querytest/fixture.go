@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 	"duet/schemas/project"
 	"duet/schemas/view"
@@ -131,7 +131,7 @@ func (f *Fixture) Slow() {
 func (f *Fixture) Engine(change func(*query.Config)) *query.Engine {
 	cfg := query.Config{
 		Views: f.Views, Streams: f.Project.Streams, Store: f, Archive: f, Generations: f, Incarnation: Incarnation,
-		Wait: func(ctx context.Context, at schemas.At) error {
+		Wait: func(ctx context.Context, at schemas.Position) error {
 			if at <= f.at(f.Through) {
 				return nil
 			}
@@ -145,7 +145,7 @@ func (f *Fixture) Engine(change func(*query.Config)) *query.Engine {
 	return query.New(cfg)
 }
 
-func (f *Fixture) at(sequence uint64) schemas.At { return schemas.NewAt(1, sequence) }
+func (f *Fixture) at(sequence uint64) schemas.Position { return schemas.NewPosition(1, sequence) }
 
 // Read runs fn in a read transaction.
 func (f *Fixture) Read(ctx context.Context, fn func(query.Snapshot) error) error {
@@ -162,7 +162,7 @@ func (f *Fixture) Read(ctx context.Context, fn func(query.Snapshot) error) error
 }
 
 // Events gives the archive: a table instead of files.
-func (f *Fixture) Events(_ context.Context, _ string, through schemas.At) (query.Archived, func(), error) {
+func (f *Fixture) Events(_ context.Context, _ string, through schemas.Position) (query.Archived, func(), error) {
 	upTo := min(through, f.at(f.Archived))
 	return query.Archived{
 		Through:  f.at(f.Archived),
@@ -199,9 +199,9 @@ type snapshot struct {
 	f *Fixture
 }
 
-func (s *snapshot) Generation() uint64      { return s.f.Number }
-func (s *snapshot) Cut() schemas.At         { return s.f.at(s.f.Cut) }
-func (s *snapshot) LiveThrough() schemas.At { return s.f.at(s.f.Through) }
+func (s *snapshot) Generation() uint64            { return s.f.Number }
+func (s *snapshot) Cut() schemas.Position         { return s.f.at(s.f.Cut) }
+func (s *snapshot) LiveThrough() schemas.Position { return s.f.at(s.f.Through) }
 
 func (s *snapshot) NewestEventTime(string) (time.Time, bool) {
 	return time.Date(2026, 11, 21, 8, 16, 40, 0, time.UTC), true

@@ -12,8 +12,8 @@ import (
 
 	"duet/batch/archive"
 	"duet/batch/recompute"
-	"duet/internal/duck"
-	"duet/internal/durable"
+	"duet/internal/base/duck"
+	"duet/internal/base/durable"
 	"duet/schemas"
 	"duet/schemas/event"
 	"duet/schemas/project"
@@ -64,7 +64,7 @@ func (b *bench) recompute() error {
 	}
 	defer db.Close()
 	job := recompute.Job{
-		Run: "bench", Dir: filepath.Join(dir, "run"), Archive: dir, Through: schemas.NewAt(1, 1<<40), Full: true,
+		Run: "bench", Dir: filepath.Join(dir, "run"), Archive: dir, Through: schemas.NewPosition(1, 1<<40), Full: true,
 		Threads: 2, Memory: 4 << 30, Tolerance: 1e-9, Largest: 10,
 	}
 	if err := os.MkdirAll(job.Dir, 0o755); err != nil {
@@ -90,7 +90,7 @@ func (b *bench) recompute() error {
 		if err != nil {
 			return err
 		}
-		stream.Files = append(stream.Files, archive.File{Data: "orders", Path: path, From: archive.Place(schemas.NewAt(1, uint64(first))), Through: archive.Place(schemas.NewAt(1, uint64(first+n))), Rows: int64(n), Sum: sum})
+		stream.Files = append(stream.Files, archive.File{Data: "orders", Path: path, From: schemas.NewPosition(1, uint64(first)), Through: schemas.NewPosition(1, uint64(first+n)), Rows: int64(n), Sum: sum})
 		paths = append(paths, full)
 	}
 	job.Streams = []recompute.StreamJob{stream}
@@ -193,10 +193,10 @@ func (b *bench) memory() error {
 		return err
 	}
 	defer s.Close()
-	if err := s.Cut(ctx, schemas.NewAt(1, 1)); err != nil {
+	if err := s.Cut(ctx, schemas.NewPosition(1, 1)); err != nil {
 		return err
 	}
-	g.Cut = schemas.NewAt(1, 1)
+	g.Cut = schemas.NewPosition(1, 1)
 	before, err := s.Stats(ctx)
 	if err != nil {
 		return err
@@ -264,7 +264,7 @@ func (b *bench) switchPause() error {
 		}
 	}()
 	for i := range uint64(5) {
-		g.Number, g.Cut = i+1, schemas.NewAt(1, i+1)
+		g.Number, g.Cut = i+1, schemas.NewPosition(1, i+1)
 		if err := s.Cut(ctx, g.Cut); err != nil {
 			return err
 		}

@@ -125,14 +125,14 @@ func checkOlder(path string, ordinal uint32, last uint64) (uint64, error) {
 }
 
 func unreadable(path string, offset int64, ordinal uint32, seq uint64) error {
-	return &CorruptError{At: schemas.NewAt(ordinal, seq), Reason: fmt.Sprintf("its record at byte %d of %s is unreadable", offset, path)}
+	return &CorruptError{At: schemas.NewPosition(ordinal, seq), Reason: fmt.Sprintf("its record at byte %d of %s is unreadable", offset, path)}
 }
 
 func outOfPlace(path string, offset int64, ordinal uint32, want, got uint64) error {
 	if got > want && got-want < 1<<24 {
-		return &GapError{From: schemas.NewAt(ordinal, want), Through: schemas.NewAt(ordinal, got-1)}
+		return &GapError{From: schemas.NewPosition(ordinal, want), Through: schemas.NewPosition(ordinal, got-1)}
 	}
-	return &CorruptError{At: schemas.NewAt(ordinal, want), Reason: fmt.Sprintf("the record at byte %d of %s says that it is message %d", offset, path, got)}
+	return &CorruptError{At: schemas.NewPosition(ordinal, want), Reason: fmt.Sprintf("the record at byte %d of %s says that it is message %d", offset, path, got)}
 }
 
 // checkNewest checks the block that was written last, in full.

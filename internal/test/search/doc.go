@@ -18,10 +18,10 @@
 // A seed that fails prints one command that runs it again, and a list of actions
 // from which those that it can do without are dropped:
 //
-//	DUET_SEARCH_SEED=42 go test -tags duckdb_arrow ./internal/search/
-//	DUET_SEARCH_SEEDS=100 go test -tags duckdb_arrow ./internal/search/ -timeout 2h
+//	DUET_SEARCH_SEED=42 go test -tags duckdb_arrow ./internal/test/search/
+//	DUET_SEARCH_SEEDS=100 go test -tags duckdb_arrow ./internal/test/search/ -timeout 2h
 //
 // The package must know the node by its public interface alone: a client's
-// calls, New, Start and Stop. Processes are killed elsewhere (internal/torture).
+// calls, New, Start and Stop. Processes are killed elsewhere (internal/test/torture).
 // Start reading at search_test.go; the model is in events_test.go and model_test.go.
 package search

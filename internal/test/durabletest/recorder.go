@@ -15,7 +15,7 @@ import (
 	"strings"
 	"sync"
 
-	"duet/internal/durable"
+	"duet/internal/base/durable"
 )
 
 // Recorder does every operation on the real file system under one root and

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"duet/internal/failpoint"
+	"duet/internal/base/failpoint"
 	_ "duet/internal/node" // links every failpoint
 	"duet/schemas/duetv1"
 )
@@ -22,7 +22,7 @@ func seedOf(t *testing.T) uint64 {
 			t.Fatalf("SEED=%q is not a number", s)
 		}
 	}
-	t.Logf("seed %d: run again with SEED=%d go test -tags duckdb_arrow -run '^%s$' ./internal/torture", seed, seed, t.Name())
+	t.Logf("seed %d: run again with SEED=%d go test -tags duckdb_arrow -run '^%s$' ./internal/test/torture", seed, seed, t.Name())
 	return seed
 }
 

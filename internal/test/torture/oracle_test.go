@@ -13,7 +13,7 @@ import (
 	"time"
 	_ "time/tzdata"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas/duetv1"
 )
 

@@ -3,7 +3,7 @@ package durabletest
 import (
 	"sync"
 
-	"duet/internal/durable"
+	"duet/internal/base/durable"
 )
 
 // Faulty is a file system whose operations fail when Fail says so: a full disk

@@ -82,7 +82,7 @@ func try(t *testing.T, seed uint64, n int) {
 	for _, a := range left {
 		short = append(short, a.String())
 	}
-	t.Errorf("%v\n\nrun it again with:\n  DUET_SEARCH_SEED=%d DUET_SEARCH_ACTIONS=%d go test -tags duckdb_arrow ./internal/search/ -v\n\n%d actions that failed too: %s\n\nwhat was done:\n%s",
+	t.Errorf("%v\n\nrun it again with:\n  DUET_SEARCH_SEED=%d DUET_SEARCH_ACTIONS=%d go test -tags duckdb_arrow ./internal/test/search/ -v\n\n%d actions that failed too: %s\n\nwhat was done:\n%s",
 		err, seed, n, len(short), strings.Join(short, " "), strings.Join(trace, "\n"))
 }
 

@@ -17,8 +17,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"duet/internal/duck"
-	"duet/internal/failpoint"
+	"duet/internal/base/duck"
+	"duet/internal/base/failpoint"
 	"duet/internal/node"
 	"duet/schemas"
 	"duet/schemas/duetv1"

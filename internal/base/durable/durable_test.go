@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"duet/internal/durable"
-	"duet/internal/durable/durabletest"
+	"duet/internal/base/durable"
+	"duet/internal/test/durabletest"
 )
 
 // seed draws a seed, or takes the one of a run to repeat.

@@ -13,7 +13,7 @@ import (
 	"duet/schemas/event"
 )
 
-// Limits of a request to a [Door]. What one record may hold is package
+// Limits of a request to a [Appender]. What one record may hold is package
 // event's MaxRecordBytes.
 const (
 	// MaxRecords is the most records of one request.
@@ -54,7 +54,7 @@ type Request struct {
 type Appended struct {
 	// At is the envelope's position; if all records were duplicates, a position
 	// at or behind their originals.
-	At schemas.At
+	At schemas.Position
 	// First is the index in the envelope of the first record that was stored,
 	// Count how many were.
 	First, Count int
@@ -62,14 +62,14 @@ type Appended struct {
 	Duplicate int
 }
 
-// Door brings requests of concurrent clients into the log, several to an
+// Appender brings requests of concurrent clients into the log, several to an
 // envelope: whatever has come while the disk was busy goes next, so there is no
 // timer, and a sync serves everyone who waits. All methods may be called at
 // once from any goroutine. Close it before its Log.
 //
 // It keeps a producer's records in the order of their numbers and without a
 // hole: when one request is not stored, those behind it are not stored either.
-type Door struct {
+type Appender struct {
 	log     *Log
 	records *semaphore.Weighted
 	bytes   *semaphore.Weighted
@@ -100,11 +100,11 @@ func (p *producer) accepted() uint64 {
 	return p.durable
 }
 
-// NewDoor opens a door to the log. lasts holds each producer's last number that
+// NewAppender opens a door to the log. lasts holds each producer's last number that
 // the log, or the archive before it, contains; a producer that it does not hold
 // begins at 1, or a first request that failed could be left behind.
-func NewDoor(l *Log, lasts map[string]uint64) *Door {
-	d := &Door{
+func NewAppender(l *Log, lasts map[string]uint64) *Appender {
+	d := &Appender{
 		log: l, records: semaphore.NewWeighted(queueRecords), bytes: semaphore.NewWeighted(queueBytes),
 		sent: make(chan *group, window), idle: make(chan struct{}, 1), arrived: make(chan struct{}, 1),
 		producers: make(map[string]*producer, len(lasts)),
@@ -120,7 +120,7 @@ func NewDoor(l *Log, lasts map[string]uint64) *Door {
 }
 
 // Last is the last durable number of a producer; 0 if it is not known.
-func (d *Door) Last(name string) uint64 {
+func (d *Appender) Last(name string) uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if p := d.producers[name]; p != nil {
@@ -134,7 +134,7 @@ func (d *Door) Last(name string) uint64 {
 // ErrClosed (not stored; the same request may be sent again, after those of
 // the same producer before it), *UnknownError (ctx ended while the request was
 // on its way: send it again with the same producer and number).
-func (d *Door) Append(ctx context.Context, r Request) (Appended, error) {
+func (d *Appender) Append(ctx context.Context, r Request) (Appended, error) {
 	p, err := d.Begin(ctx, r)
 	if err != nil {
 		return Appended{}, err
@@ -145,7 +145,7 @@ func (d *Door) Append(ctx context.Context, r Request) (Appended, error) {
 // Begin accepts a request, so that a client can have several under way; the
 // order of Begin's returns is the order in the log. It waits for room in the
 // queue until ctx ends (ErrBusy).
-func (d *Door) Begin(ctx context.Context, r Request) (*Pending, error) {
+func (d *Appender) Begin(ctx context.Context, r Request) (*Pending, error) {
 	size, err := r.check()
 	if err != nil {
 		return nil, err
@@ -165,7 +165,7 @@ func (d *Door) Begin(ctx context.Context, r Request) (*Pending, error) {
 	return p, nil
 }
 
-func (d *Door) acquire(ctx context.Context, records, size int64) error {
+func (d *Appender) acquire(ctx context.Context, records, size int64) error {
 	busy := func(err error) error {
 		if d.ctx.Err() != nil {
 			return ErrClosed
@@ -188,13 +188,13 @@ func (d *Door) acquire(ctx context.Context, records, size int64) error {
 	return nil
 }
 
-func (d *Door) release(p *Pending) {
+func (d *Appender) release(p *Pending) {
 	d.records.Release(p.held)
 	d.bytes.Release(p.size)
 }
 
 // accept gives a request its place behind all that were accepted before.
-func (d *Door) accept(p *Pending) error {
+func (d *Appender) accept(p *Pending) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
@@ -305,7 +305,7 @@ func shorten(s string) string {
 
 // Close stops accepting, gives up what is queued (ErrClosed: not stored), and
 // waits for what is on its way. Closing twice is fine.
-func (d *Door) Close() {
+func (d *Appender) Close() {
 	d.mu.Lock()
 	d.closed = true
 	d.mu.Unlock()

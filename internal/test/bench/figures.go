@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas/duetv1"
 )
 

@@ -12,7 +12,7 @@ import (
 	"duet/batch/archive"
 	"duet/batch/catalog"
 	"duet/batch/recompute"
-	"duet/internal/duck"
+	"duet/internal/base/duck"
 	"duet/schemas"
 	"duet/serving/store"
 	"duet/speed"
@@ -59,10 +59,10 @@ func (h *halves) Cut(ctx context.Context) (schemas.Cut, error) {
 	return schemas.NewCut(h.n.log.Incarnation(), at), nil
 }
 
-func (h *halves) Wait(ctx context.Context, at schemas.At) error { return h.n.live.Wait(ctx, at) }
+func (h *halves) Wait(ctx context.Context, at schemas.Position) error { return h.n.live.Wait(ctx, at) }
 
 // Export writes what the live half has of a view after the served cut.
-func (h *halves) Export(ctx context.Context, name string, through schemas.At, path string) (int64, error) {
+func (h *halves) Export(ctx context.Context, name string, through schemas.Position, path string) (int64, error) {
 	rows, err := h.n.store.ExportLive(ctx, name, through, path)
 	if why := cannotAnswer(err); why != "" {
 		return 0, &batch.NotComparableError{View: name, Reason: why}
@@ -115,7 +115,7 @@ func (h *halves) Switch(ctx context.Context, g *catalog.Generation) error {
 		return h.n.store.Switch(ctx, g.Number)
 	}
 	for {
-		err := h.rebuild(ctx, g.Cut.At())
+		err := h.rebuild(ctx, g.Cut.Position())
 		// Ingest goes on: rows may have gone from memory to the archive since its
 		// files were listed. What was verified then is not read again.
 		if errors.Is(err, store.ErrArchiveMoved) || errors.Is(err, archive.ErrRepaired) {
@@ -127,7 +127,7 @@ func (h *halves) Switch(ctx context.Context, g *catalog.Generation) error {
 }
 
 // rebuild makes the live state behind the rollback's cut, and switches to it.
-func (h *halves) rebuild(ctx context.Context, cut schemas.At) error {
+func (h *halves) rebuild(ctx context.Context, cut schemas.Position) error {
 	snap := h.n.archive.Snapshot()
 	defer snap.Release()
 	rows, err := h.n.archived(ctx, snap, cut)
@@ -148,7 +148,7 @@ func (h *halves) Discard(ctx context.Context) {
 
 // staged is a generation as the store takes it, with its cells at paths.
 func staged(g *catalog.Generation, files map[string]string) store.Generation {
-	out := store.Generation{Number: g.Number, Cut: g.Cut.At(), Views: map[string]store.GenerationView{}}
+	out := store.Generation{Number: g.Number, Cut: g.Cut.Position(), Views: map[string]store.GenerationView{}}
 	for _, v := range g.Views {
 		gv := store.GenerationView{Definition: v.Definition, File: files[v.Name]}
 		if v.Suspended != nil {
@@ -200,7 +200,7 @@ func (n *Node) newRunner() (*batch.Runner, error) {
 				n.logger.Info("a scheduled run is skipped: one is going on", "kind", kind, "running", behind.ID)
 			},
 			Published: func(g *catalog.Generation) {
-				n.logger.Info("generation serves", "generation", g.Number, "kind", g.Kind, "cut", g.Cut.At(), "run", g.Run)
+				n.logger.Info("generation serves", "generation", g.Number, "kind", g.Kind, "cut", g.Cut.Position(), "run", g.Run)
 			},
 			Alarm: func(a batch.Alarm) { n.logger.Error("alarm", "kind", a.Kind, "run", a.Run, "text", a.Text) },
 		},

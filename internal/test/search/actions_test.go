@@ -10,7 +10,7 @@ import (
 	"strings"
 	"syscall"
 
-	"duet/internal/failpoint"
+	"duet/internal/base/failpoint"
 	"duet/schemas"
 	"duet/schemas/duetv1"
 	"duet/serving/query"
@@ -242,7 +242,7 @@ func (w *world) sequence(s *stream, l *ledger, records []record, file *duetv1.Fi
 // sequenceOf is the log sequence in a token.
 func (w *world) sequenceOf(token string) (int64, error) {
 	t, err := query.ParseToken(token, w.incarnation)
-	return int64(t.Through.At().Sequence()), err
+	return int64(t.Through.Position().Sequence()), err
 }
 
 // send appends requests one behind the other.

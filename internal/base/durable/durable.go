@@ -51,7 +51,7 @@ import (
 
 	"github.com/zeebo/xxh3"
 
-	"duet/internal/failpoint"
+	"duet/internal/base/failpoint"
 )
 
 // ErrExists says that the name is taken: another writer came first.

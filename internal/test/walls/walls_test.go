@@ -52,7 +52,7 @@ var walls = []wall{
 		Instead: "Clients and the demo shop stand outside: they use the public door. Add an RPC in schemas/proto if one is missing.",
 	},
 	{
-		From:    []string{"duet/internal/duck", "duet/internal/durable", "duet/internal/failpoint"},
+		From:    []string{"duet/internal/base/duck", "duet/internal/base/durable", "duet/internal/base/failpoint"},
 		To:      []string{"duet/schemas", "duet/batch", "duet/speed", "duet/serving"},
 		Instead: "These helpers have no opinion about the domain. Put code that knows streams or views into the package that owns them.",
 	},
@@ -71,7 +71,7 @@ var walls = []wall{
 // sources calls visit for each Go file of the module that is no test.
 func sources(t *testing.T, visit func(file, pkg string, imports []string)) {
 	t.Helper()
-	root := filepath.Join("..", "..")
+	root := filepath.Join("..", "..", "..")
 	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 
 // Pending is an accepted request.
 type Pending struct {
-	door      *Door
+	door      *Appender
 	req       Request
 	size      int64
 	held      int64 // records that it holds of the queue's room
@@ -24,12 +24,12 @@ type Pending struct {
 	result Appended
 	err    error
 
-	at schemas.At // of its envelope, once it is in one; guarded by Door.mu
+	at schemas.Position // of its envelope, once it is in one; guarded by Door.mu
 }
 
 // Wait returns when the request is durable or certainly not stored; if ctx
 // ends first, a request that is not in an envelope yet is taken back, and any
-// other is an *UnknownError. Errors are those of [Door.Append].
+// other is an *UnknownError. Errors are those of [Appender.Append].
 func (p *Pending) Wait(ctx context.Context) (Appended, error) {
 	if p.original != nil {
 		return p.waitForOriginal(ctx)
@@ -76,7 +76,7 @@ type group struct {
 
 // takeBack removes a request from the queue, and those of its producer behind
 // it. It reports false if the request is on its way.
-func (d *Door) takeBack(p *Pending, cause error) bool {
+func (d *Appender) takeBack(p *Pending, cause error) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i, q := range d.queue {
@@ -91,7 +91,7 @@ func (d *Door) takeBack(p *Pending, cause error) bool {
 }
 
 // notTaken is the answer when a caller stops waiting for the queue.
-func (d *Door) notTaken(cause error) error {
+func (d *Appender) notTaken(cause error) error {
 	if trouble := d.log.trouble(); trouble != nil {
 		return fmt.Errorf("%w: %w", trouble, cause)
 	}
@@ -100,7 +100,7 @@ func (d *Door) notTaken(cause error) error {
 
 // drop fails the queued requests of a producer behind one that was not stored.
 // Door.mu is held.
-func (d *Door) drop(p *Pending) {
+func (d *Appender) drop(p *Pending) {
 	if p.req.Producer == "" {
 		return
 	}
@@ -117,7 +117,7 @@ func (d *Door) drop(p *Pending) {
 }
 
 // finish answers a request. Door.mu is held.
-func (d *Door) finish(p *Pending, result Appended, err error) {
+func (d *Appender) finish(p *Pending, result Appended, err error) {
 	if name := p.req.Producer; name != "" {
 		pr := d.producers[name]
 		for i, q := range pr.pending {
@@ -145,7 +145,7 @@ func (d *Door) finish(p *Pending, result Appended, err error) {
 
 // commit makes envelopes of what is queued and sends them, until the door
 // closes.
-func (d *Door) commit() {
+func (d *Appender) commit() {
 	defer d.wg.Done()
 	defer close(d.sent)
 	var buf []byte
@@ -196,7 +196,7 @@ func (d *Door) commit() {
 
 // take removes the next envelope's requests from the queue: the oldest one and
 // what may go with it.
-func (d *Door) take() *group {
+func (d *Appender) take() *group {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.queue) == 0 {
@@ -233,7 +233,7 @@ func (d *Door) take() *group {
 
 // encode makes the group's envelope, framed, and gives the
 // requests' records back to their owners.
-func (d *Door) encode(g *group, buf []byte) []byte {
+func (d *Appender) encode(g *group, buf []byte) []byte {
 	var runs []event.Run
 	var records [][]byte
 	for _, p := range g.members {
@@ -258,7 +258,7 @@ func (d *Door) encode(g *group, buf []byte) []byte {
 }
 
 // mark tells the requests where their envelope is going to be.
-func (d *Door) mark(g *group) {
+func (d *Appender) mark(g *group) {
 	if g.publish == nil {
 		return
 	}
@@ -271,7 +271,7 @@ func (d *Door) mark(g *group) {
 
 // complete answers the requests of each envelope when its outcome is known, in
 // the order of sending.
-func (d *Door) complete() {
+func (d *Appender) complete() {
 	defer d.wg.Done()
 	for g := range d.sent {
 		if g.publish != nil {
@@ -301,7 +301,7 @@ func (d *Door) complete() {
 
 // outcome waits for a publish. The log settles each one, but a log that cannot
 // be written may take for ever, and the door may close meanwhile.
-func (d *Door) outcome(p *inflight) error {
+func (d *Appender) outcome(p *inflight) error {
 	select {
 	case <-p.done:
 		return p.err
@@ -324,7 +324,7 @@ func refused(err error) error {
 }
 
 // failQueue answers everything that is queued.
-func (d *Door) failQueue(err error) {
+func (d *Appender) failQueue(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, p := range d.queue {
@@ -335,4 +335,4 @@ func (d *Door) failQueue(err error) {
 }
 
 // giveUp answers everything that is queued when the door closes.
-func (d *Door) giveUp() { d.failQueue(ErrClosed) }
+func (d *Appender) giveUp() { d.failQueue(ErrClosed) }

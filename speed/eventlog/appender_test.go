@@ -9,13 +9,13 @@ import (
 	"sync"
 	"testing"
 
-	"duet/internal/failpoint"
+	"duet/internal/base/failpoint"
 	"duet/schemas/event"
 )
 
-func openDoor(t testing.TB, l *Log, lasts map[string]uint64) *Door {
+func openDoor(t testing.TB, l *Log, lasts map[string]uint64) *Appender {
 	t.Helper()
-	d := NewDoor(l, lasts)
+	d := NewAppender(l, lasts)
 	t.Cleanup(d.Close)
 	return d
 }
@@ -357,7 +357,7 @@ func TestDoorOfAFullLogRefusesAndHeals(t *testing.T) {
 
 func TestClosingTheDoorAnswersEveryone(t *testing.T) {
 	l := mustOpen(t, config(t, 64<<20))
-	d := NewDoor(l, nil)
+	d := NewAppender(l, nil)
 	letGo := holdWindow(t, l)
 	defer letGo()
 	var under []*Pending
