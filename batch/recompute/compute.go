@@ -336,7 +336,7 @@ func (w *worker) locate(ctx context.Context, v ViewJob, cause error) (*Suspensio
 	if v.Mode == Incremental {
 		low = w.job.After
 	}
-	whole := &Suspension{At: high, Record: -1, Message: firstLine(cause), Remedy: remedy}
+	whole := &Suspension{View: v.Name, At: high, Record: -1, Message: firstLine(cause), Remedy: remedy}
 	// Invariant: (low, high] raises.
 	for high-low > 1 {
 		mid := low + (high-low)/2
@@ -359,7 +359,7 @@ func (w *worker) locate(ctx context.Context, v ViewJob, cause error) (*Suspensio
 		low, cause = mid, upper
 	}
 	record, message, err := w.locateRecord(ctx, v, low, high, cause)
-	return &Suspension{At: high, Record: record, Message: message, Remedy: remedy}, err
+	return &Suspension{View: v.Name, At: high, Record: record, Message: message, Remedy: remedy}, err
 }
 
 // locateRecord finds the first event of one message that raises.

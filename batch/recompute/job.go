@@ -31,6 +31,8 @@
 package recompute
 
 import (
+	"fmt"
+
 	"duet/batch/archive"
 	"duet/internal/base/durable"
 	"duet/schemas"
@@ -141,12 +143,27 @@ type Progress struct {
 	Micros int64  `json:"micros,omitempty"` // of the step, when it has ended
 }
 
-// Suspension is why a view has no cells.
+// Suspension says why a view cannot answer, in either half. It is a value;
+// nothing in it changes.
 type Suspension struct {
-	At      schemas.Position `json:"at"`      // the event's message; the last one tried if no single event raises
-	Record  int32            `json:"record"`  // the event's index in it; -1 if no single event raises
-	Message string           `json:"message"` // DuckDB's, with the expression's function and value
+	View    string           `json:"view"`
+	At      schemas.Position `json:"at"`              // the event's message; the last one tried if no single event raises
+	Record  int32            `json:"record"`          // the event's index in it; -1 if no single event raises
+	Event   string           `json:"event,omitempty"` // the event's columns as name=value, where they are known
+	Message string           `json:"message"`         // DuckDB's, with the expression's function and value
 	Remedy  string           `json:"remedy"`
+}
+
+// String names the view, where it stopped, why, and what to do.
+func (s Suspension) String() string {
+	where := "position " + s.At.String()
+	if s.Record >= 0 {
+		where += fmt.Sprintf(", record %d", s.Record)
+	}
+	if s.Event != "" {
+		where += " (" + s.Event + ")"
+	}
+	return fmt.Sprintf("view %s is suspended since %s: %s; %s", s.View, where, s.Message, s.Remedy)
 }
 
 // ViewResult is what became of a view.
