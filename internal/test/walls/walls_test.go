@@ -52,7 +52,7 @@ var walls = []wall{
 		Instead: "Clients and the demo shop stand outside: they use the public door. Add an RPC in schemas/proto if one is missing.",
 	},
 	{
-		From:    []string{"duet/internal/base/duck", "duet/internal/base/durable", "duet/internal/base/failpoint"},
+		From:    []string{"duet/internal/base"},
 		To:      []string{"duet/schemas", "duet/batch", "duet/speed", "duet/serving"},
 		Instead: "These helpers have no opinion about the domain. Put code that knows streams or views into the package that owns them.",
 	},
