@@ -9,7 +9,7 @@ var (
 	batchKeys  = []string{"incremental", "full", "keep"}
 	keepKeys   = []string{"last", "daily", "monthly"}
 	limitsKeys = []string{"memory", "log", "batch_threads", "batch_memory"}
-	viewKeys   = []string{"description", "settle", "units", "max_groups"}
+	viewKeys   = []string{"description", "units", "max_groups"}
 )
 
 // Defaults of duet.yaml.

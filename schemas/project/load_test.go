@@ -41,7 +41,7 @@ func good(change map[string]string) map[string]string {
 		"duet.yaml":           "version: 1\nname: retail\n",
 		"streams/orders.yaml": ordersYAML,
 		"views/revenue.sql":   revenueSQL,
-		"views/revenue.yaml":  "description: Revenue by sku\nsettle: 10m\nunits: {revenue: GBP}\nmax_groups: 10000\n",
+		"views/revenue.yaml":  "description: Revenue by sku\nunits: {revenue: GBP}\nmax_groups: 10000\n",
 	}
 	maps.Copy(files, change)
 	return files
@@ -71,7 +71,7 @@ func TestLoadReadsAWholeProject(t *testing.T) {
 		t.Error(diff)
 	}
 	wantView := &View{Name: "revenue", File: "views/revenue.sql", SQL: revenueSQL, Description: "Revenue by sku",
-		Units: map[string]string{"revenue": "GBP"}, MaxGroups: 10000, Settle: 10 * time.Minute}
+		Units: map[string]string{"revenue": "GBP"}, MaxGroups: 10000}
 	if diff := cmp.Diff(wantView, p.View("revenue")); diff != "" {
 		t.Error(diff)
 	}
@@ -192,7 +192,7 @@ func TestLoadTellsEveryFault(t *testing.T) {
 			`streams/orders.yaml:5:62: csv.nulls holds a list. write a list of texts such as ["", "NA"]`,
 		}},
 		"files": {map[string]string{
-			"streams/old.yml": "x", "streams/data.csv": "x", "streams/sub/x.yaml": "x", "tables/products.yaml": "file: x", "views/revenu.yaml": "settle: x\n",
+			"streams/old.yml": "x", "streams/data.csv": "x", "streams/sub/x.yaml": "x", "tables/products.yaml": "file: x", "views/revenu.yaml": "units: {}\n",
 			"views/Top Ten.sql": "SELECT 1", "views/orders.sql": "SELECT 1", "views/empty.sql": " \n", "views/bad.sql": "\xff",
 		}, []string{
 			`streams/data.csv: is not a definition: streams holds .yaml files. move it out of streams`,
@@ -205,9 +205,9 @@ func TestLoadTellsEveryFault(t *testing.T) {
 			`views/orders.sql: the view orders has the name of a stream. rename the file`,
 			`views/revenu.yaml: describes a view that does not exist: there is no views/revenu.sql. did you mean views/revenue.yaml?`,
 		}},
-		"view settings": {map[string]string{"views/revenue.yaml": "descripton: x\nsettle: soon\nunits: [x]\nmax_groups: -1\n"}, []string{
+		"view settings": {map[string]string{"views/revenue.yaml": "descripton: x\nsettle: 1h\nunits: [x]\nmax_groups: -1\n"}, []string{
 			`views/revenue.yaml:1:1: unknown key "descripton" in the view's settings. did you mean description?`,
-			`views/revenue.yaml:2:9: settle: "soon" is not a duration. write a duration such as 10m, 24h or 7d`,
+			`views/revenue.yaml:2:1: unknown key "settle" in the view's settings. the keys are description, units, max_groups`,
 			`views/revenue.yaml:3:8: units is a list, not a mapping. write key: value`,
 			`views/revenue.yaml:4:13: max_groups is "-1". write a whole number from 0 to 1,000,000,000`,
 		}},
@@ -274,7 +274,6 @@ streams:
 views:
   revenue: # views/revenue.sql
     description: Revenue by sku
-    settle: 10m
     max_groups: 10000
     units:
       revenue: GBP

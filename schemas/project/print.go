@@ -76,9 +76,6 @@ func printView(w io.Writer, v *View) {
 	if v.Description != "" {
 		fmt.Fprintf(w, "    description: %s\n", yamlText(v.Description))
 	}
-	if v.Settle > 0 {
-		fmt.Fprintf(w, "    settle: %s\n", FormatDuration(v.Settle))
-	}
 	if v.MaxGroups > 0 {
 		fmt.Fprintf(w, "    max_groups: %d\n", v.MaxGroups)
 	}

@@ -114,5 +114,4 @@ type View struct {
 	Description string
 	Units       map[string]string // by column name
 	MaxGroups   int               // 0 means no limit of its own
-	Settle      time.Duration     // how long after a bucket's end its numbers count as provisional
 }

@@ -242,7 +242,7 @@ func (s *streamFile) unknownColumn(at ast.Node, what, name string) {
 			return
 		}
 	}
-	if near := nearest(name, keysOf(s.places)); near != "" {
+	if near := Nearest(name, keysOf(s.places)); near != "" {
 		remedy = "did you mean " + near + "?"
 	}
 	s.fault(at, what+" is "+quote(name)+", which is not a column", remedy)

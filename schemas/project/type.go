@@ -116,7 +116,7 @@ func unknownType(text, name string) *TypeError {
 		return &TypeError{text + " is not a type of a stream's column", "write " + instead}
 	}
 	remedy := "write one of " + strings.Join(kindNames[1:], ", ")
-	if near := nearest(base, keysOf(typeNames)); near != "" {
+	if near := Nearest(base, keysOf(typeNames)); near != "" {
 		remedy = "did you mean " + near + "?"
 	}
 	if text == "" {

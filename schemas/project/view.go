@@ -38,15 +38,6 @@ func (v *View) settings(file, text string, faults *Faults) {
 		case "description":
 			v.Description, _ = d.text(e, "description", "write description: a sentence")
 			v.Description = strings.TrimSpace(v.Description)
-		case "settle":
-			const remedy = "write a duration such as 10m, 24h or 7d"
-			if s, ok := d.text(e, "settle", remedy); ok {
-				settle, err := ParseDuration(s)
-				if err != nil {
-					d.faultAtValue(e, "settle: "+err.Error(), remedy)
-				}
-				v.Settle = settle
-			}
 		case "units":
 			v.Units = map[string]string{}
 			for _, e := range d.mapping(e.value, "units", nil) {
@@ -73,7 +64,7 @@ func orphanView(file string, files map[string]string, faults *Faults) {
 		}
 	}
 	remedy := "write " + view + ", or remove the file"
-	if near := nearest(view, names); near != "" {
+	if near := Nearest(view, names); near != "" {
 		remedy = "did you mean " + strings.TrimSuffix(near, ".sql") + ".yaml?"
 	}
 	*faults = append(*faults, Fault{File: file, Reason: "describes a view that does not exist: there is no " + view, Remedy: remedy})

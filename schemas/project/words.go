@@ -75,8 +75,9 @@ func SnakeName(header, fallback string) string {
 	return fallback
 }
 
-// nearest gives the candidate that name was most likely meant to be, or "".
-func nearest(name string, candidates []string) string {
+// Nearest returns the candidate that name was most likely meant to be, or "".
+// Of candidates equally near it returns the first.
+func Nearest(name string, candidates []string) string {
 	best, bestDistance := "", 1+max(1, len(name)/3)
 	lower := strings.ToLower(name)
 	for _, c := range candidates {
@@ -84,15 +85,12 @@ func nearest(name string, candidates []string) string {
 		if snake(name) == c {
 			d = 0
 		}
-		if d < bestDistance {
+		if d < bestDistance && d < len(name) {
 			best, bestDistance = c, d
 		}
 	}
 	return best
 }
-
-// Nearest gives the candidate that name was most likely meant to be, or "".
-func Nearest(name string, candidates []string) string { return nearest(name, candidates) }
 
 // distance is the optimal string alignment distance: insertions, deletions,
 // replacements and swaps of neighbours.

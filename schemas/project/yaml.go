@@ -184,7 +184,7 @@ func (d *document) unknownKey(at ast.Node, what, key string, keys []string) {
 		d.fault(at, "unknown key "+quote(key)+" in "+what, "it belongs under "+where)
 		return
 	}
-	if near := nearest(key, keys); near != "" {
+	if near := Nearest(key, keys); near != "" {
 		d.fault(at, "unknown key "+quote(key)+" in "+what, "did you mean "+near+"?")
 		return
 	}

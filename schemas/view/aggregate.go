@@ -214,7 +214,6 @@ func unscaled(expr string, scale int) string {
 // those the one at the latest position. Positions are part of the cell, for
 // DuckDB's own choice among ties depends on threads and order.
 func (x *compilation) pick(a *aggregate, f *formula) {
-	x.usesAt = true
 	value, by := 0, 1
 	least := a.name == "arg_min" || a.name == "first"
 	for _, i := range []int{value, by} {

@@ -77,7 +77,6 @@ func (x *compilation) assemble(finals []node, having node) (*View, error) {
 	x.compileCells(v)
 	x.compileColumns(v, finals, having)
 	x.findTimeKey(v)
-	v.UsesPosition = x.usesAt
 	v.Definition = x.definition()
 	if v.plain, err = x.plainStatement(); err != nil {
 		return nil, err

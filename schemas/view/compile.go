@@ -35,7 +35,6 @@ type compilation struct {
 	aggs   []*aggregate
 	cells  []cell
 	sqs    []squares
-	usesAt bool
 }
 
 // item is one expression of the SELECT list.
@@ -68,7 +67,6 @@ func (c *Compiler) Compile(def *project.View) (*View, []project.Fault) {
 	if x.failed() {
 		return nil, x.faults
 	}
-	v.Warnings = slices.Clone(x.faults)
 	return v, x.faults
 }
 

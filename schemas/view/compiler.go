@@ -149,12 +149,9 @@ func (c *Compiler) tree(query, sql string) (node, error) {
 // that is not JSON.
 var notFinite = regexp.MustCompile(`"value":-?(Inf|NaN|nan|inf)`)
 
-// errReprint says that DuckDB prints a tree as a text that it reads otherwise.
-var errReprint = errors.New("view compiler: DuckDB prints this expression as something else")
-
 // print turns expressions into SQL, each fully parenthesised where it needs
 // to be, and reads each text again: if the tree is not the same, it is
-// refused (errReprint, with the expression's index).
+// refused (*reprintError).
 func (c *Compiler) print(exprs []node) ([]string, error) {
 	if len(exprs) == 0 {
 		return nil, nil
@@ -172,11 +169,13 @@ func (c *Compiler) print(exprs []node) ([]string, error) {
 	return texts, err
 }
 
-// reprintError names the statement that DuckDB does not print as it was.
-type reprintError struct{ index int }
+// reprintError reports that DuckDB prints a tree as text that parses to another
+// tree.
+type reprintError struct{ index int } // of the expression or statement
 
-func (e *reprintError) Error() string { return errReprint.Error() }
-func (e *reprintError) Unwrap() error { return errReprint }
+func (e *reprintError) Error() string {
+	return "view compiler: DuckDB prints this expression as something else"
+}
 
 func (c *Compiler) printStatements(stmts []node) ([]string, error) {
 	var q strings.Builder

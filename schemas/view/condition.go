@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"duet/internal/base/duck"
+	"duet/schemas/project"
 )
 
 // maxCondition bounds the text of a condition, in bytes.
@@ -40,7 +41,7 @@ func (c *Compiler) condition(option, text string, columns []conditionColumn) (st
 		return "", err
 	}
 	texts, err := c.print([]node{resolved})
-	if errors.Is(err, errReprint) {
+	if errors.As(err, new(*reprintError)) {
 		return "", p.fail(-1, "DuckDB does not print this condition as it was written", "write it in another way")
 	}
 	if err != nil {
@@ -236,7 +237,7 @@ func (p *conditionParser) column(n node) node {
 		all = append(all, col.name)
 	}
 	remedy := "the columns are " + p.names() + "; a text goes in single quotes"
-	if near := nearestName(names[0], all); near != "" {
+	if near := project.Nearest(names[0], all); near != "" {
 		remedy = "did you mean " + near + "?"
 	}
 	return p.refuse(n, "there is no column "+names[0], remedy)

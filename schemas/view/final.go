@@ -190,7 +190,7 @@ func aRole(r Role) string {
 }
 
 func (v *View) keyRemedy() string {
-	keys := v.KeyColumns()
+	keys := v.keyColumns()
 	if len(keys) == 0 {
 		return "the view has no keys: leave it out"
 	}

@@ -106,9 +106,6 @@ func TestTiesGoToTheLaterPosition(t *testing.T) {
 		('early', 1, '2024-01-01', 5, 0), ('later', 1, '2024-01-01', 7, 3), ('latest', 1, '2024-01-01', 7, 4), ('middle', 1, '2024-01-01', 6, 9), (NULL, 1, '2024-01-01', 7, 2)`)
 	v := mustCompile(t, c, `SELECT arg_max(sku, price) AS a, arg_min(sku, price) AS b, first(sku ORDER BY sold_at) AS f, last(sku ORDER BY sold_at) AS l,
 		first(sku ORDER BY sold_at) FILTER (WHERE sku <> 'latest') AS g FROM orders`)
-	if !v.UsesPosition {
-		t.Error("UsesPosition is false")
-	}
 	cells := "(" + v.PartialSQL("(SELECT * FROM orders WHERE _duet_record > 3)") + " UNION ALL " + v.PartialSQL("(SELECT * FROM orders WHERE _duet_record <= 3)") + ")"
 	sql, cols, err := v.FinalSQL(cells, Options{})
 	if err != nil {

@@ -3,10 +3,12 @@ package view
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
 	"duet/internal/base/duck"
+	"duet/schemas/project"
 )
 
 // place says where an expression stands.
@@ -173,7 +175,7 @@ func (c *Compiler) refusedFunction(name string) (reason, remedy string) {
 	if c.known[name] {
 		return name + "() is not among the functions that a view may use", "write it with others, or compute it before the event is sent"
 	}
-	if near := nearestName(name, functionNames()); near != "" {
+	if near := project.Nearest(name, functionNames()); near != "" {
 		return "there is no function " + name, "did you mean " + near + "?"
 	}
 	return "there is no function " + name, "see DuckDB's list of functions"
@@ -189,6 +191,7 @@ func functionNames() []string {
 	for n := range allowed.aggregates {
 		names = append(names, n)
 	}
+	slices.Sort(names) // of two names equally near, always the same one
 	return names
 }
 
@@ -366,7 +369,7 @@ func (x *compilation) unknownColumn(n node, names []string) {
 	for _, col := range streamColumns(x.stream) {
 		declared = append(declared, col.Name)
 	}
-	switch near := nearestName(last, declared); {
+	switch near := project.Nearest(last, declared); {
 	case strings.HasPrefix(last, "_duet_"):
 		reason, remedy = name+" is not for views: the prefix _duet_ is reserved", "use the declared columns: "+strings.Join(declared, ", ")
 	case len(names) == 1 && strings.EqualFold(name, x.relation):
@@ -379,38 +382,6 @@ func (x *compilation) unknownColumn(n node, names []string) {
 		reason, remedy = "the stream "+x.stream.Name+" has no column "+name, "its columns are "+strings.Join(declared, ", ")+"; a text goes in single quotes"
 	}
 	x.fail(n.at(), reason, remedy)
-}
-
-// nearestName is the candidate within two edits, "" if there is none.
-func nearestName(name string, candidates []string) string {
-	best, least := "", 3
-	for _, c := range candidates {
-		d := distance(strings.ToLower(name), strings.ToLower(c))
-		if d < least && d < len(name) || d == least && d < 3 && c < best {
-			best, least = c, d
-		}
-	}
-	return best
-}
-
-// distance counts the edits from a to b (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			diagonal, row[j] = row[j], min(row[j]+1, row[j-1]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }
 
 func itoa(i int) string     { return strconv.Itoa(i) }

@@ -81,12 +81,6 @@ type View struct {
 	Keys    []KeyCell // k0.., in the order of the GROUP BY
 	Cells   []Cell    // c0..
 
-	// UsesPosition: some cell holds the position of the event that gave it.
-	UsesPosition bool
-
-	// Warnings tell what can raise, and what is not exact.
-	Warnings []project.Fault
-
 	compiler   *Compiler
 	conditions *conditionCache
 	stream     *project.Stream
@@ -225,9 +219,9 @@ func groupBy(b *strings.Builder, n int) {
 	}
 }
 
-// KeyColumns are the names of the columns that a query may roll up by, in the
-// order of the SELECT.
-func (v *View) KeyColumns() []string {
+// keyColumns returns the names of the columns that a query may roll up by, in
+// the order of the SELECT.
+func (v *View) keyColumns() []string {
 	var names []string
 	for _, c := range v.Columns {
 		if c.Role == Key || c.Role == TimeKey {
@@ -235,16 +229,6 @@ func (v *View) KeyColumns() []string {
 		}
 	}
 	return names
-}
-
-// TimeColumn is the column that since and until are about.
-func (v *View) TimeColumn() (Column, bool) {
-	for _, c := range v.Columns {
-		if c.Role == TimeKey {
-			return c, true
-		}
-	}
-	return Column{}, false
 }
 
 // PlainSQL is the user's own SELECT over rows, by plain DuckDB, with ties
