@@ -41,7 +41,7 @@ func (o *operator) Inspect(ctx context.Context, req *duetv1.InspectRequest) (*du
 			return nil, reason.Field(reason.ArgumentInvalid, "args", "%q: inspect %s takes %s", arg, req.GetWhat(), orNone(in.args))
 		}
 	}
-	if !o.n.opened() {
+	if !o.n.opened.Load() {
 		return nil, reason.New(reason.CatchingUp, "the server is starting; try again")
 	}
 	tables, err := in.show(o.n, ctx, req.GetArgs())
@@ -118,11 +118,11 @@ func (n *Node) inspectLog(ctx context.Context, args map[string]string) ([]*duetv
 		return nil, err
 	}
 	limit = min(limit, maxInspect)
-	through, err := number(args, "through", n.log.Last().Sequence())
+	through, err := number(args, "through", n.lane.log.Last().Sequence())
 	if err != nil {
 		return nil, err
 	}
-	from := n.log.First().Sequence()
+	from := n.lane.log.First().Sequence()
 	if through > limit {
 		from = max(from, through-limit+1) // the latest, unless asked otherwise
 	}
@@ -132,12 +132,12 @@ func (n *Node) inspectLog(ctx context.Context, args map[string]string) ([]*duetv
 	if from > 0 && through >= from+limit {
 		through = from + limit - 1
 	}
-	inc := n.log.Incarnation()
-	used, max := n.log.Usage()
+	inc := n.lane.log.Incarnation()
+	used, max := n.lane.log.Usage()
 	head := newTable("log", "incarnation", "ordinal BIGINT", "created", "first", "last", "used_bytes BIGINT", "limit_bytes BIGINT")
-	head.add(inc.ID, int(inc.Ordinal), inc.Created, n.log.First(), n.log.Last(), used, max)
+	head.add(inc.ID, int(inc.Ordinal), inc.Created, n.lane.log.First(), n.lane.log.Last(), used, max)
 	t := newTable("messages", "position", "time TIMESTAMP", "subject", "bytes BIGINT", "events BIGINT", "what")
-	err = n.log.List(ctx, schemas.NewPosition(inc.Ordinal, from), schemas.NewPosition(inc.Ordinal, through), func(e eventlog.Entry) error {
+	err = n.lane.log.List(ctx, schemas.NewPosition(inc.Ordinal, from), schemas.NewPosition(inc.Ordinal, through), func(e eventlog.Entry) error {
 		if e.Problem != nil {
 			t.add(e.At, nil, nil, nil, nil, e.Problem)
 			return nil
@@ -181,7 +181,7 @@ func describe(e eventlog.Entry) (events any, what string) {
 }
 
 func (n *Node) inspectArchive(_ context.Context, args map[string]string) ([]*duetv1.InspectTable, error) {
-	m := n.archive.Current()
+	m := n.lane.archive.Current()
 	head := newTable("manifest", "number BIGINT", "kind", "created TIMESTAMP", "through", "files BIGINT", "bytes BIGINT", "producers BIGINT")
 	head.add(m.Number, string(m.Kind), m.Created, m.Through.Position(), len(m.Files), m.Bytes(), len(m.Producers))
 	streams := newTable("streams", "stream", "received BIGINT", "accepted BIGINT", "duplicate BIGINT", "rejected BIGINT", "sums")

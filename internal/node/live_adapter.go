@@ -52,14 +52,16 @@ func (h *halves) Cut(ctx context.Context) (schemas.Cut, error) {
 	if err != nil {
 		return nil, err
 	}
-	at, err := h.n.log.Control(ctx, speed.CutKind, body)
+	at, err := h.n.lane.log.Control(ctx, speed.CutKind, body)
 	if err != nil {
 		return nil, fmt.Errorf("put a cut marker in the log: %w", err)
 	}
-	return schemas.NewCut(h.n.log.Incarnation(), at), nil
+	return schemas.NewCut(h.n.lane.log.Incarnation(), at), nil
 }
 
-func (h *halves) Wait(ctx context.Context, at schemas.Position) error { return h.n.live.Wait(ctx, at) }
+func (h *halves) Wait(ctx context.Context, at schemas.Position) error {
+	return h.n.lane.live.Wait(ctx, at)
+}
 
 // Export writes what the live half has of a view after the served cut.
 func (h *halves) Export(ctx context.Context, name string, through schemas.Position, path string) (int64, error) {
@@ -128,7 +130,7 @@ func (h *halves) Switch(ctx context.Context, g *catalog.Generation) error {
 
 // rebuild makes the live state behind the rollback's cut, and switches to it.
 func (h *halves) rebuild(ctx context.Context, cut schemas.Position) error {
-	snap := h.n.archive.Snapshot()
+	snap := h.n.lane.archive.Snapshot()
 	defer snap.Release()
 	rows, err := h.n.archived(ctx, snap, cut)
 	if err != nil {
@@ -190,7 +192,7 @@ func (n *Node) newRunner() (*batch.Runner, error) {
 		return nil, fmt.Errorf("batch.full: %w", err)
 	}
 	return batch.NewRunner(batch.Config{
-		Dir: n.data.path, Archive: n.archive, Catalog: n.catalog, Archiver: n.archiver, Live: &halves{n: n},
+		Dir: n.data.path, Archive: n.lane.archive, Catalog: n.catalog, Archiver: n.lane.archiver, Live: &halves{n: n},
 		Views: n.recomputed, Child: n.cfg.Child, Incremental: incremental, Full: full,
 		Threads: n.project.Limits.BatchThreads, Memory: n.project.Limits.BatchMemory,
 		Fatal: n.fail,

@@ -272,7 +272,7 @@ func TestADamagedArchiveIsRepaired(t *testing.T) {
 	r.published(r.run(false), 1)
 	r.check(400, r.add(301, 400))
 	r.published(r.run(false), 2)
-	files := r.archive.Current().FilesFor("sales", 0, r.archive.Through())
+	files := r.lane.archive.Current().FilesFor("sales", 0, r.lane.archive.Through())
 	r.stop()
 	path := filepath.Join(data, "archive", filepath.FromSlash(files[1].Path))
 	text, err := os.ReadFile(path)
@@ -292,7 +292,7 @@ func TestADamagedArchiveIsRepaired(t *testing.T) {
 	}
 	r.check(400, "")
 	r.published(r.run(true), 3)
-	if m := r.archive.Current(); slices.ContainsFunc(m.Files, func(f archive.File) bool { return f.Path == files[1].Path }) {
+	if m := r.lane.archive.Current(); slices.ContainsFunc(m.Files, func(f archive.File) bool { return f.Path == files[1].Path }) {
 		t.Error("the damaged file is still in the manifest")
 	}
 	r.stop()

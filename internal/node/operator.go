@@ -41,15 +41,15 @@ func (o *operator) GetStatus(ctx context.Context, req *duetv1.GetStatusRequest) 
 	}
 	progress, words := n.progress()
 	res.Live = &duetv1.LiveStatus{Progress: progress}
-	if !n.opened() {
+	if !n.opened.Load() {
 		if words != "" {
 			res.Problems = append(res.Problems, words)
 		}
 		return res, nil
 	}
-	inc := n.log.Incarnation()
-	used, limit := n.log.Usage()
-	first, last := n.log.First(), n.log.Last()
+	inc := n.lane.log.Incarnation()
+	used, limit := n.lane.log.Usage()
+	first, last := n.lane.log.First(), n.lane.log.Last()
 	res.Log = &duetv1.LogStatus{
 		First:     query.Positions(schemas.NewCut(inc, first))[0],
 		Last:      query.Positions(schemas.NewCut(inc, last))[0],
@@ -59,7 +59,7 @@ func (o *operator) GetStatus(ctx context.Context, req *duetv1.GetStatusRequest) 
 	res.Live.Through = query.Positions(schemas.NewCut(inc, through))
 	res.Live.LagMessages = lag(last, through)
 	res.Live.CaughtUp = n.Ready()
-	m := n.archive.Current()
+	m := n.lane.archive.Current()
 	res.Archive = &duetv1.ArchiveStatus{
 		Through:  query.Positions(m.Through),
 		Manifest: m.Number, Files: int64(len(m.Files)), Bytes: m.Bytes(),
@@ -142,12 +142,12 @@ func (o *operator) ListRejects(ctx context.Context, req *duetv1.ListRejectsReque
 	if req.GetStream() != "" && o.n.project.Stream(req.GetStream()) == nil {
 		return nil, reason.New(reason.StreamUnknown, "there is no stream %q", req.GetStream())
 	}
-	if !o.n.opened() {
+	if !o.n.opened.Load() {
 		return nil, reason.New(reason.CatchingUp, "the server is starting; try again")
 	}
 	res := &duetv1.ListRejectsResponse{}
 	err := o.n.store.Read(ctx, func(sn *store.Snapshot) error {
-		snap := o.n.archive.Snapshot() // after the transaction began: what its tail has let go of is in here
+		snap := o.n.lane.archive.Snapshot() // after the transaction began: what its tail has let go of is in here
 		defer snap.Release()
 		through := snap.Through.Position()
 		archived, err := snap.Relation(ctx, archive.Rejects, 0, through)
@@ -191,7 +191,7 @@ func (o *operator) collect(ctx context.Context, sn *store.Snapshot, from string,
 		return err
 	}
 	defer rows.Close()
-	inc := o.n.log.Incarnation()
+	inc := o.n.lane.log.Incarnation()
 	for rows.Next() {
 		var (
 			r      duetv1.Reject

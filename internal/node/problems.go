@@ -12,13 +12,13 @@ func (n *Node) problems(views []*duetv1.ViewStatus, b *duetv1.BatchStatus) []str
 	if err := n.failure(); err != nil {
 		out = append(out, err.Error())
 	}
-	if level, why := n.log.Health(); level != 0 {
+	if level, why := n.lane.log.Health(); level != 0 {
 		out = append(out, why)
 	}
-	if err := n.live.Progress().Held; err != nil {
+	if err := n.lane.live.Progress().Held; err != nil {
 		out = append(out, "the live half waits: "+err.Error())
 	}
-	if err := n.archiver.Err(); err != nil {
+	if err := n.lane.archiver.Err(); err != nil {
 		out = append(out, "archiving fails and is tried again: "+err.Error())
 	}
 	if err := n.runner.Err(); err != nil {

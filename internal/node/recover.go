@@ -22,7 +22,7 @@ import (
 // live half's, as ever. Whatever does not verify is an error (H6).
 func (n *Node) recover(ctx context.Context) (*event.State, error) {
 	for {
-		snap := n.archive.Snapshot()
+		snap := n.lane.archive.Snapshot()
 		state, err := n.recoverFrom(ctx, snap)
 		snap.Release()
 		if !errors.Is(err, archive.ErrRepaired) {
@@ -67,11 +67,11 @@ func (n *Node) archived(ctx context.Context, snap *archive.Snapshot, after schem
 	out := store.Archive{Through: through, Files: map[string][]string{}, Newest: map[string]time.Time{}}
 	for _, s := range n.project.Streams {
 		files := snap.FilesFor(s.Name, after, through)
-		if err := n.archive.Verify(ctx, files); err != nil {
+		if err := n.lane.archive.Verify(ctx, files); err != nil {
 			return out, err
 		}
 		if len(files) > 0 {
-			out.Files[s.Name] = paths(n.archive.Dir(), files)
+			out.Files[s.Name] = paths(n.lane.archive.Dir(), files)
 		}
 		for _, f := range snap.FilesFor(s.Name, 0, through) {
 			if t, err := time.Parse("2006-01-02 15:04:05.999999", f.NewestEvent); err == nil && t.After(out.Newest[s.Name]) {

@@ -108,12 +108,12 @@ func (t *tally) at(cut schemas.Position) (map[string]schemas.Account, bool) {
 	return m, ok
 }
 
-func (n *Node) accounts() map[string]schemas.Account { return n.tally.now() }
+func (n *Node) accounts() map[string]schemas.Account { return n.lane.tally.now() }
 
 // Totals are the control totals that the live half counted in (after, through]:
 // accounts as the sequencer gave verdicts, sums from its own cells.
 func (h *halves) Totals(ctx context.Context, after, through schemas.Position) (map[string]archive.Totals, error) {
-	total, ok := h.n.tally.at(through)
+	total, ok := h.n.lane.tally.at(through)
 	if !ok {
 		return nil, fmt.Errorf("the live half did not count up to %s: it met no cut marker there", through)
 	}

@@ -1,0 +1,148 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+
+	"duet/batch/archive"
+	"duet/internal/base/failpoint"
+	"duet/internal/base/lifecycle"
+	"duet/schemas"
+	"duet/schemas/event"
+	"duet/serving/store"
+	"duet/speed"
+	"duet/speed/eventlog"
+)
+
+// fpTrim is the named step of trimming the log.
+var fpTrim = failpoint.New("log.trim")
+
+// lane is one totally ordered log with everything that belongs to it: its
+// sequencer, its tail, and its part of the archive. A node has one lane today;
+// what lanes share (the store, generations, runs) is the node's.
+type lane struct {
+	log      *eventlog.Log
+	archive  *archive.Archive
+	state    *event.State // the sequencer's, at the archive's end; the live half's once that runs
+	live     *speed.Live
+	tally    tally
+	archiver *archive.Archiver
+	trimmer  *trimmer
+	appender *eventlog.Appender
+}
+
+func (n *Node) openLog(ctx context.Context) (err error) {
+	n.lane.log, err = eventlog.Open(ctx, eventlog.Config{
+		Dir: n.data.sub("log"), Project: n.project.Name, MaxBytes: n.project.Limits.Log, Logger: n.logger,
+	})
+	return err
+}
+
+func (n *Node) openArchive(ctx context.Context) (err error) {
+	l := &n.lane
+	eventTimes := map[string]string{}
+	for _, s := range n.project.Streams {
+		if s.EventTime != "" {
+			eventTimes[s.Name] = s.EventTime
+		}
+	}
+	if l.archive, err = archive.Open(ctx, archive.Config{
+		Dir: n.data.sub("archive"), Incarnation: l.log.Incarnation(), EventTime: eventTimes,
+		Repairer: &repairer{l.log, n.schemas, n.data.sub("tmp")},
+	}); err != nil {
+		return err
+	}
+	if err := l.log.CheckCut(l.archive.Current().Through); err != nil {
+		l.archive.Close()
+		return err
+	}
+	return nil
+}
+
+// startLive reads the log behind the archive's end.
+func (n *Node) startLive(ctx context.Context) (err error) {
+	l := &n.lane
+	l.tally.begin(l.archive.Current().Streams)
+	l.live, err = speed.New(speed.Config{
+		Open:  func(ctx context.Context, after schemas.Position) (speed.Source, error) { return l.log.Read(ctx, after) },
+		Store: n.store, Sequencer: event.NewSequencer(n.schemas, l.state), After: l.archive.Through(), Target: l.log.Last(),
+		Control: func(m eventlog.Message, _ *event.State) (*event.Sequencer, error) { return nil, control(m, m.At) },
+		Hooks: speed.Hooks{
+			Applied: func(a speed.Applied) {
+				l.tally.add(a)
+				n.metrics.LiveBatch(a.Events, a.Decoding+a.Folding)
+			},
+			Held:    func(err error) { n.logger.Error("the live half waits", "error", err) },
+			Resumed: func() { n.logger.Info("the live half goes on") },
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if err := l.live.Start(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	n.watch(ctx, l.live.Done(), l.live.Err)
+	return nil
+}
+
+func (n *Node) startArchiver(context.Context) error {
+	l := &n.lane
+	l.trimmer = newTrimmer(l.log, l.archive, n.store, n.logger)
+	l.archiver = archive.NewArchiver(l.archive, &tail{n.store}, n.archiveHooks())
+	return l.archiver.Start()
+}
+
+func (n *Node) startTrimmer(ctx context.Context) error {
+	return n.lane.trimmer.Start(context.WithoutCancel(ctx))
+}
+
+// startAppender admits events. Nothing was appended before it, and the live
+// half has caught up, so the sequencer's state does not move meanwhile.
+func (n *Node) startAppender(context.Context) error {
+	n.lane.appender = eventlog.NewAppender(n.lane.log, n.lane.state.Producers())
+	return nil
+}
+
+// trimmer lets the log drop what the archive holds and the live half has
+// passed (H5).
+type trimmer struct {
+	lifecycle.Base
+	log     *eventlog.Log
+	archive *archive.Archive
+	store   *store.Store
+	logger  *slog.Logger
+	moved   chan struct{} // holds one token: the archive has moved
+}
+
+func newTrimmer(l *eventlog.Log, a *archive.Archive, s *store.Store, logger *slog.Logger) *trimmer {
+	return &trimmer{log: l, archive: a, store: s, logger: logger, moved: make(chan struct{}, 1)}
+}
+
+// wake makes the trimmer look at the archive again.
+func (t *trimmer) wake() {
+	select {
+	case t.moved <- struct{}{}:
+	default:
+	}
+}
+
+// Start trims whenever the archive has moved.
+func (t *trimmer) Start(ctx context.Context) error {
+	return t.Go(ctx, func(ctx context.Context) error {
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-t.moved:
+			}
+			err := fpTrim.Hit()
+			if err == nil {
+				err = t.log.Trim(ctx, min(t.archive.Through(), t.store.LiveThrough()))
+			}
+			if err != nil && ctx.Err() == nil {
+				t.logger.Error("the log cannot be trimmed; the next archived block tries again", "error", err)
+			}
+		}
+	})
+}
