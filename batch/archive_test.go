@@ -23,7 +23,7 @@ import (
 	"duet/schemas"
 )
 
-// lastBlock marks the log and is where its last block ends.
+// lastBlock puts a cut marker in the log and returns the end of its last block.
 func (s *system) lastBlock() schemas.Position {
 	cut, err := s.world.Cut(context.Background())
 	if err != nil {
@@ -32,7 +32,7 @@ func (s *system) lastBlock() schemas.Position {
 	return cut.Position()
 }
 
-// mustArchive commits everything up to a new mark.
+// mustArchive commits every block up to a new cut marker.
 func (s *system) mustArchive(t testing.TB) {
 	t.Helper()
 	if err := s.archiveAll(); err != nil {
@@ -54,7 +54,8 @@ func (s *system) archiveAll() error {
 	return nil
 }
 
-// checkArchive compares the archive with the world: totals, and each row once.
+// checkArchive compares the archive's totals with the world's, and checks that
+// every accepted row is there once, in order.
 func (s *system) checkArchive() error {
 	m := s.archive.Snapshot()
 	defer m.Release()
@@ -63,7 +64,7 @@ func (s *system) checkArchive() error {
 		return err
 	}
 	if d := want[batchtest.Stream].Differences(m.Streams[batchtest.Stream]); len(d) > 0 {
-		return fmt.Errorf("the world and the archive through %s differ: %v", m.Through, d)
+		return fmt.Errorf("totals of the world and the archive through %s differ: %v", m.Through, d)
 	}
 	relation, err := m.Relation(context.Background(), batchtest.Stream, 0, m.Through.Position())
 	if err != nil || relation == "" {
@@ -116,7 +117,7 @@ func TestABlockIsArchivedExactlyOnce(t *testing.T) {
 	if err := s.checkArchive(); err != nil || s.archive.Current().Number != numbers {
 		t.Fatalf("after a restart: manifest %d, was %d: %v", s.archive.Current().Number, numbers, err)
 	}
-	// A block that does not follow on is refused.
+	// A block that does not begin at the archive's end is refused.
 	var gap *archive.GapError
 	err = s.archive.CommitBlock(context.Background(), s.world, archive.Block{From: s.archive.Through() + 1, Through: s.archive.Through() + 2})
 	if !errors.As(err, &gap) {
@@ -153,10 +154,10 @@ func TestArchiveRefusesRowsThatAreNotAccountedFor(t *testing.T) {
 	s.mustArchive(t)
 }
 
-// Every operation on the disk fails once, in turn; then it works again.
+// Each operation on the disk fails once, and then succeeds.
 func TestAFullDiskLosesNothing(t *testing.T) {
 	seed := seedOf(t)
-	var ops, fails atomic.Int64 // of the archive; fails is which one fails, 0 is none
+	var ops, fails atomic.Int64 // operations of the archive; the number of the failing one, 0 for none
 	disk := &durabletest.Faulty{Inner: durable.System, Fail: func(op, path string) error {
 		if strings.Contains(path, "/archive/") && ops.Add(1) == fails.Load() {
 			return syscall.ENOSPC
@@ -228,13 +229,13 @@ func TestSmallFilesAreMergedAndTheOldOnesCleaned(t *testing.T) {
 	if n := len(s.archive.Current().FilesFor(batchtest.Stream, 0, s.archive.Through())); n > 6 {
 		t.Errorf("%d files of the stream", n)
 	}
-	// What a snapshot holds is there until it is released.
+	// The files of a snapshot exist until it is released.
 	if err := s.archive.Verify(ctx, held.Files); err != nil {
 		t.Fatal(err)
 	}
 	held.Release()
 	held.Release()
-	for range 3 { // kept manifests pass by
+	for range 3 { // until the snapshot's manifest is not among the kept ones
 		s.mustArchive(t)
 	}
 	if _, err := s.archive.CleanOnce(ctx); err != nil {
@@ -258,8 +259,8 @@ func TestSmallFilesAreMergedAndTheOldOnesCleaned(t *testing.T) {
 	}
 }
 
-// A zombie: stopped with its files written, before its manifest; a successor
-// opens, commits and cleans; the zombie wakes up.
+// A writer is paused after it wrote its files and before its manifest. A
+// successor opens the archive, commits and cleans. Then the first one resumes.
 func TestAZombieIsFencedAndItsFilesAreOrphans(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, dir, options{noLoop: true})
@@ -316,7 +317,7 @@ func TestAZombieIsFencedAndItsFilesAreOrphans(t *testing.T) {
 	}
 }
 
-// Sixty-four writers of the same span at once: one wins, nothing is overwritten.
+// Of 64 concurrent writers of the same span one wins, and nothing is overwritten.
 func TestManyWritersOfOneSpan(t *testing.T) {
 	dir := t.TempDir()
 	ctx := context.Background()
@@ -362,8 +363,8 @@ func TestManyWritersOfOneSpan(t *testing.T) {
 	}
 }
 
-// A flipped bit, a truncation, or a missing file, anywhere: seen before anything
-// is answered, or repaired from the log to the same rows.
+// A flipped bit, a truncation or a missing file is detected before anything is
+// answered, or repaired from the log to the same rows.
 func TestDamageIsSeenOrRepaired(t *testing.T) {
 	seed := seedOf(t)
 	rng := rand.New(rand.NewPCG(seed, 7))
@@ -374,7 +375,7 @@ func TestDamageIsSeenOrRepaired(t *testing.T) {
 		s.mustRun(t, batch.Request{})
 	}
 	s.close()
-	var files []string // those that serve, and every manifest
+	var files []string // the current data files, and every manifest
 	for _, pattern := range []string{"archive/*/*.parquet", "archive/manifest/*.json", "generations/*.json"} {
 		found, _ := filepath.Glob(filepath.Join(origin, pattern))
 		files = append(files, found...)
@@ -419,7 +420,7 @@ func TestDamageIsSeenOrRepaired(t *testing.T) {
 			if s.archive.Current().Kind == archive.Repair {
 				repaired++
 			} else if !strings.HasSuffix(victim, ".json") && !strings.HasPrefix(victim, "generations/cells") {
-				t.Fatalf("%s: nobody saw it", what)
+				t.Fatalf("%s: not detected", what)
 			} else {
 				idle++ // a file of an older number
 			}
@@ -428,13 +429,13 @@ func TestDamageIsSeenOrRepaired(t *testing.T) {
 			s.close()
 		}
 	}
-	t.Logf("%d seen, %d repaired, %d in files that do not serve", seen, repaired, idle)
+	t.Logf("%d detected, %d repaired, %d in files that are not current", seen, repaired, idle)
 	if seen == 0 || repaired == 0 {
-		t.Error("the damage was too lucky")
+		t.Error("no damage was detected, or none was repaired")
 	}
 }
 
-// damage does one harm to a file and says which.
+// damage damages a file at random and describes how.
 func damage(t *testing.T, rng *rand.Rand, path string) string {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -446,16 +447,16 @@ func damage(t *testing.T, rng *rand.Rand, path string) string {
 	case 0:
 		i, bit := rng.IntN(len(data)), rng.IntN(8)
 		data[i] ^= 1 << bit
-		how = fmt.Sprintf("has bit %d of byte %d flipped", bit, i)
+		how = fmt.Sprintf("with bit %d of byte %d flipped", bit, i)
 	case 1:
 		n := rng.IntN(len(data))
 		data = data[:n]
-		how = fmt.Sprintf("is cut to %d bytes", n)
+		how = fmt.Sprintf("truncated to %d bytes", n)
 	default:
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
-		return "is gone"
+		return "removed"
 	}
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		t.Fatal(err)

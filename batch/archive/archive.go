@@ -1,21 +1,22 @@
-// Package archive keeps every event as typed Parquet files, listed by a
-// manifest. Start reading at [Archive], then commit.go for how rows come in.
-// It must not know how rows are decoded (schemas/event), where they wait
-// (serving/store, behind [Tail]) or what is computed from them.
+// Package archive stores every event as typed Parquet files, listed by a
+// manifest. Start reading at [Archive], then commit.go, which adds rows. The
+// package must not know how rows are decoded (schemas/event), where they are
+// kept before they are archived (serving/store, behind [Tail]) or what is
+// computed from them.
 //
 // # Files
 //
 //	archive/
 //	  manifest/000000000017.json     the whole state, at one number
-//	  manifest/floor.json            witness against the loss of the newest (durable.Series)
+//	  manifest/floor.json            detects the loss of the newest (durable.Series)
 //	  orders/5fk3...q.parquet        rows of one stream in one span of positions
-//	  _rejects/..., _lines/...       refused records, digests of file lines
-//	  tmp/                           files in the making; emptied at start
+//	  _rejects/..., _lines/...       rejected events, digests of file lines
+//	  tmp/                           unfinished files; emptied at start
 //
 // A data file is written once, read back, checksummed, synced and linked under a
-// random name; it is never changed. Rows stand in order of position. Every row
-// spells its position out in five columns, _duet_lane, _duet_incarnation,
-// _duet_sequence, _duet_record, _duet_part, so that any Parquet reader can use it.
+// random name; it never changes. Rows are in order of position. Every row has its
+// position in five columns, _duet_lane, _duet_incarnation, _duet_sequence,
+// _duet_record, _duet_part, so that any Parquet reader can use it.
 //
 // A manifest is complete in itself. It is sealed (durable.Seal):
 //
@@ -37,13 +38,13 @@
 //
 // # Guarantees
 //
-// The highest manifest is current and must verify: a file that is missing or of
-// another size refuses the start, a checksum that differs refuses the read, both
-// naming the file and its positions (H6), unless the log can still write it
-// again ([Repairer]). Publishing number+1 is exclusive (H10): whoever finds it
-// taken gets a [*FencedError]. A block is in the archive exactly once: what was
-// published is recognised by its position, however the publisher ended. Rows in
-// files = accepted events, in every manifest.
+// The highest manifest is current and must verify. A file that is missing or has
+// another size fails Open; a checksum that differs fails the read. Both errors
+// name the file and its positions (H6), unless the file can be rebuilt from the
+// log ([Repairer]). Publishing number+1 is exclusive (H10): a writer that finds
+// the number taken gets a [*FencedError]. A block is in the archive exactly once:
+// a published block is recognised by its position, even if its publisher crashed
+// or saw an error. In every manifest, rows in files = accepted events.
 package archive
 
 import (
@@ -60,24 +61,23 @@ import (
 	"duet/schemas"
 )
 
-// Config says where the archive is and how it works. Dir and Incarnation are
-// required.
+// Config configures an [Archive]. Dir and Incarnation are required.
 type Config struct {
-	Dir         string              // the archive's folder, made if missing
-	Incarnation schemas.Incarnation // of the log that events come from now
-	// EventTime names the event-time column of each stream that has one, for
-	// the span of event times in the manifest.
+	Dir         string              // the archive's folder, created if missing
+	Incarnation schemas.Incarnation // the current incarnation of the log
+	// EventTime maps a stream to its event-time column, for the range of event
+	// times in the manifest. Streams without one are absent.
 	EventTime map[string]string
 	Files     *durable.Files   // defaults to durable.OS
 	Now       func() time.Time // defaults to time.Now
-	// Repairer writes a damaged file again; nil means that damage is an error.
+	// Repairer rebuilds damaged files; if nil, damage is an error.
 	Repairer Repairer
-	// MergeBelow is the size under which files count as small; defaults to 32 MB.
+	// MergeBelow is the size in bytes under which files are merged; defaults to 32 MB.
 	MergeBelow int64
-	// MergeFiles is how many adjacent small files are merged at once; defaults to 8.
+	// MergeFiles is the number of adjacent small files per merge; defaults to 8.
 	MergeFiles int
-	// KeepManifests is how many manifests before the current one keep their
-	// files; defaults to 2.
+	// KeepManifests is the number of manifests before the current one whose
+	// files are kept; defaults to 2.
 	KeepManifests int
 	// Memory is the DuckDB memory limit for reading files back and merging
 	// them; defaults to "512MB".
@@ -106,16 +106,16 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Repairer writes a file of the archive again from the log, if the log still
-// holds all of its span. The rows must be those that the file held.
+// Repairer rebuilds a file of the archive from the log, if the log still has
+// what that takes. The rows must equal those that the file held.
 type Repairer interface {
 	// Repair writes the rows of f.Data at positions in (f.From, f.Through] to
-	// path, in the form of [Tail.ExportBlock].
+	// path, in the format of [Tail.ExportBlock].
 	Repair(ctx context.Context, f File, path string) error
 }
 
 // Archive is an open archive. Safe for concurrent use. One process at a time
-// writes; a second one is fenced.
+// writes; a second one fences the first (H10).
 type Archive struct {
 	cfg    Config
 	files  *durable.Files
@@ -125,41 +125,41 @@ type Archive struct {
 
 	publishing sync.Mutex // held from reading the current manifest to publishing the next
 
-	mu      sync.Mutex           // guards what follows
-	current *Manifest            // never nil; number 0 is the empty archive
-	fenced  *FencedError         // once set, nothing is published any more
-	advance chan struct{}        // closed and replaced when Through moves
-	recent  []reached            // the last commits, for TotalsAt
-	held    map[uint64]int       // readers by manifest number
-	named   map[uint64]*Manifest // manifests that readers hold or that are kept
-	writing map[string]bool      // data files in the making, by path below Dir
-	checked map[string]stamp     // files whose checksum was right, by path below Dir
+	mu       sync.Mutex           // guards the fields below
+	current  *Manifest            // never nil; number 0 is the empty archive
+	fenced   *FencedError         // once set, nothing more is published
+	advance  chan struct{}        // closed and replaced when Through moves
+	recent   []reached            // the last commits, for TotalsAt
+	held     map[uint64]int       // open snapshots by manifest number
+	kept     map[uint64]*Manifest // manifests with open snapshots, and the KeepManifests newest
+	writing  map[string]bool      // data files not published yet, by path below Dir
+	verified map[string]stamp     // files whose checksum was verified, by path below Dir
 }
 
-// reached is a position that the archive reached, with the totals there.
+// reached is the position at which a manifest ended, with the totals there.
 type reached struct {
 	through schemas.Position
 	totals  map[string]Totals
 }
 
-// recentCommits is how many commits TotalsAt looks back.
+// recentCommits is the number of commits that TotalsAt remembers.
 const recentCommits = 256
 
-// stamp tells whether a file is the one whose checksum was verified.
+// stamp identifies the version of a file whose checksum was verified.
 type stamp struct {
 	size  int64
 	mtime time.Time
 	inode uint64
 }
 
-// Open opens the archive: the highest manifest must verify, and every file that
-// it names must be there with its size; else the error is a
+// Open opens the archive. The highest manifest must verify, and every file that
+// it names must exist with its size; otherwise Open returns a
 // [*durable.DamageError] that names the file.
 func Open(ctx context.Context, cfg Config) (*Archive, error) {
 	cfg = cfg.withDefaults()
 	a := &Archive{
 		cfg: cfg, files: cfg.Files, writer: durable.Name(), advance: make(chan struct{}),
-		held: map[uint64]int{}, named: map[uint64]*Manifest{}, writing: map[string]bool{}, checked: map[string]stamp{},
+		held: map[uint64]int{}, kept: map[uint64]*Manifest{}, writing: map[string]bool{}, verified: map[string]stamp{},
 	}
 	tmp := filepath.Join(cfg.Dir, "tmp")
 	if err := a.files.RemoveAll(tmp); err != nil {
@@ -192,30 +192,32 @@ func Open(ctx context.Context, cfg Config) (*Archive, error) {
 	return a, nil
 }
 
-// Close ends the archive's DuckDB. The caller has stopped all users before.
+// Close closes the archive's DuckDB. No other method may be running or be
+// called later.
 func (a *Archive) Close() error { return a.db.Close() }
 
-// Dir is the archive's folder.
+// Dir returns the archive's folder.
 func (a *Archive) Dir() string { return a.cfg.Dir }
 
-// Current is the current manifest; number 0 before the first block. Its files
-// may be merged away and deleted later: hold a [Snapshot] to read them.
+// Current returns the current manifest; number 0 before the first block. Its
+// files may be merged and deleted at any time: take a [Snapshot] to read them.
 func (a *Archive) Current() *Manifest {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.current
 }
 
-// Through is the position up to which everything is archived.
+// Through returns the position up to which everything is archived.
 func (a *Archive) Through() schemas.Position { return a.Current().Through.Position() }
 
-// Wait returns when the archive reaches at.
-func (a *Archive) Wait(ctx context.Context, at schemas.Position) error {
+// Wait returns when the archive has reached pos. It fails when ctx ends or the
+// archive is fenced.
+func (a *Archive) Wait(ctx context.Context, pos schemas.Position) error {
 	for {
 		a.mu.Lock()
 		through, advance, fenced := a.current.Through.Position(), a.advance, a.fenced
 		a.mu.Unlock()
-		if through >= at {
+		if through >= pos {
 			return nil
 		}
 		if fenced != nil {
@@ -224,42 +226,43 @@ func (a *Archive) Wait(ctx context.Context, at schemas.Position) error {
 		select {
 		case <-advance:
 		case <-ctx.Done():
-			return fmt.Errorf("archive: at %s, waiting for %s: %w", through, at, context.Cause(ctx))
+			return fmt.Errorf("archive: waiting for %s, archived through %s: %w", pos, through, context.Cause(ctx))
 		}
 	}
 }
 
-// TotalsAt has the cumulative totals at a position that ended a block lately;
-// false if no block ended there, or too many since.
-func (a *Archive) TotalsAt(at schemas.Position) (map[string]Totals, bool) {
+// TotalsAt returns the cumulative totals at the end of one of the last
+// recentCommits blocks; false if none of them ended at pos.
+func (a *Archive) TotalsAt(pos schemas.Position) (map[string]Totals, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, r := range a.recent {
-		if r.through == at {
+		if r.through == pos {
 			return r.totals, true
 		}
 	}
 	return nil, false
 }
 
-// Snapshot is a manifest whose files stay until Release.
+// Snapshot is a manifest whose files are not deleted before Release.
 type Snapshot struct {
 	*Manifest
 	archive *Archive
 	once    sync.Once
 }
 
-// Snapshot holds the current manifest's files against the cleaner. Release it.
+// Snapshot returns the current manifest and protects its files from cleaning.
+// The caller must Release it.
 func (a *Archive) Snapshot() *Snapshot {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.held[a.current.Number]++
-	a.named[a.current.Number] = a.current
+	a.kept[a.current.Number] = a.current
 	return &Snapshot{Manifest: a.current, archive: a}
 }
 
-// Release lets the cleaner have files that only this snapshot named. More than
-// once is fine.
+// Release ends the protection of the snapshot's files. Calling it again has no
+// effect.
 func (s *Snapshot) Release() {
 	s.once.Do(func() {
 		a := s.archive
@@ -271,9 +274,9 @@ func (s *Snapshot) Release() {
 	})
 }
 
-// Relation is a parenthesised SELECT over the rows of a data set at positions in
-// (after, through], in the shape that rows have in memory; "" if there are no
-// files. The files' checksums are verified first (H6).
+// Relation returns a parenthesised SELECT over the rows of a data set at
+// positions in (after, through], with the columns that rows have in memory; ""
+// if there are no files. It verifies the files' checksums first (H6).
 func (s *Snapshot) Relation(ctx context.Context, data string, after, through schemas.Position) (string, error) {
 	files := s.FilesFor(data, after, through)
 	if len(files) == 0 {
@@ -285,7 +288,7 @@ func (s *Snapshot) Relation(ctx context.Context, data string, after, through sch
 	return Relation(s.archive.cfg.Dir, files, after, through), nil
 }
 
-// readLatest reads the highest manifest; an empty one, number 0, if there is none.
+// readLatest returns the highest manifest; an empty one, number 0, if there is none.
 func (a *Archive) readLatest() (*Manifest, error) {
 	number, err := a.series.Latest()
 	if err != nil {
@@ -309,26 +312,27 @@ func (a *Archive) read(number uint64) (*Manifest, error) {
 	return m, nil
 }
 
-// adoptIncarnation makes the log's present incarnation known; one that
-// contradicts what is archived is refused.
+// adoptIncarnation adds the log's current incarnation to the manifest. It fails
+// if the incarnation contradicts an archived one (H6).
 func (m *Manifest) adoptIncarnation(inc schemas.Incarnation) error {
 	for _, have := range m.Incarnations {
 		if have.Ordinal == inc.Ordinal && have.ID != inc.ID {
-			return fmt.Errorf("archive: its events come from incarnation %s of the log, which is now %s, both with ordinal %d: this log belongs to another archive", have.ID, inc.ID, inc.Ordinal)
+			return fmt.Errorf("archive: archived events come from incarnation %s of the log, but the log is incarnation %s with the same ordinal %d: the log belongs to another archive; restore log and archive from one copy", have.ID, inc.ID, inc.Ordinal)
 		}
 		if have.Ordinal == inc.Ordinal {
 			return nil
 		}
 		if have.Ordinal > inc.Ordinal {
-			return fmt.Errorf("archive: it holds events of incarnation %d (%s) of the log, which is now %d (%s): the log went back", have.Ordinal, have.ID, inc.Ordinal, inc.ID)
+			return fmt.Errorf("archive: archived events come from incarnation %d (%s) of the log, but the log is the older incarnation %d (%s); restore log and archive from one copy", have.Ordinal, have.ID, inc.Ordinal, inc.ID)
 		}
 	}
 	m.Incarnations = append(m.Incarnations, inc)
 	return nil
 }
 
-// publish makes the next manifest from a copy of the current one. It owns the
-// questions of who was first and of whether an interrupted publish was done.
+// publish publishes the next manifest: a copy of the current one, changed by
+// change. It returns a [*FencedError] if another process has published that
+// number, and settles whether a publish that reported an error took place.
 func (a *Archive) publish(kind Kind, change func(*Manifest) error) error {
 	a.publishing.Lock()
 	defer a.publishing.Unlock()
@@ -361,8 +365,9 @@ func (a *Archive) publish(kind Kind, change func(*Manifest) error) error {
 	return fpPublished.Hit()
 }
 
-// refresh compares memory with the disk: our own manifest whose publishing was
-// interrupted is installed, somebody else's fences us.
+// refresh compares memory with the disk. It installs a manifest of this process
+// whose publishing reported an error but took place; a newer manifest of another
+// process fences this one. publishing is held.
 func (a *Archive) refresh() error {
 	a.mu.Lock()
 	have, fenced := a.current.Number, a.fenced
@@ -378,7 +383,7 @@ func (a *Archive) refresh() error {
 		return nil
 	}
 	if latest < have {
-		return fmt.Errorf("archive: %w", &durable.DamageError{Path: a.series.Path(have), Reason: "the current manifest is gone"})
+		return fmt.Errorf("archive: %w", &durable.DamageError{Path: a.series.Path(have), Reason: "the current manifest is missing; restore it from a copy"})
 	}
 	m, err := a.read(latest)
 	if err != nil {
@@ -387,7 +392,7 @@ func (a *Archive) refresh() error {
 	if m.Writer != a.writer {
 		return a.fence(latest)
 	}
-	held, err := a.series.Holds(latest, m) // makes it durable
+	held, err := a.series.Holds(latest, m) // also syncs the directory
 	if err != nil || !held {
 		return errors.Join(fmt.Errorf("archive: manifest %d is not durable yet", latest), err)
 	}
@@ -395,7 +400,7 @@ func (a *Archive) refresh() error {
 	return nil
 }
 
-// fence records that another process has number.
+// fence records that another process published number, and wakes callers of Wait.
 func (a *Archive) fence(number uint64) error {
 	f := &FencedError{What: "archive", Number: number}
 	if m, err := a.read(number); err == nil {
@@ -404,7 +409,7 @@ func (a *Archive) fence(number uint64) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.fenced = f
-	close(a.advance) // wakes those who wait
+	close(a.advance)
 	a.advance = make(chan struct{})
 	return f
 }
@@ -413,14 +418,14 @@ func (a *Archive) fence(number uint64) error {
 func (a *Archive) install(m *Manifest) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.named[a.current.Number] = a.current
+	a.kept[a.current.Number] = a.current
 	a.current = m
 	a.noteReached(m)
 	close(a.advance)
 	a.advance = make(chan struct{})
 }
 
-// noteReached remembers where a manifest ends. mu is held, or nobody else knows a.
+// noteReached remembers where a manifest ends. mu is held, or a is not shared yet.
 func (a *Archive) noteReached(m *Manifest) {
 	if n := len(a.recent); n > 0 && a.recent[n-1].through == m.Through.Position() {
 		return
@@ -431,8 +436,8 @@ func (a *Archive) noteReached(m *Manifest) {
 	}
 }
 
-// statFiles checks that every file is there with its size, and has those that
-// are not written again if it can.
+// statFiles checks that every file exists with its size, and repairs the others
+// if it can.
 func (a *Archive) statFiles(ctx context.Context) error {
 	for _, f := range a.current.Files {
 		st, err := os.Stat(a.path(f.Path))
@@ -440,7 +445,7 @@ func (a *Archive) statFiles(ctx context.Context) error {
 		case err == nil && st.Size() == f.Bytes:
 			continue
 		case err == nil:
-			err = a.damage(f, fmt.Sprintf("it has %d bytes, the manifest says %d", st.Size(), f.Bytes))
+			err = a.damage(f, fmt.Sprintf("the file has %d bytes, the manifest says %d", st.Size(), f.Bytes))
 		case errors.Is(err, os.ErrNotExist):
 			err = a.damage(f, "the file is missing")
 		}
@@ -453,29 +458,29 @@ func (a *Archive) statFiles(ctx context.Context) error {
 
 func (a *Archive) path(rel string) string { return filepath.Join(a.cfg.Dir, filepath.FromSlash(rel)) }
 
-// damage is the error for a file that is not what the manifest says.
+// damage returns the error for a file that differs from the manifest.
 func (a *Archive) damage(f File, reason string) error {
 	return fmt.Errorf("archive: %w", &durable.DamageError{Path: a.path(f.Path), Reason: fmt.Sprintf(
 		"%s; it holds %d rows of %s at positions after %s through %s; restore it from a copy", reason, f.Rows, f.Data, f.From, f.Through)})
 }
 
-// namedFiles is the set of data files that a current, kept or held manifest
+// namedFiles returns the data files that the current manifest or one in kept
 // names, by path below Dir.
 func (a *Archive) namedFiles() map[string]bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	keep := map[string]bool{}
-	for number, m := range a.named {
+	named := map[string]bool{}
+	for number, m := range a.kept {
 		if a.held[number] == 0 && number+uint64(a.cfg.KeepManifests) < a.current.Number {
-			delete(a.named, number)
+			delete(a.kept, number)
 			continue
 		}
 		for _, f := range m.Files {
-			keep[f.Path] = true
+			named[f.Path] = true
 		}
 	}
 	for _, f := range a.current.Files {
-		keep[f.Path] = true
+		named[f.Path] = true
 	}
-	return keep
+	return named
 }

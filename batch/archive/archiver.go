@@ -7,33 +7,33 @@ import (
 	"time"
 )
 
-// Hooks tell the outside what the archiver does. Every field may be nil; the
-// functions are called from the archiver's goroutine and must not block.
+// Hooks are called by an [Archiver], from its goroutine; they must not block.
+// Every field may be nil.
 type Hooks struct {
-	Committed func(m *Manifest, took time.Duration) // a block is archived
-	Merged    func(m *Manifest)
-	Cleaned   func(files int)
-	// Failed is called after each failed attempt; the next one follows after
-	// wait, unless it is 0: then the archiver has stopped for good.
+	Committed func(m *Manifest, took time.Duration) // after a block was archived
+	// Failed is called after each failed attempt. The next attempt follows after
+	// wait; if wait is 0, the archiver has stopped for good.
 	Failed func(step string, err error, wait time.Duration)
 }
 
-// Archiver commits a tail's blocks as they are closed, and merges and cleans
-// when it has nothing else to do. Its zero value is not usable: [NewArchiver].
+// Archiver commits a tail's blocks as they close, and merges and cleans after
+// each commit. Use [NewArchiver].
 type Archiver struct {
 	archive *Archive
 	tail    Tail
 	hooks   Hooks
 	retry   time.Duration
-	rest    time.Time // no merging or cleaning before; of the archiver's goroutine
+
+	compactAfter time.Time // set after a failure; only the archiver's goroutine uses it
 
 	mu     sync.Mutex
-	err    error // of the last attempt; nil when it went well
+	err    error // of the last attempt; nil if it succeeded
 	cancel context.CancelFunc
 	done   chan struct{}
 }
 
-// firstRetry and lastRetry bound the wait between attempts, which doubles.
+// firstRetry and lastRetry bound the wait between attempts. It doubles after
+// each failure.
 const (
 	firstRetry = 100 * time.Millisecond
 	lastRetry  = 30 * time.Second
@@ -44,7 +44,7 @@ func NewArchiver(a *Archive, tail Tail, hooks Hooks) *Archiver {
 	return &Archiver{archive: a, tail: tail, hooks: hooks, retry: firstRetry}
 }
 
-// Start starts committing in the background. Starting twice is an error.
+// Start starts committing in the background. A second Start is an error.
 func (r *Archiver) Start() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -60,8 +60,8 @@ func (r *Archiver) Start() error {
 	return nil
 }
 
-// Stop ends the archiver and waits for it. A commit in progress is given up; it
-// is found done or undone at the next start. Stopping twice, or without a start,
+// Stop cancels the archiver and waits for its goroutine. The next Open finds a
+// cancelled commit either published or not. Stopping twice, or without a start,
 // is fine.
 func (r *Archiver) Stop() {
 	r.mu.Lock()
@@ -74,15 +74,15 @@ func (r *Archiver) Stop() {
 	<-done
 }
 
-// Err is why the last attempt failed; nil if it went well.
+// Err returns why the last attempt failed; nil if it succeeded.
 func (r *Archiver) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.err
 }
 
-// run commits blocks until ctx ends or the archive is fenced. A failed attempt
-// (a full disk, say) is repeated, later each time.
+// run commits blocks until ctx ends or the archive is fenced. It retries a failed
+// attempt (a full disk, say) with a doubling wait.
 func (r *Archiver) run(ctx context.Context) {
 	wait := r.retry
 	for ctx.Err() == nil {
@@ -131,40 +131,31 @@ func (r *Archiver) step(ctx context.Context) (string, error) {
 	if r.hooks.Committed != nil {
 		r.hooks.Committed(r.archive.Current(), time.Since(start))
 	}
-	r.keepHouse(ctx)
+	r.compact(ctx)
 	return "", nil
 }
 
-// keepHouse merges and cleans. What fails there never holds up commits: it is
-// told, and left alone for a while.
-func (r *Archiver) keepHouse(ctx context.Context) {
+// compact merges and cleans. A failure is reported and suspends compaction for
+// lastRetry; it never delays commits.
+func (r *Archiver) compact(ctx context.Context) {
 	now := r.archive.cfg.Now()
-	if now.Before(r.rest) {
+	if now.Before(r.compactAfter) {
 		return
 	}
 	failed := func(step string, err error) {
 		if ctx.Err() != nil {
 			return
 		}
-		r.rest = now.Add(lastRetry)
+		r.compactAfter = now.Add(lastRetry)
 		if r.hooks.Failed != nil {
 			r.hooks.Failed(step, err, lastRetry)
 		}
 	}
-	merged, err := r.archive.MergeOnce(ctx)
-	if err != nil && !errors.Is(err, ErrRepaired) {
+	if _, err := r.archive.MergeOnce(ctx); err != nil && !errors.Is(err, ErrRepaired) {
 		failed("merge", err)
 		return
 	}
-	if merged && r.hooks.Merged != nil {
-		r.hooks.Merged(r.archive.Current())
-	}
-	deleted, err := r.archive.CleanOnce(ctx)
-	if err != nil {
+	if _, err := r.archive.CleanOnce(ctx); err != nil {
 		failed("clean", err)
-		return
-	}
-	if deleted > 0 && r.hooks.Cleaned != nil {
-		r.hooks.Cleaned(deleted)
 	}
 }

@@ -11,24 +11,24 @@ import (
 	"duet/internal/base/failpoint"
 )
 
-// fpCleaning is the step between taking a number and the first deletion.
+// fpCleaning is the failpoint between publishing a number and the first deletion.
 var fpCleaning = failpoint.New("archive.cleaning")
 
-// manyManifests is how many old manifests are worth a number: cleaning makes one
-// more manifest itself.
+// manyManifests is the number of old manifests that make cleaning worthwhile:
+// cleaning publishes one more manifest itself.
 const manyManifests = 16
 
-// CleanOnce deletes what nobody needs: data files that no current, kept or held
-// manifest names, old manifests, and files left in the making. It returns how
-// many files it deleted.
+// CleanOnce deletes orphans, data files that neither the current manifest nor a
+// kept or held one names, and old manifests. It returns the number of deleted
+// files.
 //
-// It lists first, then takes a number, then deletes from the list only. A file
-// on the list that no manifest names belongs to a writer that had not published
-// when the number was taken: another process, whose publishing is fenced by that
-// number; or this one, whose files in the making are known and left alone.
+// It lists first, then publishes a number, then deletes from the list only. An
+// orphan on the list belongs to a writer that had not published before that
+// number: either another process, which the number fences, or this one, whose
+// unpublished files are in a.writing and are left alone.
 func (a *Archive) CleanOnce(ctx context.Context) (int, error) {
-	rubbish, err := a.rubbish()
-	if err != nil || len(rubbish) == 0 {
+	orphans, err := a.orphans()
+	if err != nil || len(orphans) == 0 {
 		return 0, err
 	}
 	if err := a.publish(Clean, func(*Manifest) error { return nil }); err != nil {
@@ -37,9 +37,9 @@ func (a *Archive) CleanOnce(ctx context.Context) (int, error) {
 	if err := fpCleaning.Hit(); err != nil {
 		return 0, err
 	}
-	named := a.namedFiles() // what was published or held since the listing stays
+	named := a.namedFiles() // again: files may have been published since the listing
 	deleted := 0
-	for _, rel := range rubbish {
+	for _, rel := range orphans {
 		if named[rel] {
 			continue
 		}
@@ -50,16 +50,16 @@ func (a *Archive) CleanOnce(ctx context.Context) (int, error) {
 			return deleted, err
 		}
 		a.mu.Lock()
-		delete(a.checked, rel)
+		delete(a.verified, rel)
 		a.mu.Unlock()
 		deleted++
 	}
 	return deleted, nil
 }
 
-// rubbish lists, by path below Dir, the files that may go. Manifests come first:
-// none may name a file that is gone.
-func (a *Archive) rubbish() ([]string, error) {
+// orphans lists the files to delete, by path below Dir. Old manifests come first,
+// so that no manifest names a deleted file.
+func (a *Archive) orphans() ([]string, error) {
 	old, err := a.oldManifests()
 	if err != nil {
 		return nil, err
@@ -79,8 +79,8 @@ func (a *Archive) rubbish() ([]string, error) {
 		}
 		return err
 	})
-	// Looked at in this order: a file that was listed is in the making, or then
-	// named, or rubbish. The other way round it could be missed in both.
+	// Copy writing before reading the named files: a file moves from the first to
+	// the second, and in the opposite order it could be missed in both.
 	a.mu.Lock()
 	writing := maps.Clone(a.writing)
 	a.mu.Unlock()
@@ -89,8 +89,8 @@ func (a *Archive) rubbish() ([]string, error) {
 	return slices.Concat(old, data), err
 }
 
-// oldManifests lists the manifest files before those that are kept, unless a
-// reader holds them; none while they are few.
+// oldManifests lists the manifest files that are neither kept nor held by a
+// snapshot; none while they are fewer than manyManifests.
 func (a *Archive) oldManifests() ([]string, error) {
 	numbers, err := a.series.Numbers()
 	if err != nil {

@@ -11,49 +11,49 @@ import (
 	"duet/schemas"
 )
 
-// The named steps of a commit; durable's own steps lie between.
+// The failpoints of a commit; those of package durable lie between them.
 var (
-	fpExported  = failpoint.New("archive.exported")  // a data set written by DuckDB, unsynced
-	fpAdopted   = failpoint.New("archive.adopted")   // a file durable, named by no manifest
-	fpManifest  = failpoint.New("archive.manifest")  // all files durable, the manifest not written
-	fpPublished = failpoint.New("archive.published") // the manifest durable, the block not released
-	fpReleased  = failpoint.New("archive.released")  // all done
+	fpExported  = failpoint.New("archive.exported")  // DuckDB has written a data set, unsynced
+	fpAdopted   = failpoint.New("archive.adopted")   // a file is durable, no manifest names it
+	fpManifest  = failpoint.New("archive.manifest")  // all files are durable, the manifest is not written
+	fpPublished = failpoint.New("archive.published") // the manifest is durable, the block not released
+	fpReleased  = failpoint.New("archive.released")  // the block is released
 )
 
-// Block is a closed span of the tail that becomes one file a data set.
+// Block is a closed span of the tail. It becomes one file for each data set.
 type Block struct {
-	ID      uint64           // of the tail; names the block in its calls
-	From    schemas.Position // exclusive: where the block before ended
+	ID      uint64           // assigned by the tail; identifies the block in its calls
+	From    schemas.Position // exclusive: the end of the previous block
 	Through schemas.Position // inclusive
-	// Accounts of the streams that received something in the span, for the span
-	// alone. A stream's file has Accepted rows, the rejects' file all Rejected.
+	// Accounts has the account of this span for each stream that received events
+	// in it. A stream's file has Accepted rows; the rejects' file has the Rejected
+	// of all streams.
 	Accounts map[string]schemas.Account
-	// Lines is how many digests of file lines the span added.
+	// Lines is the number of digests of file lines that the span added.
 	Lines int64
 	// Producers has the last number of each producer that sent in the span.
 	Producers map[string]uint64
 }
 
-// Tail is where accepted rows wait until a manifest covers them: the store of
-// the live half. Blocks come in order of position, without gaps.
+// Tail is the seam to the live half's store, which keeps accepted rows until a
+// manifest covers them. Blocks come in order of position, without gaps.
 type Tail interface {
-	// NextBlock waits for the oldest closed block that was not released. It may
-	// return the same block again.
+	// NextBlock waits for the oldest closed block that is not released. Until it
+	// is released, NextBlock returns the same block again.
 	NextBlock(ctx context.Context) (Block, error)
 	// ExportBlock writes the block's rows of one data set (a stream's name,
 	// [Rejects] or [Lines]) to path as zstd Parquet, sorted by position: the
-	// columns of the rows in memory, with the position spelled out as the last
-	// five columns (_duet_lane, _duet_incarnation, _duet_sequence, _duet_record,
-	// _duet_part) in place of _duet_at and _duet_record. It returns the rows written.
+	// columns of the rows in memory, with _duet_at and _duet_record replaced by
+	// the position as the last five columns (_duet_lane, _duet_incarnation,
+	// _duet_sequence, _duet_record, _duet_part). It returns the number of rows.
 	ExportBlock(ctx context.Context, b Block, data, path string) (rows int64, err error)
-	// ReleaseBlock lets the rows go: a manifest covers them.
+	// ReleaseBlock drops the block's rows: a manifest covers them.
 	ReleaseBlock(ctx context.Context, id uint64) error
 }
 
-// CommitBlock brings a block into the archive, exactly once: a block that is
-// there already, whoever reported an error about it, is only released. After an
-// error nothing is lost and the same block can be tried again, except after a
-// [*FencedError].
+// CommitBlock adds a block to the archive, exactly once: a block that is
+// published already is only released. After an error the caller can retry with
+// the same block, except after a [*FencedError].
 func (a *Archive) CommitBlock(ctx context.Context, tail Tail, b Block) error {
 	a.publishing.Lock()
 	err := a.refresh()
@@ -80,7 +80,7 @@ func (a *Archive) commit(ctx context.Context, tail Tail, b Block) error {
 	want := map[string]int64{Lines: b.Lines}
 	for stream, acc := range b.Accounts {
 		if !acc.Balanced() {
-			return fmt.Errorf("archive: block after %s through %s: the account of %s does not add up: %+v", b.From, b.Through, stream, acc)
+			return fmt.Errorf("archive: block after %s through %s: the account of %s does not balance: %+v", b.From, b.Through, stream, acc)
 		}
 		want[stream] = acc.Accepted
 		want[Rejects] += acc.Rejected
@@ -121,10 +121,11 @@ func (a *Archive) commit(ctx context.Context, tail Tail, b Block) error {
 	})
 }
 
-// export has the tail write one data set and brings the file in.
+// export has the tail write one data set and adopts the file. The caller calls
+// the returned function after publishing.
 func (a *Archive) export(ctx context.Context, tail Tail, b Block, data string, want int64) (File, func(), error) {
 	tmp := a.tempFile()
-	defer os.Remove(tmp) // gone already when all went well
+	defer os.Remove(tmp) // already gone after a success
 	rows, err := tail.ExportBlock(ctx, b, data, tmp)
 	if err == nil {
 		err = fpExported.Hit()
@@ -132,13 +133,13 @@ func (a *Archive) export(ctx context.Context, tail Tail, b Block, data string, w
 	if err != nil {
 		return File{}, nil, fmt.Errorf("archive: export %s of block %d: %w", data, b.ID, err)
 	}
-	f, done, err := a.bringIn(ctx, data, tmp, b.From, b.Through)
+	f, done, err := a.adopt(ctx, data, tmp, b.From, b.Through)
 	if err != nil {
 		return File{}, nil, err
 	}
 	if f.Rows != want || rows != want {
 		done()
-		return File{}, nil, fmt.Errorf("archive: block after %s through %s: %d rows of %s were written, %d are in the file, %d are accounted for: refused", b.From, b.Through, rows, data, f.Rows, want)
+		return File{}, nil, fmt.Errorf("archive: block after %s through %s of %s: the tail wrote %d rows, the file has %d, the account says %d", b.From, b.Through, data, rows, f.Rows, want)
 	}
 	return f, done, nil
 }

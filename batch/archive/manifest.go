@@ -13,25 +13,25 @@ import (
 	"duet/schemas"
 )
 
-// Format is the version of the manifest's format that this package writes and
-// the only one that it reads.
+// Format is the version of the manifest's format that this package reads and
+// writes.
 const Format = 1
 
 // The data sets beside the streams' own.
 const (
-	Rejects = "_rejects" // what was refused: stream, column, reason, raw bytes
+	Rejects = "_rejects" // rejected events: stream, column, reason, raw bytes
 	Lines   = "_lines"   // digests of file lines, for deduplication by content
 )
 
-// Kind says why a manifest was published.
+// Kind is the reason for which a manifest was published.
 type Kind string
 
 // The kinds of a manifest.
 const (
 	Commit Kind = "commit" // one more block
 	Merge  Kind = "merge"  // fewer files, the same rows
-	Clean  Kind = "clean"  // the same content: a number taken before deleting
-	Repair Kind = "repair" // a damaged file written again from the log
+	Clean  Kind = "clean"  // the same content; fences other writers before files are deleted
+	Repair Kind = "repair" // a damaged file was rebuilt from the log
 )
 
 // Manifest is the whole state of the archive at one number. The package
@@ -40,11 +40,11 @@ type Manifest struct {
 	Format       int                   `json:"format"`
 	Number       uint64                `json:"number"`
 	Kind         Kind                  `json:"kind"`
-	Writer       string                `json:"writer"`  // drawn by the process that published it
+	Writer       string                `json:"writer"`  // random name of the process that published it
 	Created      time.Time             `json:"created"` // UTC, by that process's clock
 	Incarnations []schemas.Incarnation `json:"incarnations"`
-	// Through is the position up to which every event is in the files; H5 lets
-	// the log forget what is at or before it.
+	// Through is the cut up to which every event is in the files; the log may be
+	// trimmed through it (H5).
 	Through   schemas.Cut       `json:"through"`
 	Streams   map[string]Totals `json:"streams"`   // cumulative, from the first event on
 	Producers map[string]uint64 `json:"producers"` // last number of each producer at Through
@@ -64,31 +64,31 @@ type File struct {
 	Sums        map[string]string `json:"sums,omitempty"`         // exact sum of each DECIMAL and integer column
 }
 
-// FencedError says that another process published in our place. This one has
-// lost: it must not write again before it has opened everything anew (H10).
+// FencedError reports that another process published the number that this one
+// wanted. This process must not write again before it reopens everything (H10).
 type FencedError struct {
 	What   string // "archive" or "generation"
 	Number uint64 // the number that both wanted
-	Writer string // who has it, "" if unknown
+	Writer string // of the published number; "" if unknown
 }
 
-// Error names the number and who has it.
+// Error names the number and its writer.
 func (e *FencedError) Error() string {
-	return fmt.Sprintf("%s %d was published by another process (%s): this one has lost and stops writing; end one of the two", e.What, e.Number, cmp.Or(e.Writer, "unknown"))
+	return fmt.Sprintf("%s %d was published by another process (%s), so this process stops writing: two processes use the same data folder; stop one of them", e.What, e.Number, cmp.Or(e.Writer, "unknown"))
 }
 
-// GapError says that positions are missing between what is archived and what
-// comes next (H6).
+// GapError reports that positions are missing between the archive's end and the
+// next block (H6).
 type GapError struct {
-	Have, Next schemas.Position // archived through Have; what came begins after Next
+	Have, Next schemas.Position // archived through Have; the block begins after Next
 }
 
-// Error names the span that is missing.
+// Error names both positions.
 func (e *GapError) Error() string {
-	return fmt.Sprintf("archive: the next block begins after %s, but the archive ends at %s: the positions between are missing", e.Next, e.Have)
+	return fmt.Sprintf("archive: the next block begins after %s, but the archive ends at %s: the positions do not connect", e.Next, e.Have)
 }
 
-// FilesFor lists the files of a data set that may hold positions in
+// FilesFor returns the files of a data set that may hold positions in
 // (after, through], in order of position.
 func (m *Manifest) FilesFor(data string, after, through schemas.Position) []File {
 	var files []File
@@ -100,7 +100,7 @@ func (m *Manifest) FilesFor(data string, after, through schemas.Position) []File
 	return files
 }
 
-// Bytes is the size of all files.
+// Bytes returns the size of all files.
 func (m *Manifest) Bytes() int64 {
 	var n int64
 	for _, f := range m.Files {
@@ -109,7 +109,7 @@ func (m *Manifest) Bytes() int64 {
 	return n
 }
 
-// clone copies m so deep that changing the copy leaves m alone.
+// clone returns a copy of m that shares nothing that publish changes.
 func (m *Manifest) clone() *Manifest {
 	c := *m
 	c.Incarnations = slices.Clone(m.Incarnations)
@@ -120,7 +120,7 @@ func (m *Manifest) clone() *Manifest {
 	return &c
 }
 
-// check refuses a manifest that contradicts itself.
+// check fails if the manifest contradicts itself.
 func (m *Manifest) check(number uint64) error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -129,11 +129,11 @@ func (m *Manifest) check(number uint64) error {
 		return errs[0]
 	}
 	if m.Number != number {
-		bad("it says that it is number %d", m.Number)
+		bad("it claims to be number %d", m.Number)
 	}
 	for name, t := range m.Streams {
 		if !t.Balanced() {
-			bad("stream %s: the account does not add up: %+v", name, t.Account)
+			bad("stream %s: the account does not balance: %+v", name, t.Account)
 		}
 	}
 	rows := map[string]int64{}
@@ -159,19 +159,19 @@ func (m *Manifest) check(number uint64) error {
 	return errors.Join(errs...)
 }
 
-// sortFiles puts files in the manifest's order.
+// sortFiles sorts files by data set and position.
 func sortFiles(files []File) {
 	slices.SortFunc(files, func(a, b File) int {
 		return cmp.Or(cmp.Compare(a.Data, b.Data), cmp.Compare(a.From, b.From))
 	})
 }
 
-// cut is the cut at a position, by the incarnation with its ordinal.
-func (m *Manifest) cut(at schemas.Position) (schemas.Cut, error) {
+// cut returns the cut at pos, whose incarnation the manifest must know.
+func (m *Manifest) cut(pos schemas.Position) (schemas.Cut, error) {
 	for _, inc := range m.Incarnations {
-		if inc.Ordinal == at.Ordinal() {
-			return schemas.NewCut(inc, at), nil
+		if inc.Ordinal == pos.Ordinal() {
+			return schemas.NewCut(inc, pos), nil
 		}
 	}
-	return nil, fmt.Errorf("archive: position %s is of incarnation %d, which is not known here", at, at.Ordinal())
+	return nil, fmt.Errorf("archive: position %s has incarnation %d, which the manifest does not list", pos, pos.Ordinal())
 }

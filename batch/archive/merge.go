@@ -12,15 +12,15 @@ import (
 	"duet/schemas"
 )
 
-// fpMerged is the step between a merged file's COPY and its reading back.
+// fpMerged is the failpoint between a merged file's COPY and reading it back.
 var fpMerged = failpoint.New("archive.merged")
 
 // MergeOnce merges one run of adjacent small files of one data set into one
-// file, if there is such a run. It reports whether it did.
+// file. It returns false if there is no such run.
 //
-// Files are merged with neighbours of about their own size (sizes within a
-// factor of MergeFiles), so a row is written again about once each time the
-// archive has grown MergeFiles-fold, up to MergeBelow.
+// It merges files of similar size (within a factor of MergeFiles), so a row is
+// rewritten about once each time the archive has grown MergeFiles-fold, until its
+// file reaches MergeBelow.
 func (a *Archive) MergeOnce(ctx context.Context) (bool, error) {
 	s := a.Snapshot()
 	defer s.Release()
@@ -50,8 +50,8 @@ func (a *Archive) MergeOnce(ctx context.Context) (bool, error) {
 	return err == nil, err
 }
 
-// mergeable finds a run of adjacent files to merge: the smallest size class
-// first, so that new files are gathered before old ones are touched.
+// mergeable returns a run of adjacent files to merge, or nil. It tries the
+// smallest size class first, so that new files are merged before old ones.
 func (a *Archive) mergeable(files []File) []File {
 	step := bits.Len(uint(a.cfg.MergeFiles)) - 1
 	for limit := int64(64 << 10); ; limit <<= max(step, 1) {
@@ -75,7 +75,8 @@ func (a *Archive) mergeable(files []File) []File {
 	}
 }
 
-// mergeFiles writes the rows of adjacent files into one.
+// mergeFiles writes the rows of adjacent files into one. The caller calls the
+// returned function after publishing.
 func (a *Archive) mergeFiles(ctx context.Context, run []File) (File, func(), error) {
 	paths := make([]string, len(run))
 	var rows int64
@@ -86,8 +87,8 @@ func (a *Archive) mergeFiles(ctx context.Context, run []File) (File, func(), err
 		sums = AddSums(sums, f.Sums)
 	}
 	tmp := a.tempFile()
-	defer os.Remove(tmp) // gone already when all went well
-	// The instance preserves insertion order: rows stay in order of position.
+	defer os.Remove(tmp) // already gone after a success
+	// DuckDB preserves insertion order, so rows stay in order of position.
 	copySQL := "COPY (FROM read_parquet(" + duck.Literals(paths) + ")) TO " + duck.Literal(tmp) + " (FORMAT parquet, COMPRESSION zstd)"
 	_, err := a.db.ExecContext(ctx, copySQL)
 	if err == nil {
@@ -99,27 +100,27 @@ func (a *Archive) mergeFiles(ctx context.Context, run []File) (File, func(), err
 	if err := a.inOrder(ctx, tmp); err != nil {
 		return File{}, nil, err
 	}
-	f, done, err := a.bringIn(ctx, run[0].Data, tmp, run[0].From, run[len(run)-1].Through)
+	f, done, err := a.adopt(ctx, run[0].Data, tmp, run[0].From, run[len(run)-1].Through)
 	if err != nil {
 		return File{}, nil, err
 	}
 	if f.Rows != rows || !sameSums(f.Sums, sums) {
 		done()
-		return File{}, nil, fmt.Errorf("archive: merging %d files of %s: %d rows with sums %v became %d with %v: refused", len(run), f.Data, rows, sums, f.Rows, f.Sums)
+		return File{}, nil, fmt.Errorf("archive: merge %d files of %s: %d rows with sums %v became %d with %v", len(run), f.Data, rows, sums, f.Rows, f.Sums)
 	}
 	return f, done, nil
 }
 
-// inOrder refuses a file whose rows do not stand in order of position.
+// inOrder fails if the rows of a file are not in order of position.
 func (a *Archive) inOrder(ctx context.Context, path string) error {
 	var misplaced int64
 	query := "SELECT count(*) FROM (SELECT " + schemas.PackedSQL + " AS p, " + schemas.ColRecord + " AS r, lag(p) OVER w AS pp, lag(r) OVER w AS pr " +
 		"FROM read_parquet(" + duck.Literal(path) + ", file_row_number = true) WINDOW w AS (ORDER BY file_row_number)) WHERE pp IS NOT NULL AND (p, r) < (pp, pr)"
 	if err := a.db.QueryRowContext(ctx, query).Scan(&misplaced); err != nil {
-		return fmt.Errorf("archive: reading back %s: %w", path, err)
+		return fmt.Errorf("archive: read back %s: %w", path, err)
 	}
 	if misplaced > 0 {
-		return fmt.Errorf("archive: %s has %d rows out of order of position: refused", path, misplaced)
+		return fmt.Errorf("archive: %s has %d rows out of order of position", path, misplaced)
 	}
 	return nil
 }

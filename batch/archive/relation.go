@@ -8,15 +8,15 @@ import (
 	"duet/schemas"
 )
 
-// selectSQL reads archive files back into the shape that rows have in memory:
-// the file's columns without the spelled-out position, then ColAt and ColRecord.
+// selectSQL selects rows of archive files with the columns that rows have in
+// memory: the file's columns without the position, then ColAt and ColRecord.
 var selectSQL = "SELECT * EXCLUDE (" + schemas.ColLane + ", " + schemas.ColIncarnation + ", " + schemas.ColSequence + ", " +
 	schemas.ColRecord + ", " + schemas.ColPart + "), " + schemas.PackedSQL + " AS " + schemas.ColAt + ", " + schemas.ColRecord + " FROM read_parquet("
 
-// Relation is a parenthesised SELECT over the rows of files at positions in
-// (after, through], in order of position if the files are and the DuckDB
-// instance preserves it. Only files that reach beyond the span are filtered.
-// dir is the archive's folder; there must be at least one file.
+// Relation returns a parenthesised SELECT over the rows of files at positions in
+// (after, through], in order of position if the files are and DuckDB preserves
+// insertion order. It filters only files that reach beyond the span. dir is the
+// archive's folder; there must be at least one file.
 func Relation(dir string, files []File, after, through schemas.Position) string {
 	var selects []string
 	var paths []string

@@ -18,14 +18,14 @@ type Totals struct {
 	Sums map[string]string `json:"sums,omitempty"`
 }
 
-// Plus is t and u together.
+// Plus returns the totals of t and u together.
 func (t Totals) Plus(u Totals) Totals {
 	out := Totals{Account: t.Account, Sums: AddSums(t.Sums, u.Sums)}
 	out.Add(u.Account)
 	return out
 }
 
-// Minus is what t holds beyond u, an earlier state of the same stream.
+// Minus returns the totals of t without u, an earlier state of the same stream.
 func (t Totals) Minus(u Totals) Totals {
 	return Totals{
 		Account: schemas.Account{
@@ -36,8 +36,8 @@ func (t Totals) Minus(u Totals) Totals {
 	}
 }
 
-// Differences names what differs between t and u: "accepted 5, 6"; a column
-// that one of them does not sum is not compared.
+// Differences describes the differences between t and u, such as "accepted 5,
+// 6". It compares only columns that both sum.
 func (t Totals) Differences(u Totals) []string {
 	var out []string
 	for _, c := range []struct {
@@ -85,7 +85,7 @@ func EqualDecimal(a, b string) bool {
 }
 
 // combineDecimal applies op to two exact decimals; "" is 0. The result has the
-// larger scale of the two.
+// larger of the two scales.
 func combineDecimal(a, b string, op func(x, y *big.Int)) string {
 	scale := max(scaleOf(a), scaleOf(b))
 	x, y := unscaled(a, scale), unscaled(b, scale)
@@ -109,8 +109,8 @@ func scaleOf(s string) int {
 	return len(frac)
 }
 
-// unscaled is s * 10^scale. A text that is no decimal counts as 0: sums come
-// from DuckDB's own text or from a sealed manifest.
+// unscaled returns s * 10^scale, and 0 if s is not a decimal: sums come from
+// DuckDB or from a sealed manifest.
 func unscaled(s string, scale int) *big.Int {
 	whole, frac, _ := strings.Cut(s, ".")
 	n, ok := new(big.Int).SetString(whole+frac+strings.Repeat("0", scale-len(frac)), 10)

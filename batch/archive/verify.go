@@ -18,10 +18,11 @@ import (
 	"duet/schemas"
 )
 
-// Verify checks the checksums of files before they are read (H6), repairing
-// from the log what it can. A file that was verified and has not changed since
-// (inode, time, size) is not read again. After a repair the current manifest
-// names other files: the caller takes a new snapshot when [ErrRepaired] says so.
+// Verify checks the checksums of files before they are read (H6), and repairs
+// damaged ones from the log if it can. It does not read a file again that it
+// verified before and whose inode, time and size are unchanged. After a repair
+// it returns [ErrRepaired]: the current manifest names other files, and the
+// caller must take a new snapshot.
 func (a *Archive) Verify(ctx context.Context, files []File) error {
 	repaired := false
 	for _, f := range files {
@@ -45,7 +46,7 @@ func (a *Archive) Verify(ctx context.Context, files []File) error {
 	return nil
 }
 
-// VerifyAll verifies every file of the current manifest, for a background check.
+// VerifyAll verifies every file of the current manifest.
 func (a *Archive) VerifyAll(ctx context.Context) error {
 	s := a.Snapshot()
 	defer s.Release()
@@ -55,11 +56,11 @@ func (a *Archive) VerifyAll(ctx context.Context) error {
 	return nil
 }
 
-// ErrRepaired says that a damaged file was written again from the log: take a
-// new snapshot and start over.
-var ErrRepaired = errors.New("archive: a damaged file was written again from the log; the manifest has changed")
+// ErrRepaired reports that a damaged file was rebuilt from the log. The caller
+// must take a new snapshot and start over.
+var ErrRepaired = errors.New("archive: a damaged file was rebuilt from the log; the manifest has changed")
 
-// verify checks one file's checksum.
+// verify checks one file's checksum, unless it is verified and unchanged.
 func (a *Archive) verify(f File) error {
 	st, err := os.Stat(a.path(f.Path))
 	if errors.Is(err, os.ErrNotExist) {
@@ -70,26 +71,26 @@ func (a *Archive) verify(f File) error {
 	}
 	now := stamp{size: st.Size(), mtime: st.ModTime(), inode: st.Sys().(*syscall.Stat_t).Ino}
 	a.mu.Lock()
-	known := a.checked[f.Path] == now
+	known := a.verified[f.Path] == now
 	a.mu.Unlock()
 	if known {
 		return nil
 	}
 	sum, err := durable.SumFile(a.path(f.Path))
 	if err != nil {
-		return a.damage(f, "it cannot be read: "+err.Error())
+		return a.damage(f, "the file cannot be read: "+err.Error())
 	}
 	if sum != f.Sum {
-		return a.damage(f, fmt.Sprintf("it has %d bytes with checksum %s, the manifest says %d with %s", sum.Bytes, sum.XXH3, f.Bytes, f.XXH3))
+		return a.damage(f, fmt.Sprintf("the file has %d bytes with checksum %s, the manifest says %d with %s", sum.Bytes, sum.XXH3, f.Bytes, f.XXH3))
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.checked[f.Path] = now
+	a.verified[f.Path] = now
 	return nil
 }
 
-// repair has the log write a damaged file again, and publishes a manifest that
-// names the new one. What cannot be repaired stays the error that it was.
+// repair rebuilds a damaged file from the log and publishes a manifest that names
+// the new one. If it cannot, it returns damage with the reason added.
 func (a *Archive) repair(ctx context.Context, f File, damage error) error {
 	if a.cfg.Repairer == nil {
 		return damage
@@ -97,9 +98,9 @@ func (a *Archive) repair(ctx context.Context, f File, damage error) error {
 	tmp := a.tempFile()
 	defer os.Remove(tmp)
 	if err := a.cfg.Repairer.Repair(ctx, f, tmp); err != nil {
-		return errors.Join(damage, fmt.Errorf("archive: writing it again from the log: %w", err))
+		return errors.Join(damage, fmt.Errorf("archive: rebuild %s from the log: %w", f.Path, err))
 	}
-	again, done, err := a.bringIn(ctx, f.Data, tmp, f.From, f.Through)
+	again, done, err := a.adopt(ctx, f.Data, tmp, f.From, f.Through)
 	if err != nil {
 		return errors.Join(damage, err)
 	}
@@ -110,7 +111,7 @@ func (a *Archive) repair(ctx context.Context, f File, damage error) error {
 	return a.publish(Repair, func(m *Manifest) error {
 		i := slices.IndexFunc(m.Files, func(g File) bool { return g.Path == f.Path })
 		if i < 0 {
-			return nil // merged away meanwhile
+			return nil // a merge has replaced it
 		}
 		m.Files[i] = again
 		return nil
@@ -129,15 +130,15 @@ func sameSums(a, b map[string]string) bool {
 	return true
 }
 
-// tempFile is a new name for a file in the making.
+// tempFile returns a new name for an unfinished file.
 func (a *Archive) tempFile() string {
 	return filepath.Join(a.cfg.Dir, "tmp", durable.Name()+".parquet")
 }
 
-// bringIn reads a written file back with DuckDB (footer, columns, rows,
-// positions, sums), then adopts it under a new name. Until done is called the
-// cleaner leaves it alone; call it after publishing.
-func (a *Archive) bringIn(ctx context.Context, data, tmp string, from, through schemas.Position) (File, func(), error) {
+// adopt reads a written file back with DuckDB (footer, columns, rows, positions,
+// sums), then makes it durable under a new name. Cleaning spares the file until
+// the caller calls the returned function, after publishing.
+func (a *Archive) adopt(ctx context.Context, data, tmp string, from, through schemas.Position) (File, func(), error) {
 	f, err := a.readBack(ctx, data, tmp, from, through)
 	if err != nil {
 		return File{}, nil, err
@@ -198,11 +199,11 @@ func describe(ctx context.Context, db *duck.DB, relation string) ([]column, erro
 	return out, rows.Err()
 }
 
-// readBack reads what a Parquet file holds and refuses one that is not what
-// Tail.ExportBlock promises.
+// readBack reads a Parquet file and describes it. It fails if the file does not
+// have the format of [Tail.ExportBlock].
 func (a *Archive) readBack(ctx context.Context, data, path string, from, through schemas.Position) (File, error) {
 	refuse := func(err error) (File, error) {
-		return File{}, fmt.Errorf("archive: reading back %s of %s: %w", path, data, err)
+		return File{}, fmt.Errorf("archive: read back %s of %s: %w", path, data, err)
 	}
 	relation := "read_parquet(" + duck.Literal(path) + ")"
 	columns, err := describe(ctx, a.db, relation)
@@ -214,7 +215,7 @@ func (a *Archive) readBack(ctx context.Context, data, path string, from, through
 	}
 	for _, name := range []string{schemas.ColLane, schemas.ColIncarnation, schemas.ColSequence, schemas.ColRecord, schemas.ColPart} {
 		if !has(name) {
-			return refuse(fmt.Errorf("it has no column %s: a position must be spelled out", name))
+			return refuse(fmt.Errorf("the position column %s is missing", name))
 		}
 	}
 	f := File{Data: data, From: from, Through: through}
@@ -248,7 +249,7 @@ func (a *Archive) readBack(ctx context.Context, data, path string, from, through
 		return refuse(errors.New("it has no rows"))
 	}
 	if schemas.Position(low.Int64) <= from || schemas.Position(high.Int64) > through || lanes != 1 {
-		return refuse(fmt.Errorf("its positions go from %s to %s, in %d lanes; want them after %s, through %s, in one", schemas.Position(low.Int64), schemas.Position(high.Int64), lanes, from, through))
+		return refuse(fmt.Errorf("positions go from %s to %s, in %d lanes; want them after %s, through %s, in one lane", schemas.Position(low.Int64), schemas.Position(high.Int64), lanes, from, through))
 	}
 	f.OldestEvent, f.NewestEvent = oldest.String, newest.String
 	for i, name := range sums {

@@ -14,25 +14,26 @@ import (
 	"duet/speed/eventlog"
 )
 
-// repairer writes a damaged file of the archive again, by folding the log from
-// its first message: verdicts depend on everything before, so a log that was
-// trimmed cannot say them again.
+// repairer rebuilds a damaged file of the archive by folding the log from its
+// first message. Verdicts depend on everything before the file, so a trimmed log
+// is not enough.
 type repairer struct {
 	log     *eventlog.Log
 	schemas map[string]*event.Schema
 	spill   string
 }
 
-// Repair folds the log up to the file's end and keeps the file's rows.
+// Repair writes the rows of f, as the log gives them, to path. It fails if the log
+// was trimmed or the stream has been removed.
 func (r *repairer) Repair(ctx context.Context, f archive.File, path string) error {
 	if first := r.log.First(); first.Sequence() != 1 || r.log.Continues() != 0 {
-		return fmt.Errorf("the log begins at %s: what came before decided which events are duplicates, so the file cannot be written again from it", first)
+		return fmt.Errorf("the log begins at %s; deciding which events are duplicates takes every message before it", first)
 	}
 	columns := map[string]string{archive.Rejects: event.RejectSQLColumns, archive.Lines: event.LinesSQLColumns}[f.Data]
 	if columns == "" {
 		s := r.schemas[f.Data]
 		if s == nil {
-			return fmt.Errorf("there is no stream %q any more", f.Data)
+			return fmt.Errorf("the project has no stream %q", f.Data)
 		}
 		columns = s.SQLColumns()
 	}
@@ -56,7 +57,7 @@ func (r *repairer) Repair(ctx context.Context, f archive.File, path string) erro
 	return err
 }
 
-// fold loads the rows of f out of the log.
+// fold loads the rows of f from the log into the table rows.
 func (r *repairer) fold(ctx context.Context, conn *duck.Conn, f archive.File) error {
 	from, through := f.From, f.Through
 	source, err := r.log.Read(ctx, 0)
@@ -81,7 +82,7 @@ func (r *repairer) fold(ctx context.Context, conn *duck.Conn, f archive.File) er
 		if err != nil {
 			return err
 		}
-		// Batches end at the file's boundaries, which are messages'.
+		// End a batch at the file's beginning, so that it has rows of f only.
 		if at <= from && m.At > from {
 			if err := flush(false); err != nil {
 				return err
@@ -99,7 +100,7 @@ func (r *repairer) fold(ctx context.Context, conn *duck.Conn, f archive.File) er
 	return nil
 }
 
-// recordOf is a batch's rows of one data set of the archive; nil if none.
+// recordOf returns a batch's rows of one data set of the archive; nil if none.
 func recordOf(b *event.Batch, data string) arrow.RecordBatch {
 	switch data {
 	case archive.Rejects:

@@ -1,30 +1,29 @@
-// Package durable is the one place that knows what makes a file survive a
-// power cut. It has no opinion about what the files hold.
+// Package durable writes files that survive a power cut. It knows nothing of
+// what they contain.
 //
 // # Rules
 //
-// A file is durable when its bytes are synced and the entry that names it is
-// synced in its directory, in this order; so every way to bring a file in is
-// "write under another name, sync, name it, sync the directory":
+// A file is durable when its bytes are synced and then its directory entry is
+// synced. Every function that creates a file therefore writes it under a
+// temporary name, syncs it, gives it its name, and syncs the directory:
 //
 //   - [Files.WriteFile] replaces a small file: old or new content, never torn.
-//   - [Files.Adopt] brings in a file that somebody else wrote (DuckDB does not
-//     sync what COPY writes): reads it back, checksums it, syncs it, links it.
-//   - [Files.Publish] brings in a file whose name must be new: link(2) decides
+//   - [Files.Adopt] names a file that another writer made (DuckDB does not sync
+//     what COPY writes): it reads the file back, checksums, syncs and links it.
+//   - [Files.Publish] creates a file whose name must be new: link(2) decides
 //     between two writers, and the loser gets [ErrExists].
-//   - [Series] is a directory of numbered files, the highest being current.
+//   - [Series] is a directory of numbered files, of which the highest is current.
 //
-// Nothing here overwrites, except WriteFile, which says so. A sync that failed
-// is never tried again on the same file (the kernel may have dropped the
-// pages): the file is removed, and the caller starts over. A directory's sync may
-// be repeated: its entries are journalled, and a journal that cannot be written
-// stops the file system.
+// Only WriteFile overwrites. After a failed sync the file is removed and never
+// synced again, because the kernel may have dropped the dirty pages; the caller
+// starts over. A directory's sync may be repeated: its entries are journalled,
+// and a journal that cannot be written stops the file system.
 //
 // # Names
 //
-// [Name] draws 128 random bits; no name comes from a clock, where two in one
-// second would overwrite each other. A name that holds ".tmp-" is a file in the
-// making: whoever owns the directory may delete it at start ([IsTemp]).
+// [Name] draws 128 random bits. No name comes from a clock, where two files of
+// one second would overwrite each other. A name that contains ".tmp-" is an
+// unfinished file; the directory's owner may delete it at start ([IsTemp]).
 //
 // # Sealed files
 //
@@ -34,8 +33,8 @@
 //	<the document, indented>
 //	}
 //
-// so it can be read by people and by jq, and a flipped bit is seen. [Unseal] and
-// [ReadSealed] refuse with a [*DamageError] that names the file.
+// People and jq can read it, and a flipped bit is detected: [Unseal] and
+// [ReadSealed] fail with a [*DamageError] that names the file.
 package durable
 
 import (
@@ -54,10 +53,10 @@ import (
 	"duet/internal/base/failpoint"
 )
 
-// ErrExists says that the name is taken: another writer came first.
+// ErrExists reports that the name is taken: another writer was first.
 var ErrExists = errors.New("exists already")
 
-// The steps at which a test may end the process or fail the disk.
+// The failpoints of every durable operation.
 var (
 	fpWrite   = failpoint.New("durable.write")   // before the bytes are written
 	fpSync    = failpoint.New("durable.sync")    // written, not synced
@@ -68,19 +67,19 @@ var (
 	fpMkdir   = failpoint.New("durable.mkdir")   // before a directory is made
 )
 
-// tempMark is part of the name of every file in the making.
+// tempMark is part of the name of every unfinished file.
 const tempMark = ".tmp-"
 
-// OS writes to the operating system's file system.
+// OS operates on the operating system's file system.
 var OS = New(System)
 
-// Files does durable operations on a file system. Safe for concurrent use; two
-// writers of one name are told apart by Adopt and Publish only.
+// Files performs durable operations on a file system. Safe for concurrent use.
+// Of two writers of one name, only Adopt and Publish fail the second.
 type Files struct {
 	fs FS
 }
 
-// New returns the operations on fs.
+// New returns a Files that operates on fs.
 func New(fs FS) *Files { return &Files{fs: fs} }
 
 // Sum is a file's size and checksum.
@@ -89,21 +88,21 @@ type Sum struct {
 	XXH3  string `json:"xxh3_128"` // 32 hex digits
 }
 
-// Name draws a name that nobody else has: 128 random bits as 26 letters and digits.
+// Name returns a unique name: 128 random bits as 26 lower-case letters and digits.
 func Name() string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails
 	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:]))
 }
 
-// TempName is a name beside path for a file in the making.
+// TempName returns a name for an unfinished file, in the directory of path.
 func TempName(path string) string { return path + tempMark + Name() }
 
-// IsTemp reports whether a file of that name was left in the making.
+// IsTemp reports whether the name is that of an unfinished file.
 func IsTemp(name string) bool { return strings.Contains(filepath.Base(name), tempMark) }
 
-// WriteFile makes path hold data, replacing what it held. A reader sees the old
-// or the new content; when it returns nil, the new one is durable.
+// WriteFile replaces the content of path with data. A reader sees the old or the
+// new content; when WriteFile returns nil, the new one is durable.
 func (f *Files) WriteFile(path string, data []byte) error {
 	tmp, err := f.writeTemp(path, data)
 	if err != nil {
@@ -119,9 +118,9 @@ func (f *Files) WriteFile(path string, data []byte) error {
 	return f.syncDirOf(path)
 }
 
-// Publish makes a file with a name that must be new; [ErrExists] says that
-// another writer published it first, whatever it holds. Any other error leaves
-// the outcome open: the name may exist, so look before doing anything else.
+// Publish creates a file whose name must be new. It returns [ErrExists] if
+// another writer has created it, whatever its content. After any other error the
+// file may exist or not: the caller must look before it goes on.
 func (f *Files) Publish(path string, data []byte) error {
 	tmp, err := f.writeTemp(path, data)
 	if err != nil {
@@ -131,9 +130,9 @@ func (f *Files) Publish(path string, data []byte) error {
 	return f.link(tmp, path)
 }
 
-// Adopt brings in tmp, a complete file that somebody else wrote and closed,
-// under the name final, which must be new, in a directory that exists. It
-// returns what the file holds as read back. On an error tmp stays where it is.
+// Adopt makes tmp, a complete and closed file of another writer, durable under
+// the name final, which must be new, in a directory that exists. It returns the
+// checksum of the file as read back. After an error tmp still exists.
 func (f *Files) Adopt(tmp, final string) (Sum, error) {
 	sum, err := f.SyncFile(tmp)
 	if err != nil {
@@ -146,7 +145,8 @@ func (f *Files) Adopt(tmp, final string) (Sum, error) {
 	return sum, nil
 }
 
-// SyncFile makes the bytes of a file durable, not its name, and checksums them.
+// SyncFile makes the bytes of a file durable, but not its name, and returns their
+// checksum.
 func (f *Files) SyncFile(path string) (Sum, error) {
 	file, err := f.fs.Open(path)
 	if err != nil {
@@ -166,8 +166,8 @@ func (f *Files) SyncFile(path string) (Sum, error) {
 	return sum, nil
 }
 
-// Remove deletes files and syncs each directory once. A file that is gone
-// already is no error.
+// Remove deletes files and syncs each directory once. It ignores files that do
+// not exist.
 func (f *Files) Remove(paths ...string) error {
 	dirs := map[string]bool{}
 	for _, p := range paths {
@@ -187,7 +187,7 @@ func (f *Files) Remove(paths ...string) error {
 	return nil
 }
 
-// RemoveAll deletes a directory with all that it holds, and syncs its parent.
+// RemoveAll deletes a directory with its content, and syncs its parent.
 func (f *Files) RemoveAll(dir string) error {
 	var paths []string
 	err := filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
@@ -211,9 +211,9 @@ func (f *Files) RemoveAll(dir string) error {
 	return f.syncDir(filepath.Dir(dir))
 }
 
-// RemoveTemps deletes the files in the making in dir whose name begins with
-// prefix ("" means all), which a process that was killed left there. Only the
-// owner of the files may call it, before it writes.
+// RemoveTemps deletes the unfinished files in dir whose name begins with prefix
+// ("" means all), left by a killed process. Only the directory's owner may call
+// it, before it writes.
 func (f *Files) RemoveTemps(dir, prefix string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -228,7 +228,7 @@ func (f *Files) RemoveTemps(dir, prefix string) error {
 	return f.Remove(temps...)
 }
 
-// MkdirAll makes dir and its missing parents, durably.
+// MkdirAll creates dir and its missing parents, durably.
 func (f *Files) MkdirAll(dir string) error {
 	if st, err := os.Stat(dir); err == nil {
 		if !st.IsDir() {
@@ -251,7 +251,7 @@ func (f *Files) MkdirAll(dir string) error {
 	return f.syncDir(parent)
 }
 
-// writeTemp writes data, synced, under a new name beside path.
+// writeTemp writes and syncs data under a new name in the directory of path.
 func (f *Files) writeTemp(path string, data []byte) (string, error) {
 	tmp := TempName(path)
 	file, err := f.fs.Create(tmp)
@@ -277,7 +277,7 @@ func (f *Files) writeTemp(path string, data []byte) (string, error) {
 	return tmp, nil
 }
 
-// link names a synced file, exclusively, and syncs the name.
+// link gives a synced file a name that must be new, and syncs the directory.
 func (f *Files) link(tmp, path string) error {
 	err := fpLink.Hit()
 	if err == nil {
@@ -305,11 +305,11 @@ func (f *Files) syncDir(dir string) error {
 	return nil
 }
 
-// drop deletes a file in the making. What cannot be deleted now is found by its
-// name later, so an error changes nothing.
+// drop deletes an unfinished file. It ignores an error: RemoveTemps deletes the
+// file later.
 func (f *Files) drop(tmp string) { _ = f.fs.Remove(tmp) }
 
-// SumFile checksums a file.
+// SumFile returns the checksum of a file.
 func SumFile(path string) (Sum, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -323,7 +323,7 @@ func SumFile(path string) (Sum, error) {
 	return sum, nil
 }
 
-// SumBytes checksums data.
+// SumBytes returns the checksum of data.
 func SumBytes(data []byte) Sum {
 	h := xxh3.Hash128(data).Bytes()
 	return Sum{Bytes: int64(len(data)), XXH3: fmt.Sprintf("%x", h)}

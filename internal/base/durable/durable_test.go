@@ -17,7 +17,7 @@ import (
 	"duet/internal/test/durabletest"
 )
 
-// seed draws a seed, or takes the one of a run to repeat.
+// seed returns a new seed, or DUET_SEED to repeat a run.
 func seed(t *testing.T) uint64 {
 	s := uint64(time.Now().UnixNano())
 	if v := os.Getenv("DUET_SEED"); v != "" {
@@ -65,8 +65,8 @@ func TestPublishLetsOneOfManyWritersWin(t *testing.T) {
 	}
 }
 
-// fenceless is a disk whose link overwrites, as a rename would: without the
-// exclusive step two writers of one number both believe that they have won.
+// fenceless is a file system whose link overwrites, as a rename does. Without the
+// exclusive step both writers of one number succeed.
 type fenceless struct{ durable.FS }
 
 func (f fenceless) Link(oldpath, newpath string) error {
@@ -135,7 +135,7 @@ func TestAdoptDoesNotOverwrite(t *testing.T) {
 	}
 }
 
-// Every single flipped bit, and every truncation, of a sealed file is seen.
+// Every single flipped bit, and every truncation, of a sealed file is detected.
 func TestSealShowsEveryFlippedBitAndEveryTruncation(t *testing.T) {
 	type content struct {
 		Name  string            `json:"name"`
@@ -197,8 +197,8 @@ func TestSeriesSeesThatItsNewestFileIsGone(t *testing.T) {
 	}
 }
 
-// history writes a life of files through f, and calls done with what a power
-// cut must not take back.
+// history publishes, adopts, replaces and removes files through f. It calls done
+// with a check that must hold after any later power cut.
 func history(f *durable.Files, root string, done func(check func(root string) error)) error {
 	s, err := durable.NewSeries(f, filepath.Join(root, "deep", "series"))
 	if err != nil {
@@ -262,8 +262,8 @@ func verify(root string, atLeast int) error {
 	return nil
 }
 
-// A power cut after any operation, with any part of what was not synced kept,
-// leaves the old or the new state, and nothing that was reported done is gone.
+// A power cut after any operation, keeping any part of the unsynced changes,
+// leaves the old or the new state, and keeps everything that was reported done.
 func TestPowerCutLeavesOldOrNew(t *testing.T) {
 	start := seed(t)
 	root := t.TempDir()
@@ -302,8 +302,8 @@ func TestPowerCutLeavesOldOrNew(t *testing.T) {
 	t.Logf("%d cuts over %d operations", cuts, rec.Len())
 }
 
-// forgetful is a Files whose disk never syncs directories: the power-cut test
-// must be able to fail.
+// forgetful is a file system that never syncs directories. It proves that the
+// power-cut test can fail.
 type forgetful struct{ durable.FS }
 
 func (forgetful) SyncDir(string) error { return nil }
@@ -324,8 +324,8 @@ func TestPowerCutFindsAMissingDirectorySync(t *testing.T) {
 	}
 }
 
-// The n-th operation fails, for every n: an error, never a torn state, and a
-// later attempt succeeds.
+// For every n, a failure of the n-th operation gives an error and never a torn
+// state, and the next attempt succeeds.
 func TestEveryFailingOperationLeavesOldOrNew(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EIO} {
 		for n := 1; ; n++ {
@@ -344,7 +344,7 @@ func TestEveryFailingOperationLeavesOldOrNew(t *testing.T) {
 				}
 				break
 			}
-			// Removing a temporary file or raising the witness may fail unseen.
+			// Removing a temporary file and raising the floor ignore errors.
 			if err != nil && !errors.Is(err, errno) {
 				t.Fatalf("operation %d fails with %v: the error is %v", n, errno, err)
 			}

@@ -5,12 +5,11 @@ import (
 	"os"
 )
 
-// FS is the part of a file system that changes things. The operating system's
-// is the default; durabletest has one that records what was done, replays it
-// with a power cut, and one whose n-th operation fails. Reading needs no seam:
-// it goes to the operating system directly.
+// FS has the operations of a file system that change it. Reads go to the
+// operating system directly. The default is [System]; package durabletest has one
+// that replays operations with a power cut, and one whose n-th operation fails.
 type FS interface {
-	// Create makes a file that must not exist.
+	// Create creates a file that must not exist.
 	Create(path string) (File, error)
 	// Open opens an existing file to read and sync it.
 	Open(path string) (File, error)
@@ -20,9 +19,9 @@ type FS interface {
 	Rename(oldpath, newpath string) error
 	// Remove deletes a file or an empty directory.
 	Remove(path string) error
-	// Mkdir makes a directory whose parent exists.
+	// Mkdir creates a directory whose parent exists.
 	Mkdir(path string) error
-	// SyncDir makes a directory's entries durable.
+	// SyncDir makes the entries of a directory durable.
 	SyncDir(path string) error
 }
 
@@ -31,7 +30,7 @@ type File interface {
 	io.Reader
 	io.Writer
 	// Sync makes the file's bytes durable. After it has failed once, the file's
-	// content is unknown: a second Sync that succeeds proves nothing.
+	// content on disk is unknown: a later Sync that succeeds proves nothing.
 	Sync() error
 	Close() error
 }

@@ -13,18 +13,18 @@ import (
 	"strings"
 )
 
-// DamageError says that a file which must be there and whole is not. Nothing
-// smaller is answered in its place (H6).
+// DamageError reports that a required file is missing or damaged. The caller must
+// fail, not fall back on an older or smaller state (H6).
 type DamageError struct {
 	Path   string // the file
-	Reason string // what is wrong with it, and of what it is a part
+	Reason string // what is wrong with it
 }
 
-// Error names the file and what is wrong.
+// Error names the file and what is wrong with it.
 func (e *DamageError) Error() string { return e.Path + ": " + e.Reason }
 
-// Seal encodes v as JSON, wrapped with its checksum. The package comment draws
-// the bytes. The same v gives the same bytes.
+// Seal encodes v as JSON, wrapped with its checksum, in the format that the
+// package comment draws. Equal values give equal bytes.
 func Seal(v any) ([]byte, error) {
 	content, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
@@ -33,7 +33,7 @@ func Seal(v any) ([]byte, error) {
 	return fmt.Appendf(nil, "{\"xxh3_128\":%q,\"content\":\n%s\n}\n", SumBytes(content).XXH3, content), nil
 }
 
-// Unseal decodes what Seal wrote into v; path is only for the [*DamageError].
+// Unseal decodes what Seal wrote into v. It uses path only in the [*DamageError].
 func Unseal(path string, data []byte, v any) error {
 	var sealed struct {
 		Sum     string          `json:"xxh3_128"`
@@ -43,11 +43,11 @@ func Unseal(path string, data []byte, v any) error {
 		return &DamageError{path, "not a sealed JSON document: " + err.Error()}
 	}
 	if got := SumBytes(sealed.Content).XXH3; got != sealed.Sum {
-		return &DamageError{path, fmt.Sprintf("its content has checksum %s, its seal says %q", got, sealed.Sum)}
+		return &DamageError{path, fmt.Sprintf("the content has checksum %s, the seal says %q", got, sealed.Sum)}
 	}
-	// What the seal does not cover must be as Seal writes it.
+	// The checksum does not cover the bytes around the content, so compare them.
 	if want := fmt.Appendf(nil, "{\"xxh3_128\":%q,\"content\":\n%s\n}\n", sealed.Sum, sealed.Content); !bytes.Equal(want, data) {
-		return &DamageError{path, "the seal around its content was changed"}
+		return &DamageError{path, "the seal around the content has changed"}
 	}
 	dec := json.NewDecoder(bytes.NewReader(sealed.Content))
 	dec.DisallowUnknownFields()
@@ -57,8 +57,8 @@ func Unseal(path string, data []byte, v any) error {
 	return nil
 }
 
-// ReadSealed reads a sealed file into v. A missing file is a [*DamageError] that
-// wraps nothing; use os.Stat where a file may be absent.
+// ReadSealed reads a sealed file into v. It returns a [*DamageError] if the file
+// is damaged or missing.
 func ReadSealed(path string, v any) error {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -74,19 +74,19 @@ func ReadSealed(path string, v any) error {
 //
 //	000000000001.json
 //	000000000002.json
-//	floor.json           {"floor": 2}: numbers below have existed, so they cannot
-//	                     all be missing
+//	floor.json           {"floor": 2}: number 2 was published, so the highest
+//	                     number cannot be lower
 //
 // There is no pointer to the current file: publishing the next number, by an
-// exclusive link, is what makes it current (H10). The floor is a witness, not a
-// pointer: it is written after a number is published and may lag behind, never
-// lead; it makes the loss of the newest file visible (H6).
+// exclusive link, makes it current (H10). The floor detects the loss of the
+// newest file (H6). It is written after a number is published, so it may lag
+// behind the highest number but never exceeds it.
 type Series struct {
 	dir   string
 	files *Files
 }
 
-// NewSeries opens the series in dir, made if it is missing.
+// NewSeries opens the series in dir, which it creates if it is missing.
 func NewSeries(files *Files, dir string) (*Series, error) {
 	if err := files.MkdirAll(dir); err != nil {
 		return nil, err
@@ -94,13 +94,13 @@ func NewSeries(files *Files, dir string) (*Series, error) {
 	return &Series{dir: dir, files: files}, nil
 }
 
-// Path is the file of a number.
+// Path returns the file of a number.
 func (s *Series) Path(number uint64) string {
 	return filepath.Join(s.dir, fmt.Sprintf("%012d.json", number))
 }
 
-// Numbers lists the numbers that exist, ascending. A lost newest file is a
-// [*DamageError].
+// Numbers returns the numbers that exist, ascending. It returns a [*DamageError]
+// if the newest file is lost.
 func (s *Series) Numbers() ([]uint64, error) {
 	floor, err := s.floor()
 	if err != nil {
@@ -122,12 +122,12 @@ func (s *Series) Numbers() ([]uint64, error) {
 	}
 	slices.Sort(numbers)
 	if floor > 0 && (len(numbers) == 0 || numbers[len(numbers)-1] < floor) {
-		return nil, &DamageError{s.Path(floor), "the file is missing, and it was the newest: floor.json beside it says that it was published"}
+		return nil, &DamageError{s.Path(floor), "the file is missing, but floor.json beside it says that it was published; restore it from a copy"}
 	}
 	return numbers, nil
 }
 
-// Latest is the highest number; 0 if there is none.
+// Latest returns the highest number; 0 if there is none.
 func (s *Series) Latest() (uint64, error) {
 	numbers, err := s.Numbers()
 	if err != nil || len(numbers) == 0 {
@@ -139,9 +139,9 @@ func (s *Series) Latest() (uint64, error) {
 // Read reads the sealed file of a number into v.
 func (s *Series) Read(number uint64, v any) error { return ReadSealed(s.Path(number), v) }
 
-// Publish makes number, which must be new, hold v, and returns when that is
-// durable. [ErrExists]: another writer published that number. After any other
-// error, [Series.Holds] tells whether it was published all the same.
+// Publish publishes v under number, which must be new, and returns when that is
+// durable. It returns [ErrExists] if another writer published that number. After
+// any other error, [Series.Holds] reports whether v was published all the same.
 func (s *Series) Publish(number uint64, v any) error {
 	data, err := Seal(v)
 	if err != nil {
@@ -154,8 +154,8 @@ func (s *Series) Publish(number uint64, v any) error {
 	return nil
 }
 
-// Holds reports whether number holds exactly v. If it does, it makes that
-// durable, so that an interrupted Publish counts as done.
+// Holds reports whether number holds exactly v. If so, it makes that durable,
+// which completes a Publish that returned an error.
 func (s *Series) Holds(number uint64, v any) (bool, error) {
 	want, err := Seal(v)
 	if err != nil {
@@ -184,18 +184,18 @@ func (s *Series) Remove(numbers ...uint64) error {
 	return s.files.Remove(paths...)
 }
 
-// RemoveTemps deletes what a killed process left in the making. For the owner,
-// at its start.
+// RemoveTemps deletes the unfinished files of a killed process. Only the series'
+// owner may call it, before it publishes.
 func (s *Series) RemoveTemps() error { return s.files.RemoveTemps(s.dir, "") }
 
-// floorFile is what floor.json holds.
+// floorFile is the content of floor.json.
 type floorFile struct {
 	Floor uint64 `json:"floor"`
 }
 
 func (s *Series) floorPath() string { return filepath.Join(s.dir, "floor.json") }
 
-// floor reads the witness; 0 if none was written yet.
+// floor reads the floor; 0 if none was written yet.
 func (s *Series) floor() (uint64, error) {
 	var f floorFile
 	if _, err := os.Stat(s.floorPath()); errors.Is(err, fs.ErrNotExist) {
@@ -205,8 +205,8 @@ func (s *Series) floor() (uint64, error) {
 	return f.Floor, err
 }
 
-// raise moves the witness up to number, if it can: number is published whether
-// or not the witness could be written, and the next number raises it again.
+// raise raises the floor to number. It ignores errors: number is published all
+// the same, and publishing the next number raises the floor again.
 func (s *Series) raise(number uint64) {
 	floor, err := s.floor()
 	if err != nil || floor >= number {

@@ -1,23 +1,21 @@
-// Package failpoint lets a test end the process, or fail a step, at a named
-// place of the code.
+// Package failpoint kills the process, or fails a step, at a named point of the
+// code, for tests.
 //
-// A place is declared once, as a package variable, and hit where it stands:
+// A point is declared once, as a package variable, and hit where it applies:
 //
 //	var afterLink = failpoint.New("archive.manifest.linked")
 //	...
 //	if err := afterLink.Hit(); err != nil { return err }
 //
-// Unless something is armed, a hit costs one atomic load. Points are armed for
-// a process by the environment variable DUET_FAILPOINT, or by [Arm] within a
-// test:
+// While nothing is armed, a hit costs one atomic load. The environment variable
+// DUET_FAILPOINT arms points for a process, [Arm] within a test:
 //
 //	DUET_FAILPOINT=archive.manifest.linked               SIGKILL at the first hit
 //	DUET_FAILPOINT=archive.manifest.linked:3             SIGKILL at the third hit
 //	DUET_FAILPOINT=durable.write:error=ENOSPC            every hit fails
 //	DUET_FAILPOINT=durable.write:2:error=EIO,other.point several, joined by commas
 //
-// An error without a count fails every hit; with a count n, only the n-th.
-// The package knows nothing of what the points mean.
+// An error without a count fails every hit; with a count n, only the n-th hit.
 package failpoint
 
 import (
@@ -35,7 +33,7 @@ import (
 // Env is the environment variable that arms points for the whole process.
 const Env = "DUET_FAILPOINT"
 
-// Point is a named place in the code. Declare it once, with [New].
+// Point is a named point of the code. Declare it once, with [New].
 type Point struct {
 	name string
 }
@@ -48,7 +46,7 @@ type action struct {
 }
 
 var (
-	// armed is nil while no point is armed: the only thing that a hit looks at.
+	// armed is nil while no point is armed, so that Hit needs only one load.
 	armed atomic.Pointer[map[string][]*action]
 
 	mu     sync.Mutex // guards names and changes of armed
@@ -56,8 +54,8 @@ var (
 	envErr = fromEnv(os.Getenv(Env))
 )
 
-// New declares a point. It panics if the name was declared before: two places
-// under one name could not be told apart.
+// New declares a point. It panics if the name is taken: a test could not tell the
+// two points apart.
 func New(name string) *Point {
 	mu.Lock()
 	defer mu.Unlock()
@@ -68,18 +66,18 @@ func New(name string) *Point {
 	return &Point{name: name}
 }
 
-// All lists the names of every point linked into the program, sorted.
+// All returns the names of all points linked into the program, sorted.
 func All() []string {
 	mu.Lock()
 	defer mu.Unlock()
 	return slices.Sorted(slices.Values(names))
 }
 
-// Name is the name that the point was declared with.
+// Name returns the name with which the point was declared.
 func (p *Point) Name() string { return p.name }
 
-// Hit does what the point is armed with: nothing, as a rule; else the process
-// ends here, or the error returned is the step's outcome.
+// Hit performs the point's armed action: it kills the process, or returns an error
+// with which the caller fails its step. It returns nil if nothing is armed.
 func (p *Point) Hit() error {
 	m := armed.Load()
 	if m == nil {
@@ -88,7 +86,7 @@ func (p *Point) Hit() error {
 	return p.slow(*m)
 }
 
-// slow finds the actions of an armed point.
+// slow runs the actions armed for the point.
 func (p *Point) slow(m map[string][]*action) error {
 	for _, key := range []string{p.name, "*"} {
 		for _, a := range m[key] {
@@ -104,8 +102,8 @@ func (p *Point) slow(m map[string][]*action) error {
 	return nil
 }
 
-// Check reports a malformed DUET_FAILPOINT, or one that names no point of this
-// program. Call it once everything is linked, so at the start of main.
+// Check returns an error if DUET_FAILPOINT is malformed or names no point of this
+// program. Call it at the start of main, when all points are declared.
 func Check() error {
 	if envErr != nil {
 		return envErr
@@ -123,8 +121,8 @@ func Check() error {
 	return nil
 }
 
-// Arm arms points as the environment variable would and returns what disarms
-// them. For tests.
+// Arm arms points with a value of the environment variable. The returned function
+// disarms them.
 func Arm(spec string) (disarm func(), err error) {
 	parsed, err := parse(spec)
 	if err != nil {
@@ -133,14 +131,14 @@ func Arm(spec string) (disarm func(), err error) {
 	return add(parsed), nil
 }
 
-// On calls do at the n-th hit of the named point (every hit if n is 0), and
-// fails the step with what it returns; the name "*" stands for every point.
-// For tests that pause a step or count them. The function returned disarms it.
+// On calls do at the n-th hit of the named point (every hit if n is 0); the step
+// fails if do returns an error. The name "*" means every point. Tests use it to
+// pause or count steps. The returned function disarms it.
 func On(name string, n int, do func() error) (disarm func()) {
 	return add(map[string]*action{name: {nth: int64(n), do: do}})
 }
 
-// add arms more actions and returns what takes them away again.
+// add arms more actions. The returned function disarms them.
 func add(more map[string]*action) func() {
 	change(func(m map[string][]*action) {
 		for name, a := range more {
@@ -159,7 +157,7 @@ func add(more map[string]*action) func() {
 	}
 }
 
-// change replaces the armed map by a changed copy; nil when nothing is left.
+// change replaces the armed map with a changed copy, or with nil if that is empty.
 func change(f func(map[string][]*action)) {
 	mu.Lock()
 	defer mu.Unlock()
@@ -177,7 +175,7 @@ func change(f func(map[string][]*action)) {
 	armed.Store(&next)
 }
 
-// fromEnv arms what the environment asks for.
+// fromEnv arms the points of the environment variable's value.
 func fromEnv(spec string) error {
 	if spec == "" {
 		return nil
@@ -231,7 +229,7 @@ var errnos = map[string]syscall.Errno{
 	"EINTR":  syscall.EINTR,
 }
 
-// kill ends the process as a power switch would: no deferred call, no flush.
+// kill ends the process at once: no deferred call, no flush.
 func kill() error {
 	if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
 		return err

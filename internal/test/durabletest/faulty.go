@@ -6,13 +6,13 @@ import (
 	"duet/internal/base/durable"
 )
 
-// Faulty is a file system whose operations fail when Fail says so: a full disk
-// (ENOSPC), a bad one (EIO). A write that fails leaves half of its bytes.
-// Safe for concurrent use if Fail is.
+// Faulty is a file system whose operations fail with the errors that Fail
+// returns: ENOSPC for a full disk, EIO for a bad one. A failing write leaves half
+// of its bytes. Safe for concurrent use.
 type Faulty struct {
 	Inner durable.FS
-	// Fail decides about one operation: create, open, write, sync, link, rename,
-	// remove, mkdir or syncdir. It is not called concurrently.
+	// Fail returns the error of one operation: create, open, write, sync, link,
+	// rename, remove, mkdir or syncdir. It is not called concurrently.
 	Fail func(op, path string) error
 
 	mu sync.Mutex
@@ -88,7 +88,7 @@ func (f *Faulty) SyncDir(path string) error {
 	return f.Inner.SyncDir(path)
 }
 
-// faultyFile fails writes and syncs.
+// faultyFile is a file whose writes and syncs can fail.
 type faultyFile struct {
 	durable.File
 	f    *Faulty

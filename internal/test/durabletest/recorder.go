@@ -1,5 +1,5 @@
-// Package durabletest has the two bad disks that tests of durable files need:
-// one that loses power ([Recorder]) and one that fails ([Faulty]).
+// Package durabletest provides two file systems for tests of durable files: one
+// that loses power ([Recorder]) and one whose operations fail ([Faulty]).
 package durabletest
 
 import (
@@ -18,13 +18,13 @@ import (
 	"duet/internal/base/durable"
 )
 
-// Recorder does every operation on the real file system under one root and
-// keeps the trace, so that [Recorder.Crash] can show what a power cut after any
-// operation would have left. Files that others write (DuckDB) enter the trace
-// when they are opened to be synced; before that they do not survive a cut.
+// Recorder performs every operation on the real file system under one root and
+// records it, so that [Recorder.Crash] can write what a power cut after any
+// operation would have left. Files of other writers (DuckDB) enter the trace when
+// they are opened to be synced; before that they do not survive a cut.
 //
-// It is harsher than a real file system: an entry survives only if its own
-// directory was synced, and of the unsynced entries any subset may survive.
+// It is stricter than a real file system: an entry is certain to survive only if
+// its own directory was synced, and of the unsynced ones any subset may survive.
 type Recorder struct {
 	root  string
 	inner durable.FS
@@ -39,24 +39,24 @@ type Recorder struct {
 type op struct {
 	kind  string // create, write, sync, link, rename, remove, mkdir, syncdir
 	path  string
-	to    string // link, rename
+	to    string // of link and rename
 	inode int
-	data  []byte // write: what was added; sync: the whole content
+	data  []byte // of write: the added bytes; of sync: the whole content
 }
 
-// NewRecorder records what happens under root, through inner.
+// NewRecorder returns a Recorder of the operations under root, done by inner.
 func NewRecorder(root string, inner durable.FS) *Recorder {
 	return &Recorder{root: filepath.Clean(root), inner: inner, names: map[string]int{}}
 }
 
-// Len is the number of operations so far: the points at which Crash can cut.
+// Len returns the number of operations so far, the largest n for Crash.
 func (r *Recorder) Len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.ops)
 }
 
-// Trace lists the operations, one a line.
+// Trace returns the operations, one a line.
 func (r *Recorder) Trace() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -130,7 +130,7 @@ func (r *Recorder) SyncDir(path string) error {
 	return r.entry("syncdir", path, "", r.inner.SyncDir(path))
 }
 
-// entry records an operation on directory entries, if it was done.
+// entry records an operation on directory entries that returned err.
 func (r *Recorder) entry(kind, path, to string, err error) error {
 	if err != nil {
 		return err
@@ -139,7 +139,7 @@ func (r *Recorder) entry(kind, path, to string, err error) error {
 	defer r.mu.Unlock()
 	id, ok := r.names[path]
 	if !ok && (kind == "link" || kind == "rename") {
-		id = r.newInode(path) // somebody else's file, and nobody synced it
+		id = r.newInode(path) // a file of another writer, never synced
 	}
 	switch kind {
 	case "link":
@@ -184,25 +184,25 @@ func (f *file) Sync() error {
 	return nil
 }
 
-// inode is a file's content in the replay.
+// inode is the content of a file in the replay.
 type inode struct {
 	synced, current []byte
 	everSynced      bool
 }
 
-// change is one change of a directory: a rename within it is one change.
+// change is one change of a directory. A rename within it is one change.
 type change struct {
 	del, add string
-	inode    int // -1 is a directory
+	inode    int // -1 for a directory
 }
 
-// directory holds the synced entries and the changes since, in order.
+// directory has the synced entries and the changes since, in order.
 type directory struct {
 	entries map[string]int
 	pending []change
 }
 
-// replay is the state of the disk after some operations.
+// replay is the state of the disk after the first operations.
 type replay struct {
 	inodes map[int]*inode
 	dirs   map[string]*directory
@@ -227,8 +227,8 @@ func (p *replay) inode(id int) *inode {
 }
 
 // Crash writes to dst, an empty directory, what the disk would hold if power
-// failed after the first n operations: what was synced, and of what was not,
-// each change with probability keep (0, 0.5, 1). The root itself exists.
+// failed after the first n operations: everything synced, and each unsynced
+// change with probability keep (0, 0.5, 1). The root itself exists.
 func (r *Recorder) Crash(dst string, n int, keep float64, seed uint64) error {
 	r.mu.Lock()
 	ops := slices.Clone(r.ops[:n])
@@ -241,7 +241,7 @@ func (r *Recorder) Crash(dst string, n int, keep float64, seed uint64) error {
 	return p.write(r.root, dst, keep, rng)
 }
 
-// apply does one operation of the trace.
+// apply replays one operation of the trace.
 func (p *replay) apply(o op) {
 	dir, base := filepath.Split(o.path)
 	dir = filepath.Clean(dir)
@@ -313,8 +313,8 @@ func (p *replay) write(from, to string, keep float64, rng *rand.Rand) error {
 	return nil
 }
 
-// survives is what a file holds after the cut: synced bytes, and of unsynced
-// ones all, none, a part, or a block of zeros.
+// survives returns the content of a file after the cut: the synced bytes, or of
+// the unsynced ones all, a part, or zeros in their place.
 func (i *inode) survives(keep float64, rng *rand.Rand) []byte {
 	if i.everSynced && bytes.Equal(i.synced, i.current) {
 		return i.synced
