@@ -45,12 +45,12 @@ func (a *attempt) plan(views []recompute.View) plan {
 		if a.base != nil && !known {
 			job.Cause = CauseDefinition
 		}
-		if known && bv.Suspended == nil {
+		if known && bv.File != "" {
 			job.Base = a.cfg.Catalog.Path(*bv)
 		}
 		switch {
 		case a.run.Kind == Full || !known:
-		case bv.Suspended != nil:
+		case bv.File == "":
 			p.carry(*bv, "suspended")
 			continue
 		case a.totals[v.Stream].Accepted == a.base.Streams[v.Stream].Accepted:
@@ -65,6 +65,7 @@ func (a *attempt) plan(views []recompute.View) plan {
 }
 
 func (p *plan) carry(v catalog.View, why string) {
+	v = v.Fresh()
 	p.carried = append(p.carried, v)
 	p.checks = append(p.checks, recompute.ViewCheck{View: v.Name, Verdict: recompute.Equal, Missing: why})
 }

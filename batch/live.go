@@ -6,6 +6,7 @@ import (
 
 	"duet/batch/archive"
 	"duet/batch/catalog"
+	"duet/batch/recompute"
 	"duet/schemas"
 )
 
@@ -31,17 +32,23 @@ type Live interface {
 	Export(ctx context.Context, view string, through schemas.Position, path string) (rows int64, err error)
 	// Stage loads the cells of a generation that is not published yet beside the
 	// served ones, where no reader sees them; files has the path of each view
-	// that is not suspended. It fails if they do not fit, and then nothing is
-	// published. A view whose g.Views entry names the file (View.File) that is
-	// served already need not be loaded again. Staging replaces what an earlier
-	// Stage or Rebuild left.
-	Stage(ctx context.Context, g *catalog.Generation, files map[string]string) error
-	// Rebuild is Stage for a rollback: besides the cells, it computes in shadow
-	// the live state after g's cut, which lies before the served one, from the
-	// archive and the log.
-	Rebuild(ctx context.Context, g *catalog.Generation, files map[string]string) error
+	// that is not suspended. Staging a view whose file (View.File) is served
+	// already costs nothing. Staging replaces what an earlier Stage or Rebuild
+	// left; if it fails, nothing is staged and readers see no change.
+	//
+	// unfit lists the views that do not fit in memory or exceed their max_groups:
+	// they alone are left out. The caller publishes g with these views suspended,
+	// with the reasons given here; Switch serves them suspended.
+	Stage(ctx context.Context, g *catalog.Generation, files map[string]string) (unfit []recompute.Suspension, err error)
+	// Rebuild is Stage for a rollback, whose cut lies before the served one.
+	// Besides staging the cells, it builds in shadow the complete live state after
+	// g's cut, from the archive and the tail, and keeps it until Switch or
+	// Discard. Whatever may fail (a damaged archive file, a full disk, too little
+	// memory) fails here, before the generation is published (H12).
+	Rebuild(ctx context.Context, g *catalog.Generation, files map[string]string) (unfit []recompute.Suspension, err error)
 	// Switch makes what was staged the served generation, in one transaction, and
-	// drops the segments at or before its cut. g is published.
+	// drops the segments at or before its cut. After Rebuild it first folds what
+	// has arrived since. g is published and has the number that was staged.
 	Switch(ctx context.Context, g *catalog.Generation) error
 	// Discard drops what was staged. It is called when a run does not publish.
 	Discard(ctx context.Context)

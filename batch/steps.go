@@ -207,10 +207,9 @@ func (a *attempt) begin(ctx context.Context) error {
 		if g.Kind == catalog.Rollback {
 			stage = a.cfg.Live.Rebuild
 		}
-		if err := stage(ctx, g, files); ctx.Err() != nil {
-			return context.Cause(ctx)
-		} else if err != nil {
-			return &switchError{err}
+		// What does not fit now is served suspended, whatever g says.
+		if _, err := stage(ctx, g, files); err != nil {
+			return fmt.Errorf("generation %d is published but not served: %w", g.Number, err)
 		}
 		if err := a.switchTo(ctx, g); err != nil {
 			return err
@@ -293,9 +292,13 @@ func (a *attempt) judge() error {
 	return nil
 }
 
-// publish stages the draft, publishes it and switches to it. What cannot be
-// staged is never published.
-func (a *attempt) publish(ctx context.Context, stage func(context.Context, *catalog.Generation, map[string]string) error) (*catalog.Generation, error) {
+// stageFunc is Live.Stage or Live.Rebuild.
+type stageFunc func(context.Context, *catalog.Generation, map[string]string) ([]recompute.Suspension, error)
+
+// publish stages the draft, publishes it and switches to it. A draft that cannot
+// be staged is never published (H12); views that do not fit are published
+// suspended.
+func (a *attempt) publish(ctx context.Context, stage stageFunc) (*catalog.Generation, error) {
 	a.step("stage")
 	files := map[string]string{}
 	for _, v := range a.draft.Views {
@@ -308,9 +311,11 @@ func (a *attempt) publish(ctx context.Context, stage func(context.Context, *cata
 	next := a.draft.Generation
 	next.Number = a.draft.Base + 1
 	next.Views = slices.Clone(a.draft.Views)
-	if err := stage(ctx, &next, files); err != nil {
+	unfit, err := stage(ctx, &next, files)
+	if err != nil {
 		return nil, fmt.Errorf("stage generation %d: %w", next.Number, err)
 	}
+	a.suspend(unfit)
 	if err := fpStaged.Hit(); err != nil {
 		return nil, err
 	}
@@ -336,6 +341,20 @@ func (a *attempt) publish(ctx context.Context, stage func(context.Context, *cata
 		a.cfg.Hooks.Published(g)
 	}
 	return g, fpSwitched.Hit()
+}
+
+// suspend suspends the draft's views that the live half cannot hold. Their files
+// stay: the next run continues from them and stages them again.
+func (a *attempt) suspend(unfit []recompute.Suspension) {
+	for _, s := range unfit {
+		s.Unfit = true
+		v := a.draft.View(s.View)
+		v.Suspended = &s
+		if a.base == nil || a.base.View(s.View) == nil || a.base.View(s.View).Suspended == nil {
+			a.alarm(AlarmSuspended, a.run.ID, s.String())
+		}
+		a.update(a.run, func(run *Run) { run.Suspended = append(run.Suspended, s.View) })
+	}
 }
 
 // switchTo has the live half serve what it has staged.
@@ -366,6 +385,9 @@ func (a *attempt) rollback(ctx context.Context) (*catalog.Generation, error) {
 	a.draft.Generation = catalog.Generation{
 		Kind: catalog.Rollback, Base: a.base.Number, Of: old.Number, Reason: a.run.Note, Run: a.run.ID,
 		Cut: old.Cut, Archive: a.cfg.Archive.Current().Number, Streams: old.Streams, Views: slices.Clone(old.Views),
+	}
+	for i, v := range a.draft.Views {
+		a.draft.Views[i] = v.Fresh()
 	}
 	return a.publish(ctx, a.cfg.Live.Rebuild)
 }

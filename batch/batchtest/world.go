@@ -129,7 +129,7 @@ func Open(cfg Config, archived schemas.Position, g *catalog.Generation, c *catal
 				files[v.Name] = c.Path(v)
 			}
 		}
-		if err := w.Stage(context.Background(), g, files); err != nil {
+		if _, err := w.Stage(context.Background(), g, files); err != nil {
 			return nil, err
 		}
 		return w, w.Switch(context.Background(), g)
@@ -298,11 +298,11 @@ func (w *World) cut() schemas.Position {
 }
 
 // Stage implements [batch.Live].
-func (w *World) Stage(_ context.Context, g *catalog.Generation, files map[string]string) error {
+func (w *World) Stage(_ context.Context, g *catalog.Generation, files map[string]string) ([]recompute.Suspension, error) {
 	if err := w.fail("stage"); err != nil {
-		return err
+		return nil, err
 	}
-	return w.load(files)
+	return nil, w.load(files)
 }
 
 func (w *World) load(files map[string]string) error {
@@ -321,11 +321,11 @@ func (w *World) load(files map[string]string) error {
 }
 
 // Rebuild implements [batch.Live]: the world has all events at hand.
-func (w *World) Rebuild(_ context.Context, g *catalog.Generation, files map[string]string) error {
+func (w *World) Rebuild(_ context.Context, g *catalog.Generation, files map[string]string) ([]recompute.Suspension, error) {
 	if err := w.fail("rebuild"); err != nil {
-		return err
+		return nil, err
 	}
-	return w.load(files)
+	return nil, w.load(files)
 }
 
 // Switch implements [batch.Live].

@@ -106,11 +106,21 @@ type View struct {
 	Definition string   `json:"definition"` // version of the cells' meaning
 	Keys       []string `json:"keys"`       // columns k0.. of the file
 	Cells      []string `json:"cells"`      // columns c0.. of the file
-	// Suspended says why the view has no cells; nil if it has.
+	// Suspended says why the view is not served; nil if it is. A suspended view
+	// has a file only if it is unfit: the next run continues from it.
 	Suspended *recompute.Suspension `json:"suspended,omitempty"`
 	File      string                `json:"file,omitempty"` // below the catalog's folder, slash-separated
 	Rows      int64                 `json:"rows"`
 	durable.Sum
+}
+
+// Fresh returns v as a later generation takes it over: one that was unfit is to
+// be staged again.
+func (v View) Fresh() View {
+	if v.Suspended != nil && v.Suspended.Unfit {
+		v.Suspended = nil
+	}
+	return v
 }
 
 // View is the view of that name; nil if the generation has none.
@@ -132,7 +142,7 @@ func (g *Generation) check(number uint64) error {
 		return fmt.Errorf("it says that it is number %d, based on %d", g.Number, g.Base)
 	}
 	for _, v := range g.Views {
-		if (v.Suspended == nil) == (v.File == "") || v.File != "" && !filepath.IsLocal(filepath.FromSlash(v.File)) {
+		if (v.Suspended == nil || v.Suspended.Unfit) == (v.File == "") || v.File != "" && !filepath.IsLocal(filepath.FromSlash(v.File)) {
 			return fmt.Errorf("view %s: file %q, suspended %t", v.Name, v.File, v.Suspended != nil)
 		}
 	}
@@ -267,7 +277,7 @@ func (c *Catalog) List() ([]*Generation, error) {
 // Verify reads every file of a generation and compares sizes and checksums.
 func (c *Catalog) Verify(g *Generation) error {
 	for _, v := range g.Views {
-		if v.Suspended != nil {
+		if v.File == "" {
 			continue
 		}
 		reason := ""

@@ -143,18 +143,21 @@ type Progress struct {
 	Micros int64  `json:"micros,omitempty"` // of the step, when it has ended
 }
 
-// Suspension says why a view cannot answer, in either half. It is a value;
-// nothing in it changes.
+// Suspension says why a view cannot answer, in either half. Immutable.
 type Suspension struct {
 	View    string           `json:"view"`
-	At      schemas.Position `json:"at"`              // the event's message; the last one tried if no single event raises
-	Record  int32            `json:"record"`          // the event's index in it; -1 if no single event raises
-	Event   string           `json:"event,omitempty"` // the event's columns as name=value, where they are known
-	Message string           `json:"message"`         // DuckDB's, with the expression's function and value
+	At      schemas.Position `json:"at"`              // the event's message; the last one tried if no single event is the cause
+	Record  int32            `json:"record"`          // the event's index in it; -1 if no single event is the cause
+	Event   string           `json:"event,omitempty"` // the event's columns as name=value, where known
+	Message string           `json:"message"`         // DuckDB's, with the expression's function and value; or the limit that is exceeded
 	Remedy  string           `json:"remedy"`
+	// Unfit is set if the cells could be computed but not served: they do not fit
+	// in memory, or exceed max_groups. The generation keeps their file, and a
+	// later run tries again.
+	Unfit bool `json:"unfit,omitempty"`
 }
 
-// String names the view, where it stopped, why, and what to do.
+// String returns one sentence: the view, where it stopped, why, and what to do.
 func (s Suspension) String() string {
 	where := "position " + s.At.String()
 	if s.Record >= 0 {

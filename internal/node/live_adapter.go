@@ -91,23 +91,23 @@ func cannotAnswer(err error) string {
 	return ""
 }
 
-func (h *halves) Stage(ctx context.Context, g *catalog.Generation, files map[string]string) error {
+func (h *halves) Stage(ctx context.Context, g *catalog.Generation, files map[string]string) ([]recompute.Suspension, error) {
 	h.rollback = nil
-	return h.n.store.Stage(ctx, staged(g, files))
+	return nil, h.n.store.Stage(ctx, staged(g, files))
 }
 
 // Rebuild remembers the generation; the live state after its cut is computed in
 // shadow, and switched to, by Switch.
-func (h *halves) Rebuild(ctx context.Context, g *catalog.Generation, files map[string]string) error {
+func (h *halves) Rebuild(ctx context.Context, g *catalog.Generation, files map[string]string) ([]recompute.Suspension, error) {
 	s := staged(g, files)
 	if err := h.n.store.Stage(ctx, s); err != nil { // does it fit?
-		return err
+		return nil, err
 	}
 	if err := h.n.store.Unstage(ctx, g.Number); err != nil {
-		return err
+		return nil, err
 	}
 	h.rollback = &s
-	return nil
+	return nil, nil
 }
 
 func (h *halves) Switch(ctx context.Context, g *catalog.Generation) error {
