@@ -32,9 +32,23 @@
 //	  "streams": {"orders": {"received": 12, "accepted": 10, "duplicate": 1, "rejected": 1, "sums": {"price": "99.50"}}},
 //	  "producers": {"shop-1": 12},
 //	  "files": [{"data": "orders", "path": "orders/5fk3...q.parquet", "from": "1:0", "through": "1:90", "rows": 10,
-//	             "bytes": 4711, "xxh3_128": "09ab...", "sums": {"price": "99.50"}}]
+//	             "bytes": 4711, "xxh3_128": "09ab...", "content": "92233720368547758070", "sums": {"price": "99.50"}}]
 //	}
 //	}
+//
+// # Content hash
+//
+// A file has two checksums. xxh3_128 is of its bytes and detects damage. The
+// content hash is of its rows and does not depend on how Parquet encodes them: it
+// is the sum, as decimal text, of DuckDB's 64-bit
+//
+//	hash('<name> <type>, <name> <type>, ...', <value>, <value>, ...)
+//
+// over all rows, with all columns, those of the position among them, in order of
+// their names; a DOUBLE is followed by its sign bit, because hash() is equal for
+// 0.0 and -0.0. The position in each row makes the hash depend on which row has
+// which values, and the sum makes the hash of a merged file the sum of the hashes
+// of its sources. A merge or repair that yields another hash is refused.
 //
 // # Guarantees
 //

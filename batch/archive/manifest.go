@@ -59,7 +59,9 @@ type File struct {
 	Through schemas.Position `json:"through"` // inclusive
 	Rows    int64            `json:"rows"`
 	durable.Sum
-	OldestEvent string            `json:"oldest_event,omitempty"` // smallest event time, "2010-12-01 08:26:00"
+	OldestEvent string `json:"oldest_event,omitempty"` // smallest event time, "2010-12-01 08:26:00"
+	// Content is the hash of the rows, as the package comment defines it.
+	Content     string            `json:"content"`
 	NewestEvent string            `json:"newest_event,omitempty"` // largest
 	Sums        map[string]string `json:"sums,omitempty"`         // exact sum of each DECIMAL and integer column
 }

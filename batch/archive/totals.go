@@ -65,6 +65,10 @@ func AddSums(a, b map[string]string) map[string]string {
 	return combine(a, b, func(x, y *big.Int) { x.Add(x, y) })
 }
 
+func addDecimals(a, b string) string {
+	return combineDecimal(a, b, func(x, y *big.Int) { x.Add(x, y) })
+}
+
 func combine(a, b map[string]string, op func(x, y *big.Int)) map[string]string {
 	if len(a)+len(b) == 0 {
 		return nil

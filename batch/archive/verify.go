@@ -100,13 +100,16 @@ func (a *Archive) repair(ctx context.Context, f File, damage error) error {
 	if err := a.cfg.Repairer.Repair(ctx, f, tmp); err != nil {
 		return errors.Join(damage, fmt.Errorf("archive: rebuild %s from the log: %w", f.Path, err))
 	}
+	if err := a.inOrder(ctx, tmp); err != nil {
+		return errors.Join(damage, err)
+	}
 	again, done, err := a.adopt(ctx, f.Data, tmp, f.From, f.Through)
 	if err != nil {
 		return errors.Join(damage, err)
 	}
 	defer done()
-	if again.Rows != f.Rows || !sameSums(again.Sums, f.Sums) {
-		return errors.Join(damage, fmt.Errorf("archive: the log holds other rows for it now: %d rows, sums %v; the manifest says %d, %v", again.Rows, again.Sums, f.Rows, f.Sums))
+	if again.Rows != f.Rows || again.Content != f.Content {
+		return errors.Join(damage, fmt.Errorf("archive: the rows of %s rebuilt from the log, at positions after %s through %s, differ from those that the manifest describes: %d rows with content hash %s, want %d with %s; the rebuilt file is not used", f.Path, f.From, f.Through, again.Rows, again.Content, f.Rows, f.Content))
 	}
 	return a.publish(Repair, func(m *Manifest) error {
 		i := slices.IndexFunc(m.Files, func(g File) bool { return g.Path == f.Path })
@@ -118,26 +121,14 @@ func (a *Archive) repair(ctx context.Context, f File, damage error) error {
 	})
 }
 
-func sameSums(a, b map[string]string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for col, x := range a {
-		if y, ok := b[col]; !ok || !EqualDecimal(x, y) {
-			return false
-		}
-	}
-	return true
-}
-
 // tempFile returns a new name for an unfinished file.
 func (a *Archive) tempFile() string {
 	return filepath.Join(a.cfg.Dir, "tmp", durable.Name()+".parquet")
 }
 
 // adopt reads a written file back with DuckDB (footer, columns, rows, positions,
-// sums), then makes it durable under a new name. Cleaning spares the file until
-// the caller calls the returned function, after publishing.
+// content hash, sums), then makes it durable under a new name. Cleaning spares
+// the file until the caller calls the returned function, after publishing.
 func (a *Archive) adopt(ctx context.Context, data, tmp string, from, through schemas.Position) (File, func(), error) {
 	f, err := a.readBack(ctx, data, tmp, from, through)
 	if err != nil {
@@ -181,6 +172,21 @@ func summable(sqlType string) bool {
 }
 
 type column struct{ name, sqlType string }
+
+// contentSQL is the aggregate that computes [File].Content over rows with these
+// columns. The package comment defines it.
+func contentSQL(columns []column) string {
+	columns = slices.SortedFunc(slices.Values(columns), func(a, b column) int { return strings.Compare(a.name, b.name) })
+	var schema, values []string
+	for _, c := range columns {
+		schema = append(schema, c.name+" "+c.sqlType)
+		values = append(values, duck.Ident(c.name))
+		if c.sqlType == "DOUBLE" || c.sqlType == "FLOAT" {
+			values = append(values, "signbit("+duck.Ident(c.name)+")") // hash(-0.0) = hash(0.0)
+		}
+	}
+	return "sum(hash(" + duck.Literal(strings.Join(schema, ", ")) + ", " + strings.Join(values, ", ") + "))::VARCHAR"
+}
 
 func describe(ctx context.Context, db *duck.DB, relation string) ([]column, error) {
 	rows, err := db.QueryContext(ctx, "SELECT column_name, column_type FROM (DESCRIBE FROM "+relation+")")
@@ -226,7 +232,7 @@ func (a *Archive) readBack(ctx context.Context, data, path string, from, through
 	} else {
 		event = duck.Ident(event)
 	}
-	exprs = append(exprs, "min("+event+")::VARCHAR", "max("+event+")::VARCHAR")
+	exprs = append(exprs, "min("+event+")::VARCHAR", "max("+event+")::VARCHAR", "coalesce("+contentSQL(columns)+", '0')")
 	var sums []string
 	for _, c := range columns {
 		if data != Rejects && data != Lines && summable(c.sqlType) && !strings.HasPrefix(c.name, "_duet_") {
@@ -238,7 +244,7 @@ func (a *Archive) readBack(ctx context.Context, data, path string, from, through
 	var oldest, newest sql.NullString
 	var lanes int64
 	texts := make([]string, len(sums))
-	dest := []any{&f.Rows, &low, &high, &lanes, &oldest, &newest}
+	dest := []any{&f.Rows, &low, &high, &lanes, &oldest, &newest, &f.Content}
 	for i := range texts {
 		dest = append(dest, &texts[i])
 	}
