@@ -33,7 +33,7 @@ func (b *batchRunCommand) Run(ctx context.Context, t *terminal) error {
 	}
 	defer c.Close()
 	line := newStatusLine(t.err)
-	run, err := c.Run(ctx, b.Full, b.Accept, watching(line))
+	run, err := c.Run(ctx, b.Full, b.Accept, watchOn(line))
 	line.clear()
 	if err != nil {
 		return err
@@ -41,8 +41,8 @@ func (b *batchRunCommand) Run(ctx context.Context, t *terminal) error {
 	return printRun(t, run)
 }
 
-// watching shows a run's steps on a status line.
-func watching(line *statusLine) client.Watch {
+// watchOn shows a run's steps on a status line.
+func watchOn(line *statusLine) client.Watch {
 	return client.Watch{Progress: func(run *duetv1.Run) {
 		line.show(fmt.Sprintf("%s: %s %3.0f %%", run.GetId(), step(run), run.GetProgress()*100))
 	}}
@@ -165,7 +165,7 @@ func (b *batchRollbackCommand) Run(ctx context.Context, t *terminal) error {
 	}
 	defer c.Close()
 	line := newStatusLine(t.err)
-	run, err := c.Rollback(ctx, b.Generation, b.Reason, watching(line))
+	run, err := c.Rollback(ctx, b.Generation, b.Reason, watchOn(line))
 	line.clear()
 	if err != nil {
 		return err
@@ -184,7 +184,7 @@ type batchPauseCommand struct {
 
 // Run pauses the schedule.
 func (b *batchPauseCommand) Run(ctx context.Context, t *terminal) error {
-	return steer(t, "the schedule is paused; duet batch run still works. Resume with duet batch resume", func(c *client.Client) error {
+	return operate(t, "the schedule is paused; duet batch run still works. Resume with duet batch resume", func(c *client.Client) error {
 		_, err := c.Batch.Pause(ctx, &duetv1.PauseRequest{Reason: b.Reason})
 		return err
 	})
@@ -194,7 +194,7 @@ type batchResumeCommand struct{}
 
 // Run resumes the schedule.
 func (b *batchResumeCommand) Run(ctx context.Context, t *terminal) error {
-	return steer(t, "the schedule runs", func(c *client.Client) error {
+	return operate(t, "the schedule runs", func(c *client.Client) error {
 		_, err := c.Batch.Resume(ctx, &duetv1.ResumeRequest{})
 		return err
 	})
@@ -206,7 +206,7 @@ type batchPinCommand struct {
 
 // Run pins.
 func (b *batchPinCommand) Run(ctx context.Context, t *terminal) error {
-	return steer(t, fmt.Sprintf("generation %d is kept until duet batch unpin %[1]d", b.Generation), func(c *client.Client) error {
+	return operate(t, fmt.Sprintf("generation %d is kept until duet batch unpin %[1]d", b.Generation), func(c *client.Client) error {
 		_, err := c.Batch.Pin(ctx, &duetv1.PinRequest{Generation: b.Generation})
 		return err
 	})
@@ -218,14 +218,14 @@ type batchUnpinCommand struct {
 
 // Run unpins.
 func (b *batchUnpinCommand) Run(ctx context.Context, t *terminal) error {
-	return steer(t, fmt.Sprintf("generation %d is kept as long as the policy says", b.Generation), func(c *client.Client) error {
+	return operate(t, fmt.Sprintf("generation %d is kept as long as the policy says", b.Generation), func(c *client.Client) error {
 		_, err := c.Batch.Unpin(ctx, &duetv1.UnpinRequest{Generation: b.Generation})
 		return err
 	})
 }
 
-// steer makes one call and says that it is done.
-func steer(t *terminal, done string, call func(*client.Client) error) error {
+// operate makes one call and says that it is done.
+func operate(t *terminal, done string, call func(*client.Client) error) error {
 	c, err := t.dial()
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ type batchChildCommand struct {
 func (b *batchChildCommand) Run(t *terminal) error {
 	if code := recompute.Main(b.Job, t.in, t.out); code != 0 {
 		// What went wrong has been written for the parent.
-		return &coded{code, fmt.Errorf("")}
+		return &exitError{code, fmt.Errorf("")}
 	}
 	return nil
 }

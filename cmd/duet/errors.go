@@ -16,29 +16,29 @@ import (
 const (
 	exitDone        = 0
 	exitNo          = 1 // the answer is no: differences, a check that failed, a refusal
-	exitMisuse      = 2 // the command line or a name in it is wrong
+	exitUsage       = 2 // the command line or a name in it is wrong
 	exitUnreachable = 3 // nothing answers, or not yet
 	exitInternal    = 4
 )
 
-// coded is an error with its exit code. A text of "" prints nothing: all has
+// exitError is an error with its exit code. A text of "" prints nothing: all has
 // been said.
-type coded struct {
+type exitError struct {
 	code int
 	err  error
 }
 
-func (c *coded) Error() string { return c.err.Error() }
-func (c *coded) Unwrap() error { return c.err }
+func (c *exitError) Error() string { return c.err.Error() }
+func (c *exitError) Unwrap() error { return c.err }
 
-// misuse is an error in what the user wrote.
-func misuse(format string, args ...any) error {
-	return &coded{exitMisuse, fmt.Errorf(format, args...)}
+// usageError is an error in what the user wrote.
+func usageError(format string, args ...any) error {
+	return &exitError{exitUsage, fmt.Errorf(format, args...)}
 }
 
 // no is an answer that is no; an empty message when it has been printed.
 func no(format string, args ...any) error {
-	return &coded{exitNo, fmt.Errorf(format, args...)}
+	return &exitError{exitNo, fmt.Errorf(format, args...)}
 }
 
 // errNo is an answer that is no and has been printed.
@@ -58,7 +58,7 @@ func report(t *terminal, err error) int {
 
 // explain gives an error's exit code and its sentence for people.
 func explain(err error, addr string) (code int, text string) {
-	if own := (*coded)(nil); errors.As(err, &own) {
+	if own := (*exitError)(nil); errors.As(err, &own) {
 		return own.code, err.Error()
 	}
 	if errors.Is(err, context.Canceled) && status.Code(err) == codes.Unknown {
@@ -76,7 +76,7 @@ func explain(err error, addr string) (code int, text string) {
 	message := strings.Replace(err.Error(), remote.Error(), st.Message(), 1)
 	switch st.Code() {
 	case codes.InvalidArgument, codes.NotFound, codes.OutOfRange:
-		return exitMisuse, message
+		return exitUsage, message
 	case codes.Unavailable:
 		if client.Reason(err) != "" {
 			return exitUnreachable, message

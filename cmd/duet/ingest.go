@@ -41,12 +41,12 @@ func (i *ingestCommand) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	defer c.Close()
-	patience := client.Patience{Limit: i.Wait}
+	patience := client.RetryPolicy{Limit: i.Wait}
 	var s *project.Stream
 	if i.Project != "" {
 		s, err = i.local()
 	} else {
-		s, err = c.StreamDefinition(ctx, i.Stream, client.Patience{Limit: min(i.Wait, 5*time.Second)})
+		s, err = c.StreamDefinition(ctx, i.Stream, client.RetryPolicy{Limit: min(i.Wait, 5*time.Second)})
 	}
 	if err != nil {
 		return err
@@ -78,11 +78,11 @@ func (i *ingestCommand) local() (*project.Stream, error) {
 }
 
 // send ingests with progress and prints the account.
-func (i *ingestCommand) send(ctx context.Context, t *terminal, c *client.Client, s *project.Stream, patience client.Patience) error {
+func (i *ingestCommand) send(ctx context.Context, t *terminal, c *client.Client, s *project.Stream, patience client.RetryPolicy) error {
 	line := newStatusLine(t.err)
 	began := time.Now()
 	done, err := c.IngestFiles(ctx, client.IngestConfig{
-		Stream: s, Files: i.Files, Stdin: t.in, Format: source.Format(i.Format), Patience: patience,
+		Stream: s, Files: i.Files, Stdin: t.in, Format: source.Format(i.Format), Retry: patience,
 		Progress: func(p client.IngestProgress) { line.show(ingestLine(p, time.Since(began))) },
 		Waiting: func(err error) {
 			_, why := explain(err, t.addr)
@@ -129,7 +129,7 @@ func ingestLine(p client.IngestProgress, elapsed time.Duration) string {
 func fileError(err error) error {
 	var fault project.Fault
 	var faults project.Faults
-	var refused *client.Refused
+	var refused *client.AllRejectedError
 	var file *client.FileError
 	switch {
 	case errors.As(err, &refused):
@@ -137,7 +137,7 @@ func fileError(err error) error {
 	case errors.As(err, &fault), errors.As(err, &faults):
 		return no("%w", err)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
-		return misuse("%w", err)
+		return usageError("%w", err)
 	case errors.As(err, &file):
 		return no("%w", err)
 	}
@@ -180,7 +180,7 @@ func (i *ingestCommand) dryRunFile(t *terminal, s *project.Stream, decoder *even
 		}
 		defer file.Close()
 		if info, err := file.Stat(); err == nil && info.IsDir() {
-			return counts, misuse("%s is a folder: name the files in it", name)
+			return counts, usageError("%s is a folder: name the files in it", name)
 		}
 		in = file
 	}

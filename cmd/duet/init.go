@@ -27,14 +27,14 @@ func (i *initCommand) Run(t *terminal) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return misuse("%v", err)
+		return usageError("%v", err)
 	case len(entries) > 0:
-		return misuse("%s is not empty (it holds %s): name a new folder", i.Dir, entries[0].Name())
+		return usageError("%s is not empty (it holds %s): name a new folder", i.Dir, entries[0].Name())
 	}
 	name, open := project.SnakeName(filepath.Base(i.Dir), "shop"), (func() (io.ReadCloser, error))(nil)
 	if i.From != "" {
 		if info, err := os.Stat(i.From); err == nil && info.IsDir() {
-			return misuse("--from %s is a folder: name a file", i.From)
+			return usageError("--from %s is a folder: name a file", i.From)
 		}
 		name, open = i.From, func() (io.ReadCloser, error) { return os.Open(i.From) }
 	}
@@ -45,10 +45,10 @@ func (i *initCommand) Run(t *terminal) error {
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		path := filepath.Join(i.Dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return misuse("%v", err)
+			return usageError("%v", err)
 		}
 		if err := os.WriteFile(path, []byte(files[name]), 0o644); err != nil {
-			return misuse("%v", err)
+			return usageError("%v", err)
 		}
 		fmt.Fprintln(t.out, "wrote "+path)
 	}

@@ -57,7 +57,7 @@ type terminal struct {
 func (t *terminal) dial() (*client.Client, error) {
 	c, err := client.Dial(t.addr)
 	if err != nil {
-		return nil, misuse("--addr: %v", err)
+		return nil, usageError("--addr: %v", err)
 	}
 	return c, nil
 }
@@ -122,5 +122,5 @@ func parseError(args []string, err error) error {
 		n++
 	}
 	help := strings.Join(append([]string{"duet"}, words[:n]...), " ")
-	return misuse("%v. See %s --help", err, help)
+	return usageError("%v. See %s --help", err, help)
 }

@@ -50,7 +50,7 @@ func (s *statusCommand) Run(ctx context.Context, t *terminal) error {
 		}
 		return errNo
 	case duetv1.Health_HEALTH_STARTING:
-		return &coded{exitUnreachable, fmt.Errorf("catching up: %.0f %% done; nothing is answered yet", status.GetLive().GetProgress()*100)}
+		return &exitError{exitUnreachable, fmt.Errorf("catching up: %.0f %% done; nothing is answered yet", status.GetLive().GetProgress()*100)}
 	default:
 		return errNo
 	}
@@ -123,7 +123,7 @@ type rejectsListCommand struct {
 // Run lists rejects.
 func (r *rejectsListCommand) Run(ctx context.Context, t *terminal) error {
 	if r.Limit < 1 || r.Limit > 10_000 {
-		return misuse("--limit %d: write 1 to 10000", r.Limit)
+		return usageError("--limit %d: write 1 to 10000", r.Limit)
 	}
 	c, err := t.dial()
 	if err != nil {

@@ -31,13 +31,13 @@ type queryCommand struct {
 // request is the flags as the server takes them.
 func (q *queryCommand) request() (*duetv1.QueryRequest, error) {
 	if q.Limit < 1 || q.Limit > 10_000 {
-		return nil, misuse("--limit %d: write 1 to 10000", q.Limit)
+		return nil, usageError("--limit %d: write 1 to 10000", q.Limit)
 	}
 	if q.AsOf != nil && *q.AsOf == 0 {
-		return nil, misuse("--as-of 0: generations count from 1; duet batch list shows them, and without --as-of the answer is of now")
+		return nil, usageError("--as-of 0: generations count from 1; duet batch list shows them, and without --as-of the answer is of now")
 	}
 	if q.Desc && len(q.OrderBy) == 0 {
-		return nil, misuse("--desc without --order-by: name the column to order by")
+		return nil, usageError("--desc without --order-by: name the column to order by")
 	}
 	request := &duetv1.QueryRequest{
 		View: q.View, GroupBy: q.By, Total: q.Total, Where: q.Where, Having: q.Having,
@@ -61,7 +61,7 @@ func (q *queryCommand) request() (*duetv1.QueryRequest, error) {
 		}
 		at, err := instant(bound.value)
 		if err != nil {
-			return nil, misuse("%s: %v", bound.flag, err)
+			return nil, usageError("%s: %v", bound.flag, err)
 		}
 		*bound.into = timestamppb.New(at)
 	}

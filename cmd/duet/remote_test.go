@@ -134,8 +134,8 @@ func TestErrorsOfTheServerHaveExitCodes(t *testing.T) {
 		code int
 		want string
 	}{
-		{status.Error(codes.NotFound, "there is no view revenu"), exitMisuse, "duet: there is no view revenu\n"},
-		{status.Error(codes.InvalidArgument, "where: no column x"), exitMisuse, "duet: where: no column x\n"},
+		{status.Error(codes.NotFound, "there is no view revenu"), exitUsage, "duet: there is no view revenu\n"},
+		{status.Error(codes.InvalidArgument, "where: no column x"), exitUsage, "duet: where: no column x\n"},
 		{status.Error(codes.FailedPrecondition, "view revenue is suspended"), exitNo, "duet: view revenue is suspended\n"},
 		{status.Error(codes.DataLoss, "generation 3 is damaged"), exitNo, "duet: generation 3 is damaged\n"},
 		{reasoned(codes.Unavailable, "CATCHING_UP"), exitUnreachable, "duet: views are catching up: 40 %\n"},

@@ -51,7 +51,7 @@ func (u *upCommand) Run(ctx context.Context, t *terminal) (err error) {
 	n, err := node.New(cfg)
 	var faults project.Faults
 	if errors.As(err, &faults) {
-		return &coded{exitNo, fmt.Errorf("the project has faults; nothing was started:\n%w", faults)}
+		return &exitError{exitNo, fmt.Errorf("the project has faults; nothing was started:\n%w", faults)}
 	}
 	if err != nil {
 		return no("%w", err)
@@ -65,7 +65,7 @@ func (u *upCommand) Run(ctx context.Context, t *terminal) (err error) {
 		return no("%w", err)
 	}
 	cfg.Log.Info("listening", "grpc", n.GRPCAddr(), "http", "http://"+n.HTTPAddr()+"/")
-	if err := u.announce(t, n); err != nil {
+	if err := u.printAddresses(t, n); err != nil {
 		return err
 	}
 	shop := make(chan error, 1)
@@ -88,8 +88,8 @@ func (u *upCommand) Run(ctx context.Context, t *terminal) (err error) {
 	}
 }
 
-// announce prints the addresses for a program to read, if they were chosen here.
-func (u *upCommand) announce(t *terminal, n *node.Node) error {
+// printAddresses prints the addresses for a program to read, if they were chosen here.
+func (u *upCommand) printAddresses(t *terminal, n *node.Node) error {
 	if !u.Ephemeral && n.GRPCAddr() == u.GRPC && n.HTTPAddr() == u.HTTP {
 		return nil
 	}
@@ -111,12 +111,12 @@ func (u *upCommand) config(log io.Writer) (node.Config, error) {
 	}
 	switch {
 	case u.Demo && u.Project != "":
-		return cfg, misuse("--demo brings its own project; leave --project out")
+		return cfg, usageError("--demo brings its own project; leave --project out")
 	case u.Ephemeral && u.Data != "":
-		return cfg, misuse("--ephemeral makes a data folder of its own; leave --data out")
+		return cfg, usageError("--ephemeral makes a data folder of its own; leave --data out")
 	case u.Project != "":
 		if fi, err := os.Stat(u.Project); errors.Is(err, fs.ErrNotExist) || err == nil && !fi.IsDir() {
-			return cfg, misuse("--project %s is not a folder; duet init %s makes one", u.Project, u.Project)
+			return cfg, usageError("--project %s is not a folder; duet init %s makes one", u.Project, u.Project)
 		} else if err != nil {
 			return cfg, err
 		}

@@ -96,5 +96,5 @@ func instant(s string) (time.Time, error) {
 			return t.UTC(), nil
 		}
 	}
-	return time.Time{}, misuse("%q is not a time: write RFC 3339 (2026-11-21T14:00:00+01:00), or YYYY-MM-DD or YYYY-MM-DD HH:MM:SS in UTC", s)
+	return time.Time{}, usageError("%q is not a time: write RFC 3339 (2026-11-21T14:00:00+01:00), or YYYY-MM-DD or YYYY-MM-DD HH:MM:SS in UTC", s)
 }

@@ -14,9 +14,9 @@ import (
 	"duet/schemas/source"
 )
 
-// Refused is a file of which every line looked at would be rejected: the
+// AllRejectedError is a file of which every line looked at would be rejected: the
 // definition does not fit it.
-type Refused struct {
+type AllRejectedError struct {
 	File   string
 	Line   int    // of the first record
 	Reason string // why it would be rejected
@@ -25,7 +25,7 @@ type Refused struct {
 }
 
 // Error says what is wrong, where, and what to write.
-func (r *Refused) Error() string {
+func (r *AllRejectedError) Error() string {
 	all := fmt.Sprintf("All of the first %s lines failed so", thousands(r.Lines))
 	switch {
 	case r.Lines == 1:
@@ -48,9 +48,9 @@ func thousands(n int) string {
 	return s
 }
 
-// allRefused says why and looks for the change of the definition that helps.
-func allRefused(name string, s *project.Stream, records []source.Record, first *event.Reject) error {
-	r := &Refused{File: name, Line: records[0].Line, Reason: first.Reason, Lines: len(records)}
+// allRejected says why and looks for the change of the definition that helps.
+func allRejected(name string, s *project.Stream, records []source.Record, first *event.Reject) error {
+	r := &AllRejectedError{File: name, Line: records[0].Line, Reason: first.Reason, Lines: len(records)}
 	if name == "-" {
 		r.File = "stdin"
 	}

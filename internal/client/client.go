@@ -89,8 +89,8 @@ func Unreachable(err error) bool {
 	return status.Code(err) == codes.Unavailable
 }
 
-// Passing reports whether the same call may succeed later by itself.
-func Passing(err error) bool {
+// Retryable reports whether the same call may succeed later by itself.
+func Retryable(err error) bool {
 	switch status.Code(err) {
 	case codes.Unavailable:
 		return true
@@ -103,31 +103,31 @@ func Passing(err error) bool {
 	return false
 }
 
-// Patience says how long calls that fail in passing are tried again. The zero
+// RetryPolicy says how long calls that fail in passing are tried again. The zero
 // value works.
-type Patience struct {
-	Limit time.Duration // without any progress; defaults to one minute; below 0 means for ever
-	First time.Duration // wait before the second try, doubled each time; defaults to 50 ms
-	Most  time.Duration // longest wait between tries; defaults to 2 s
+type RetryPolicy struct {
+	Limit     time.Duration // without any progress; defaults to one minute; below 0 means for ever
+	FirstWait time.Duration // wait before the second try, doubled each time; defaults to 50 ms
+	MaxWait   time.Duration // longest wait between tries; defaults to 2 s
 }
 
-func (p Patience) withDefaults() Patience {
+func (p RetryPolicy) withDefaults() RetryPolicy {
 	if p.Limit == 0 {
 		p.Limit = time.Minute
 	}
-	if p.First == 0 {
-		p.First = 50 * time.Millisecond
+	if p.FirstWait == 0 {
+		p.FirstWait = 50 * time.Millisecond
 	}
-	if p.Most == 0 {
-		p.Most = 2 * time.Second
+	if p.MaxWait == 0 {
+		p.MaxWait = 2 * time.Second
 	}
 	return p
 }
 
 // wait sleeps before the n-th retry, from 0, with a jitter that keeps clients
 // from coming back all at once.
-func (p Patience) wait(ctx context.Context, n int) error {
-	pause := min(p.First<<min(n, 20), p.Most)
+func (p RetryPolicy) wait(ctx context.Context, n int) error {
+	pause := min(p.FirstWait<<min(n, 20), p.MaxWait)
 	timer := time.NewTimer(pause/2 + mathrand.N(pause/2+1))
 	defer timer.Stop()
 	select {
@@ -139,12 +139,12 @@ func (p Patience) wait(ctx context.Context, n int) error {
 }
 
 // retry calls f until it succeeds, fails for good or the patience is over.
-func retry(ctx context.Context, p Patience, f func() error) error {
+func retry(ctx context.Context, p RetryPolicy, f func() error) error {
 	p = p.withDefaults()
 	began := time.Now()
 	for n := 0; ; n++ {
 		err := f()
-		if err == nil || !Passing(err) || ctx.Err() != nil {
+		if err == nil || !Retryable(err) || ctx.Err() != nil {
 			return err
 		}
 		if p.Limit >= 0 && time.Since(began) > p.Limit {

@@ -38,7 +38,7 @@ type IngestConfig struct {
 	Stdin    io.Reader     // only read for "-"
 	Format   source.Format // defaults to source.Auto
 	Session  string        // the account's name; defaults to one that is drawn
-	Patience Patience
+	Retry    RetryPolicy
 	Progress func(IngestProgress) // called as things move, from one goroutine at a time; nil means nobody listens
 	Waiting  func(err error)      // why sending is tried again; nil means nobody listens
 	Note     func(note string)    // what a file's reader has to say; nil means nobody listens
@@ -64,7 +64,7 @@ type Ingested struct {
 }
 
 // StreamDefinition asks the server how it reads a stream.
-func (c *Client) StreamDefinition(ctx context.Context, name string, p Patience) (*project.Stream, error) {
+func (c *Client) StreamDefinition(ctx context.Context, name string, p RetryPolicy) (*project.Stream, error) {
 	var answer *duetv1.GetStatusResponse
 	err := retry(ctx, p, func() (err error) {
 		answer, err = c.Operate.GetStatus(ctx, &duetv1.GetStatusRequest{Definitions: true})
@@ -100,16 +100,16 @@ func UnknownStream(name string, names []string) error {
 	return status.Error(codes.NotFound, message)
 }
 
-// opened is a file being read.
-type opened struct {
+// openFile is a file being read.
+type openFile struct {
 	name   string
 	file   *os.File // nil for stdin
 	size   int64    // 0 when unknown
 	reader *source.Reader
 }
 
-func (c *IngestConfig) open(name string) (*opened, error) {
-	o := &opened{name: name}
+func (c *IngestConfig) open(name string) (*openFile, error) {
+	o := &openFile{name: name}
 	in := c.Stdin
 	if name != "-" {
 		file, err := os.Open(name)
@@ -167,7 +167,7 @@ func OpenSource(in io.Reader, s *project.Stream, o source.Options) (*source.Read
 	return reader, nil
 }
 
-func (o *opened) close() {
+func (o *openFile) close() {
 	if o.reader != nil {
 		o.reader.Close()
 	}
@@ -185,7 +185,7 @@ func (c *Client) IngestFiles(ctx context.Context, config IngestConfig) (*Ingeste
 	}
 	began := time.Now()
 	// All files are looked at before anything is sent.
-	held := map[string]*held{}
+	held := map[string]*probedFile{}
 	defer func() {
 		for _, h := range held {
 			h.close()
@@ -216,7 +216,7 @@ func (c *Client) IngestFiles(ctx context.Context, config IngestConfig) (*Ingeste
 		}
 	}
 	s := &shipment{config: &config, total: total}
-	s.sender = c.NewSender(ctx, SenderConfig{Patience: config.Patience, Waiting: config.Waiting, Acked: s.acked})
+	s.sender = c.NewSender(ctx, SenderConfig{Retry: config.Retry, Waiting: config.Waiting, Acked: s.acked})
 	defer s.sender.Stop()
 	result := &Ingested{Session: config.Session}
 	defer func() { result.Acked = s.acknowledged() }()
@@ -227,7 +227,7 @@ func (c *Client) IngestFiles(ctx context.Context, config IngestConfig) (*Ingeste
 			if err != nil {
 				return nil, err
 			}
-			h.opened, h.batch = *again, source.Batch{}
+			h.openFile, h.batch = *again, source.Batch{}
 		}
 		err := s.send(h)
 		h.close()
@@ -252,7 +252,7 @@ func (c *Client) IngestFiles(ctx context.Context, config IngestConfig) (*Ingeste
 // account waits for the live half and fetches the session's account.
 func (c *Client) account(ctx context.Context, config IngestConfig, token string, result *Ingested) error {
 	var answer *duetv1.GetAccountResponse
-	err := retry(ctx, config.Patience, func() (err error) {
+	err := retry(ctx, config.Retry, func() (err error) {
 		for {
 			wait, cancel := context.WithTimeout(ctx, 30*time.Second)
 			answer, err = c.Ingest.GetAccount(wait, &duetv1.GetAccountRequest{Session: config.Session, NotBefore: token})
@@ -272,27 +272,27 @@ func (c *Client) account(ctx context.Context, config IngestConfig, token string,
 	return nil
 }
 
-// held is a probed file with its first lines.
-type held struct {
-	opened
+// probedFile is a probed file with its first lines.
+type probedFile struct {
+	openFile
 	batch source.Batch // read from reader already
 }
 
-func (h *held) close() {
-	h.opened.close()
-	h.opened.reader, h.opened.file = nil, nil
+func (h *probedFile) close() {
+	h.openFile.close()
+	h.openFile.reader, h.openFile.file = nil, nil
 }
 
 // probe reads a file's first lines and refuses the file if all would be rejected.
-func (c *IngestConfig) probe(name string) (*held, error) {
+func (c *IngestConfig) probe(name string) (*probedFile, error) {
 	o, err := c.open(name)
 	if err != nil {
 		return nil, err
 	}
-	h := &held{opened: *o}
+	h := &probedFile{openFile: *o}
 	err = h.reader.ReadBatch(&h.batch, probeLines, 16<<20)
 	if err == nil || err == io.EOF {
-		err = c.judge(name, h.batch.Records)
+		err = c.checkFirst(name, h.batch.Records)
 	} else {
 		err = &FileError{err}
 	}
@@ -303,8 +303,8 @@ func (c *IngestConfig) probe(name string) (*held, error) {
 	return h, nil
 }
 
-// judge decodes a file's first records.
-func (c *IngestConfig) judge(name string, records []source.Record) error {
+// checkFirst decodes a file's first records.
+func (c *IngestConfig) checkFirst(name string, records []source.Record) error {
 	decoder, now := event.NewDecoder(event.NewSchema(c.Stream)), time.Now()
 	var first *event.Reject
 	for i := range records {
@@ -319,7 +319,7 @@ func (c *IngestConfig) judge(name string, records []source.Record) error {
 	if first == nil {
 		return nil // an empty file
 	}
-	return allRefused(name, c.Stream, records, first)
+	return allRejected(name, c.Stream, records, first)
 }
 
 // shipment sends files and counts.
@@ -330,13 +330,13 @@ type shipment struct {
 	past   int64 // bytes of the files before this one
 	read   int64 // records
 
-	mu      sync.Mutex // guards what acked and send share
-	name    string     // of the present file
-	current *held      // nil between files
-	lines   int64      // acknowledged
+	mu      sync.Mutex  // guards what acked and send share
+	name    string      // of the present file
+	current *probedFile // nil between files
+	lines   int64       // acknowledged
 }
 
-func (s *shipment) send(h *held) error {
+func (s *shipment) send(h *probedFile) error {
 	s.mu.Lock()
 	s.name, s.current = h.name, h
 	s.mu.Unlock()

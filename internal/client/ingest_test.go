@@ -161,7 +161,7 @@ func TestIngestTwiceAddsNothing(t *testing.T) {
 	}{{file, 5000, 5000}, {file, 5000, 0}, {again, 5000, 0}, {grown, 5300, 300}} {
 		progress := client.IngestProgress{}
 		done, err := c.IngestFiles(t.Context(), client.IngestConfig{
-			Stream: orders(t), Files: []string{step.file}, Patience: hurry,
+			Stream: orders(t), Files: []string{step.file}, Retry: fastRetry,
 			Progress: func(p client.IngestProgress) { progress = p },
 		})
 		if err != nil {
@@ -181,18 +181,18 @@ func TestIngestOfSeveralFilesAndStdin(t *testing.T) {
 	c := connect(t, newPlatform())
 	a, b := csvFile(t, "a.csv", 10, goodRow), csvFile(t, "b.csv", 20, func(i int) string { return goodRow(i + 100) })
 	stdin := strings.NewReader(`{"invoice":"Z","price":"1.00","InvoiceDate":"2026-01-01"}` + "\n")
-	done, err := c.IngestFiles(t.Context(), client.IngestConfig{Stream: orders(t), Files: []string{a, "-", b}, Stdin: stdin, Patience: hurry})
+	done, err := c.IngestFiles(t.Context(), client.IngestConfig{Stream: orders(t), Files: []string{a, "-", b}, Stdin: stdin, Retry: fastRetry})
 	if err != nil || done.Account.Accepted != 31 {
 		t.Errorf("%+v, %v", done, err)
 	}
-	if _, err := c.IngestFiles(t.Context(), client.IngestConfig{Stream: orders(t), Files: []string{a, a}, Patience: hurry}); err == nil {
+	if _, err := c.IngestFiles(t.Context(), client.IngestConfig{Stream: orders(t), Files: []string{a, a}, Retry: fastRetry}); err == nil {
 		t.Error("a file named twice was taken")
 	}
 }
 
 func TestIngestOfAnEmptyFile(t *testing.T) {
 	c := connect(t, newPlatform())
-	done, err := c.IngestFiles(t.Context(), client.IngestConfig{Stream: orders(t), Files: []string{csvFile(t, "a.csv", 0, goodRow)}, Patience: hurry})
+	done, err := c.IngestFiles(t.Context(), client.IngestConfig{Stream: orders(t), Files: []string{csvFile(t, "a.csv", 0, goodRow)}, Retry: fastRetry})
 	if err != nil || done.Lines != 0 {
 		t.Errorf("%+v, %v", done, err)
 	}
@@ -221,8 +221,8 @@ func TestAWrongDefinitionSendsNothing(t *testing.T) {
 			conn := connect(t, p)
 			good := csvFile(t, "good.csv", 10, goodRow)
 			bad := csvFile(t, "bad.csv", c.rows, func(int) string { return c.row })
-			_, err := conn.IngestFiles(t.Context(), client.IngestConfig{Stream: orders(t), Files: []string{good, bad}, Patience: hurry})
-			var refused *client.Refused
+			_, err := conn.IngestFiles(t.Context(), client.IngestConfig{Stream: orders(t), Files: []string{good, bad}, Retry: fastRetry})
+			var refused *client.AllRejectedError
 			if !errors.As(err, &refused) {
 				t.Fatal(err)
 			}
@@ -248,7 +248,7 @@ func TestSomeBadLinesAreSent(t *testing.T) {
 		}
 		return goodRow(i)
 	})
-	done, err := c.IngestFiles(t.Context(), client.IngestConfig{Stream: orders(t), Files: []string{file}, Patience: hurry})
+	done, err := c.IngestFiles(t.Context(), client.IngestConfig{Stream: orders(t), Files: []string{file}, Retry: fastRetry})
 	if err != nil || done.Lines != 1200 || len(p.lines) != 1200 {
 		t.Errorf("%+v, %v; %d lines", done, err, len(p.lines))
 	}
@@ -256,11 +256,11 @@ func TestSomeBadLinesAreSent(t *testing.T) {
 
 func TestTheServerSaysHowItReads(t *testing.T) {
 	c := connect(t, newPlatform())
-	s, err := c.StreamDefinition(t.Context(), "orders", hurry)
+	s, err := c.StreamDefinition(t.Context(), "orders", fastRetry)
 	if err != nil || len(s.Columns) != 3 || s.Columns[2].From != "InvoiceDate" || s.File != "streams/orders.yaml" {
 		t.Errorf("%+v, %v", s, err)
 	}
-	_, err = c.StreamDefinition(t.Context(), "order", hurry)
+	_, err = c.StreamDefinition(t.Context(), "order", fastRetry)
 	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "Do you mean orders?") {
 		t.Errorf("%v", err)
 	}

@@ -9,7 +9,7 @@ import (
 
 // Watch says how a run is watched. The zero value works.
 type Watch struct {
-	Patience Patience
+	Retry    RetryPolicy
 	Poll     time.Duration     // between looks; defaults to 100 ms
 	Progress func(*duetv1.Run) // called after each look; nil means nobody listens
 }
@@ -21,7 +21,7 @@ func (c *Client) Run(ctx context.Context, full, accept bool, w Watch) (*duetv1.R
 	// The id makes a start whose answer was lost the same run.
 	request := &duetv1.StartRunRequest{Full: full, Accept: accept, RequestId: NewID("run")}
 	var run *duetv1.Run
-	err := retry(ctx, w.Patience, func() error {
+	err := retry(ctx, w.Retry, func() error {
 		response, err := c.Batch.StartRun(ctx, request)
 		run = response.GetRun()
 		return err
@@ -59,7 +59,7 @@ func (c *Client) watch(ctx context.Context, run *duetv1.Run, w Watch) (*duetv1.R
 		case <-tick.C:
 		}
 		id := run.GetId()
-		err := retry(ctx, w.Patience, func() error {
+		err := retry(ctx, w.Retry, func() error {
 			response, err := c.Batch.GetRun(ctx, &duetv1.GetRunRequest{Run: id})
 			if err == nil {
 				run = response.GetRun()

@@ -17,8 +17,8 @@ import (
 
 // SenderConfig describes a [Sender]. The zero value works.
 type SenderConfig struct {
-	Window   int // bytes sent ahead of their acknowledgement; defaults to 16 MiB
-	Patience Patience
+	Window int // bytes sent ahead of their acknowledgement; defaults to 16 MiB
+	Retry  RetryPolicy
 	// Acked is called for each request once the log holds it, in their order,
 	// from one goroutine; nil means nobody listens. It must not call the Sender.
 	Acked func(*duetv1.AppendRequest, *duetv1.AppendResponse)
@@ -52,7 +52,7 @@ func (c *Client) NewSender(ctx context.Context, config SenderConfig) *Sender {
 	if config.Window == 0 {
 		config.Window = 16 << 20
 	}
-	config.Patience = config.Patience.withDefaults()
+	config.Retry = config.Retry.withDefaults()
 	s := &Sender{config: config, ingest: c.Ingest, done: make(chan struct{}), progress: time.Now()}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	s.changed = sync.NewCond(&s.mu)
@@ -112,11 +112,11 @@ func (s *Sender) run() {
 			return
 		}
 		since := s.stalled()
-		if !Passing(err) {
+		if !Retryable(err) {
 			s.end(err)
 			return
 		}
-		if limit := s.config.Patience.Limit; limit >= 0 && since > limit {
+		if limit := s.config.Retry.Limit; limit >= 0 && since > limit {
 			s.end(fmt.Errorf("nothing was taken for %s: %w", since.Round(time.Second), err))
 			return
 		}
@@ -126,7 +126,7 @@ func (s *Sender) run() {
 		if s.config.Waiting != nil {
 			s.config.Waiting(err)
 		}
-		if err := s.config.Patience.wait(s.ctx, tries); err != nil {
+		if err := s.config.Retry.wait(s.ctx, tries); err != nil {
 			s.end(err)
 			return
 		}

@@ -22,9 +22,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// door is a fake server at the protocol: it keeps what it is sent, by producer
+// fakeIngest is a fake server at the protocol: it keeps what it is sent, by producer
 // number, and fails as a test's script says.
-type door struct {
+type fakeIngest struct {
 	duetv1.UnimplementedIngestServiceServer
 	mu     sync.Mutex
 	events map[uint64]string // by producer number
@@ -34,7 +34,7 @@ type door struct {
 	fail func(n int) (err error, kept bool)
 }
 
-func (d *door) AppendStream(stream grpc.BidiStreamingServer[duetv1.AppendStreamRequest, duetv1.AppendStreamResponse]) error {
+func (d *fakeIngest) AppendStream(stream grpc.BidiStreamingServer[duetv1.AppendStreamRequest, duetv1.AppendStreamResponse]) error {
 	for {
 		request, err := stream.Recv()
 		if err != nil {
@@ -90,7 +90,7 @@ func serve(t *testing.T, register func(*grpc.Server)) *client.Client {
 	return c
 }
 
-var hurry = client.Patience{Limit: 5 * time.Second, First: time.Millisecond, Most: 2 * time.Millisecond}
+var fastRetry = client.RetryPolicy{Limit: 5 * time.Second, FirstWait: time.Millisecond, MaxWait: 2 * time.Millisecond}
 
 func appendOne(number uint64) *duetv1.AppendRequest {
 	return &duetv1.AppendRequest{
@@ -129,12 +129,12 @@ func TestSenderSendsAgainWhatIsUnknown(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := &door{events: map[uint64]string{}, fail: fail}
+			d := &fakeIngest{events: map[uint64]string{}, fail: fail}
 			c := serve(t, func(s *grpc.Server) { duetv1.RegisterIngestServiceServer(s, d) })
 			acked, waited := 0, 0
 			s := c.NewSender(t.Context(), client.SenderConfig{
-				Patience: hurry,
-				Window:   200, // small, so that Send blocks
+				Retry:  fastRetry,
+				Window: 200, // small, so that Send blocks
 				Acked: func(r *duetv1.AppendRequest, _ *duetv1.AppendResponse) {
 					acked++
 					if int(r.GetProducerSequence()) != acked {
@@ -163,9 +163,9 @@ func TestSenderEndsOnWhatWillNotPass(t *testing.T) {
 		"damage":    reasoned(codes.DataLoss, "DAMAGED"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := &door{events: map[uint64]string{}, fail: func(n int) (error, bool) { return failure, false }}
+			d := &fakeIngest{events: map[uint64]string{}, fail: func(n int) (error, bool) { return failure, false }}
 			c := serve(t, func(s *grpc.Server) { duetv1.RegisterIngestServiceServer(s, d) })
-			s := c.NewSender(t.Context(), client.SenderConfig{Patience: hurry})
+			s := c.NewSender(t.Context(), client.SenderConfig{Retry: fastRetry})
 			_ = s.Send(appendOne(1))
 			if _, err := s.Close(); status.Code(err) != status.Code(failure) {
 				t.Errorf("%v, want %v", err, failure)
@@ -181,9 +181,9 @@ func TestSenderEndsOnWhatWillNotPass(t *testing.T) {
 }
 
 func TestSenderLosesPatience(t *testing.T) {
-	d := &door{events: map[uint64]string{}, fail: func(n int) (error, bool) { return status.Error(codes.Unavailable, "gone"), false }}
+	d := &fakeIngest{events: map[uint64]string{}, fail: func(n int) (error, bool) { return status.Error(codes.Unavailable, "gone"), false }}
 	c := serve(t, func(s *grpc.Server) { duetv1.RegisterIngestServiceServer(s, d) })
-	s := c.NewSender(t.Context(), client.SenderConfig{Patience: client.Patience{Limit: 30 * time.Millisecond, First: time.Millisecond, Most: time.Millisecond}})
+	s := c.NewSender(t.Context(), client.SenderConfig{Retry: client.RetryPolicy{Limit: 30 * time.Millisecond, FirstWait: time.Millisecond, MaxWait: time.Millisecond}})
 	_ = s.Send(appendOne(1))
 	if _, err := s.Close(); !client.Unreachable(err) {
 		t.Errorf("%v, want one that says that nothing answers", err)
@@ -194,10 +194,10 @@ func TestSenderLosesPatience(t *testing.T) {
 }
 
 func TestSenderStops(t *testing.T) {
-	d := &door{events: map[uint64]string{}, fail: func(n int) (error, bool) { return status.Error(codes.Unavailable, "gone"), false }}
+	d := &fakeIngest{events: map[uint64]string{}, fail: func(n int) (error, bool) { return status.Error(codes.Unavailable, "gone"), false }}
 	c := serve(t, func(s *grpc.Server) { duetv1.RegisterIngestServiceServer(s, d) })
 	ctx, cancel := context.WithCancelCause(t.Context())
-	s := c.NewSender(ctx, client.SenderConfig{Patience: client.Patience{Limit: -1, First: time.Hour, Most: time.Hour}})
+	s := c.NewSender(ctx, client.SenderConfig{Retry: client.RetryPolicy{Limit: -1, FirstWait: time.Hour, MaxWait: time.Hour}})
 	_ = s.Send(appendOne(1))
 	why := errors.New("enough")
 	cancel(why)

@@ -119,8 +119,8 @@ const (
 	requestBytes  = 256 << 10
 )
 
-// A parcel gathers one stream's events for a request.
-type parcel struct {
+// A pendingRequest gathers one stream's events for a request.
+type pendingRequest struct {
 	lines []byte
 	first uint64 // number of the first
 	count int
@@ -129,8 +129,8 @@ type parcel struct {
 // Run sends until ctx ends, which is no error, or the server refuses for good.
 func (d *Driver) Run(ctx context.Context) (err error) {
 	sender := d.config.Client.NewSender(ctx, client.SenderConfig{
-		Patience: client.Patience{Limit: -1},
-		Waiting:  d.config.Waiting,
+		Retry:   client.RetryPolicy{Limit: -1},
+		Waiting: d.config.Waiting,
 		Acked: func(request *duetv1.AppendRequest, _ *duetv1.AppendResponse) {
 			lines := uint64(bytes.Count(request.GetJsonLines(), []byte{'\n'}))
 			d.mu.Lock()
@@ -145,7 +145,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 			err = nil
 		}
 	}()
-	parcels := map[string]*parcel{}
+	parcels := map[string]*pendingRequest{}
 	numbers := map[string]uint64{} // of the last generated event, by stream
 	known := maps.Clone(d.acked)   // sent before this run
 	saved := d.config.Now()
@@ -172,7 +172,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 		}
 		p := parcels[e.Stream]
 		if p == nil {
-			p = &parcel{}
+			p = &pendingRequest{}
 			parcels[e.Stream] = p
 		}
 		if p.count == 0 {
@@ -202,7 +202,7 @@ func (d *Driver) producer(stream string) string {
 }
 
 // flush hands a parcel to the sender and empties it.
-func (d *Driver) flush(sender *client.Sender, stream string, p *parcel) error {
+func (d *Driver) flush(sender *client.Sender, stream string, p *pendingRequest) error {
 	if p == nil || p.count == 0 {
 		return nil
 	}
@@ -212,7 +212,7 @@ func (d *Driver) flush(sender *client.Sender, stream string, p *parcel) error {
 		Producer:         d.producer(stream),
 		ProducerSequence: p.first,
 	})
-	*p = parcel{}
+	*p = pendingRequest{}
 	return err
 }
 

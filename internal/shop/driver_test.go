@@ -19,8 +19,8 @@ import (
 	"duet/schemas/duetv1"
 )
 
-// door is a fake server at the protocol: it keeps events by producer and number.
-type door struct {
+// fakeIngest is a fake server at the protocol: it keeps events by producer and number.
+type fakeIngest struct {
 	duetv1.UnimplementedIngestServiceServer
 	mu     sync.Mutex
 	events map[string][]string // by producer, in number order
@@ -29,7 +29,7 @@ type door struct {
 	t      *testing.T
 }
 
-func (d *door) AppendStream(stream grpc.BidiStreamingServer[duetv1.AppendStreamRequest, duetv1.AppendStreamResponse]) error {
+func (d *fakeIngest) AppendStream(stream grpc.BidiStreamingServer[duetv1.AppendStreamRequest, duetv1.AppendStreamResponse]) error {
 	for {
 		request, err := stream.Recv()
 		if err != nil {
@@ -45,7 +45,7 @@ func (d *door) AppendStream(stream grpc.BidiStreamingServer[duetv1.AppendStreamR
 }
 
 // keep takes a request, drops what it has, and breaks the stream now and then.
-func (d *door) keep(r *duetv1.AppendRequest) error {
+func (d *fakeIngest) keep(r *duetv1.AppendRequest) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	number := r.GetProducerSequence()
@@ -67,13 +67,13 @@ func (d *door) keep(r *duetv1.AppendRequest) error {
 	return nil
 }
 
-func serve(t *testing.T) (*client.Client, *door) {
+func serve(t *testing.T) (*client.Client, *fakeIngest) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &door{events: map[string][]string{}, t: t}
+	d := &fakeIngest{events: map[string][]string{}, t: t}
 	server := grpc.NewServer()
 	duetv1.RegisterIngestServiceServer(server, d)
 	served := make(chan struct{})

@@ -62,7 +62,7 @@ func (s *Shop) order(at *store) {
 	}
 	s.payment(o, total, sent)
 	if s.chance(returnShare) {
-		s.giveBack(o, at, basket[s.rng.IntN(len(basket))])
+		s.returnGoods(o, at, basket[s.rng.IntN(len(basket))])
 	}
 }
 
@@ -115,9 +115,9 @@ func (s *Shop) malformed(o orderHead, number int, item sold) []byte {
 	}
 }
 
-// giveBack sends a return of some pieces of a line, days later in opening hours,
+// returnGoods sends a return of some pieces of a line, days later in opening hours,
 // with the refund and the stock.
-func (s *Shop) giveBack(o orderHead, at *store, item sold) {
+func (s *Shop) returnGoods(o orderHead, at *store, item sold) {
 	back := o
 	s.invoice++
 	back.invoice = fmt.Sprintf("R%07d", s.invoice)

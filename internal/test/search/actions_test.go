@@ -213,7 +213,7 @@ func (w *world) sequence(s *stream, l *ledger, records []record, file *duetv1.Fi
 			l.account.Duplicate++
 			continue
 		}
-		if line != "" && !rec.passing {
+		if line != "" && !rec.retryable {
 			l.lines[line] = true
 		}
 		if rec.bad {

@@ -12,11 +12,11 @@ import (
 
 // record is one record: what is sent, and what it is if it is taken.
 type record struct {
-	line    []byte
-	bad     bool
-	passing bool    // refused only for now: it lies too far ahead
-	values  []value // by column
-	poison  bool
+	line      []byte
+	bad       bool
+	retryable bool    // refused only for now: it lies too far ahead
+	values    []value // by column
+	poison    bool
 }
 
 // ledger is the model of a stream's sequencer.
@@ -101,7 +101,7 @@ func (s *stream) encode(r *rand.Rand, values []value) []byte {
 // malformed writes a record that is refused.
 func (s *stream) malformed(r *rand.Rand, rec *record) {
 	if s.bounded && chance(r, 10) {
-		rec.passing, rec.values[0].json = true, `"9990-01-01T00:00:00Z"`
+		rec.retryable, rec.values[0].json = true, `"9990-01-01T00:00:00Z"`
 		rec.line = s.encode(r, rec.values)
 		return
 	}
