@@ -1,5 +1,5 @@
-// Package deploy holds how to run Duet for real. The tests here check what can
-// be checked without a container engine or a running systemd.
+// Package deploy contains the files to run Duet in production. Its tests check
+// what needs neither a container engine nor a running systemd.
 package deploy
 
 import (
@@ -13,14 +13,14 @@ import (
 	"testing"
 )
 
-// instruction is one line of a Dockerfile, continuations joined.
+// instruction is one line of a Dockerfile, with continuations joined.
 type instruction struct {
 	name  string
 	flags []string
 	rest  string
 }
 
-// dockerfile parses the file by stage.
+// dockerfile returns the Dockerfile's instructions, by stage.
 func dockerfile(t *testing.T) (stages [][]instruction) {
 	t.Helper()
 	text, err := os.ReadFile("Dockerfile")
@@ -61,8 +61,8 @@ func dockerfile(t *testing.T) (stages [][]instruction) {
 	return stages
 }
 
-// the gives the one instruction of a name in a stage.
-func the(t *testing.T, stage []instruction, name string) instruction {
+// only returns the one instruction of a name in a stage.
+func only(t *testing.T, stage []instruction, name string) instruction {
 	t.Helper()
 	var found []instruction
 	for _, in := range stage {
@@ -76,7 +76,7 @@ func the(t *testing.T, stage []instruction, name string) instruction {
 	return found[0]
 }
 
-// words reads an instruction in exec form.
+// words parses an instruction in exec form.
 func words(t *testing.T, rest string) []string {
 	t.Helper()
 	var list []string
@@ -98,26 +98,26 @@ func flag(t *testing.T, args []string, name string) string {
 func TestImageRunsWithoutRights(t *testing.T) {
 	stages := dockerfile(t)
 	if len(stages) != 2 {
-		t.Fatalf("%d stages, want one that builds and one that runs", len(stages))
+		t.Fatalf("%d stages, want a build stage and a final stage", len(stages))
 	}
 	build, final := stages[0], stages[1]
-	if from := the(t, build, "FROM").rest; !strings.HasPrefix(from, "golang:1.26") || !strings.HasSuffix(from, " AS build") {
-		t.Errorf("it is built from %s", from)
+	if from := only(t, build, "FROM").rest; !strings.HasPrefix(from, "golang:1.26") || !strings.HasSuffix(from, " AS build") {
+		t.Errorf("the build stage starts from %s", from)
 	}
-	if run := the(t, build, "RUN").rest; !strings.Contains(run, "-tags duckdb_arrow") || !strings.Contains(run, "CGO_ENABLED=1") {
+	if run := only(t, build, "RUN").rest; !strings.Contains(run, "-tags duckdb_arrow") || !strings.Contains(run, "CGO_ENABLED=1") {
 		t.Errorf("the build lacks the tag or cgo: %s", run)
 	}
-	if user := the(t, final, "USER").rest; user != "65532:65532" {
-		t.Errorf("it runs as %s: a number lets an orchestrator see that it is not root", user)
+	if user := only(t, final, "USER").rest; user != "65532:65532" {
+		t.Errorf("the image runs as %s: use a number, so that an orchestrator can see that it is not root", user)
 	}
-	entry := words(t, the(t, final, "ENTRYPOINT").rest)
-	args := words(t, the(t, final, "CMD").rest)
-	health := words(t, strings.TrimPrefix(the(t, final, "HEALTHCHECK").rest, "CMD "))
+	entry := words(t, only(t, final, "ENTRYPOINT").rest)
+	args := words(t, only(t, final, "CMD").rest)
+	health := words(t, strings.TrimPrefix(only(t, final, "HEALTHCHECK").rest, "CMD "))
 	if want := []string{entry[0], "status"}; !slices.Equal(health[:2], want) {
-		t.Errorf("health is asked by %v, want %v", health, want)
+		t.Errorf("the health check runs %v, want %v", health, want)
 	}
 	data := flag(t, args, "--data")
-	if volume := the(t, final, "VOLUME").rest; volume != data {
+	if volume := only(t, final, "VOLUME").rest; volume != data {
 		t.Errorf("the volume is %s, the data folder %s", volume, data)
 	}
 	owned := false
@@ -126,13 +126,13 @@ func TestImageRunsWithoutRights(t *testing.T) {
 		switch in.name {
 		case "COPY":
 			if !slices.Contains(in.flags, "--from=build") {
-				t.Errorf("the image takes %s from the build's context", in.rest)
+				t.Errorf("the image copies %s from the build context", in.rest)
 			}
 			_, target, _ := strings.Cut(in.rest, " ")
 			placed[target] = true
 			owned = owned || target == data && slices.Contains(in.flags, "--chown=65532:65532")
 		case "RUN":
-			t.Errorf("the final stage has no shell for RUN %s", in.rest)
+			t.Errorf("the final stage has no shell to RUN %s", in.rest)
 		}
 	}
 	if !placed[entry[0]] {
@@ -141,16 +141,16 @@ func TestImageRunsWithoutRights(t *testing.T) {
 	if !owned {
 		t.Errorf("the user cannot write %s", data)
 	}
-	exposed := strings.Fields(the(t, final, "EXPOSE").rest)
+	exposed := strings.Fields(only(t, final, "EXPOSE").rest)
 	for _, name := range []string{"--grpc", "--http"} {
 		_, port, _ := strings.Cut(flag(t, args, name), ":")
 		if !slices.Contains(exposed, port) {
-			t.Errorf("%s listens on %s, exposed are %v", name, port, exposed)
+			t.Errorf("%s listens on %s, but the image exposes %v", name, port, exposed)
 		}
 	}
 }
 
-// unit reads the service's options; an option given again is a list.
+// unit returns the unit's text and its options; a repeated option is a list.
 func unit(t *testing.T) (text string, options map[string][]string) {
 	t.Helper()
 	content, err := os.ReadFile("duet.service")
@@ -184,7 +184,7 @@ func TestUnitIsHardened(t *testing.T) {
 		"StateDirectory":          "duet",
 		"UMask":                   "0077",
 		"Restart":                 "on-failure",
-		"OOMPolicy":               "continue", // a recompute that runs out of memory must not take the platform along
+		"OOMPolicy":               "continue", // a batch child that runs out of memory must not stop the server
 	} {
 		if got := options[key]; len(got) != 1 || got[0] != want {
 			t.Errorf("%s is %q, want %q", key, got, want)
@@ -192,15 +192,15 @@ func TestUnitIsHardened(t *testing.T) {
 	}
 	command := strings.Fields(options["ExecStart"][0])
 	if data := flag(t, command, "--data"); data != "/var/lib/"+options["StateDirectory"][0] || data != options["WorkingDirectory"][0] {
-		t.Errorf("the data folder %s is not the unit's own", data)
+		t.Errorf("the data folder %s is not the unit's state directory", data)
 	}
 }
 
-// TestUnitPassesSystemdsOwnChecks has systemd judge, where it is installed; what
-// the two tests above say holds everywhere.
+// TestUnitPassesSystemdsOwnChecks runs systemd-analyze where it is installed;
+// elsewhere the tests above must do.
 func TestUnitPassesSystemdsOwnChecks(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
-		t.Log("systemd-analyze is not installed here: the options were compared only")
+		t.Log("systemd-analyze is not installed: only the options were compared")
 		return
 	}
 	text, _ := unit(t)

@@ -11,21 +11,21 @@ import (
 )
 
 type batchCommand struct {
-	Run      batchRunCommand      `cmd:"" help:"Make a run and wait for its end."`
-	List     batchListCommand     `cmd:"" help:"Generations that are kept, and the latest runs."`
-	Rollback batchRollbackCommand `cmd:"" help:"Serve a kept generation's numbers again, and hold the schedule."`
-	Pause    batchPauseCommand    `cmd:"" help:"Hold the schedule, across restarts."`
-	Resume   batchResumeCommand   `cmd:"" help:"Let the schedule run again."`
-	Pin      batchPinCommand      `cmd:"" help:"Keep a generation whatever the policy says."`
-	Unpin    batchUnpinCommand    `cmd:"" help:"Leave a generation to the policy again."`
+	Run      batchRunCommand      `cmd:"" help:"Start a run and wait until it has ended."`
+	List     batchListCommand     `cmd:"" help:"List the kept generations and the latest runs."`
+	Rollback batchRollbackCommand `cmd:"" help:"Serve a kept generation's numbers again, and pause the schedule."`
+	Pause    batchPauseCommand    `cmd:"" help:"Pause the schedule, across restarts."`
+	Resume   batchResumeCommand   `cmd:"" help:"Resume the schedule."`
+	Pin      batchPinCommand      `cmd:"" help:"Keep a generation beyond the retention policy."`
+	Unpin    batchUnpinCommand    `cmd:"" help:"Return a generation to the retention policy."`
 }
 
 type batchRunCommand struct {
-	Full   bool `help:"Compute from all history; it checks the increments too."`
+	Full   bool `help:"Recompute from all history, which also checks the increments."`
 	Accept bool `help:"Publish even if the halves differ without a known cause."`
 }
 
-// Run makes a run.
+// Run starts a run and prints how it ended.
 func (b *batchRunCommand) Run(ctx context.Context, t *terminal) error {
 	c, err := t.dial()
 	if err != nil {
@@ -41,25 +41,25 @@ func (b *batchRunCommand) Run(ctx context.Context, t *terminal) error {
 	return printRun(t, run)
 }
 
-// watchOn shows a run's steps on a status line.
+// watchOn returns a watch that shows a run's progress on a status line.
 func watchOn(line *statusLine) client.Watch {
 	return client.Watch{Progress: func(run *duetv1.Run) {
 		line.show(fmt.Sprintf("%s: %s %3.0f %%", run.GetId(), step(run), run.GetProgress()*100))
 	}}
 }
 
-// step is what a run does now.
+// step returns what a run is doing.
 func step(run *duetv1.Run) string {
 	if run.GetState() == duetv1.RunState_RUN_STATE_QUEUED {
-		return "waits for the running one"
+		return "queued behind the current run"
 	}
 	if run.GetStep() == "" {
-		return "runs"
+		return "running"
 	}
 	return run.GetStep()
 }
 
-// printRun prints how a run ended; it is an error unless it published.
+// printRun prints how a run ended. It returns an error unless the run published.
 func printRun(t *terminal, run *duetv1.Run) error {
 	took := run.GetEndTime().AsTime().Sub(run.GetStartTime().AsTime()).Round(time.Millisecond)
 	kind := "incremental"
@@ -68,25 +68,25 @@ func printRun(t *terminal, run *duetv1.Run) error {
 	}
 	switch run.GetState() {
 	case duetv1.RunState_RUN_STATE_PUBLISHED:
-		fmt.Fprintf(t.out, "published generation %d: %s, to %s, in %s\n", run.GetGeneration(), kind, place(run.GetCut()), took)
+		fmt.Fprintf(t.out, "published generation %d: %s, to %s, in %s\n", run.GetGeneration(), kind, positionText(run.GetCut()), took)
 		return nil
 	case duetv1.RunState_RUN_STATE_HELD:
-		return no("run %s is held: %s. The old generation serves. See duet reconcile --run %s; publish it all the same with duet batch run --accept", run.GetId(), sentence(run.GetProblem()), run.GetId())
+		return no("run %s is held: %s. The old generation still serves. Compare with duet reconcile --run %s; to publish anyway, use duet batch run --accept", run.GetId(), sentence(run.GetProblem()), run.GetId())
 	default:
 		return no("run %s %s after %s: %s", run.GetId(), stateName(run.GetState()), took, sentence(run.GetProblem()))
 	}
 }
 
-// sentence is a problem without the full stop at its end.
+// sentence returns s without the full stop at its end.
 func sentence(s string) string { return strings.TrimRight(s, ". ") }
 
-// stateName is "published" for RUN_STATE_PUBLISHED.
+// stateName returns "published" for RUN_STATE_PUBLISHED.
 func stateName(s duetv1.RunState) string {
 	return strings.ToLower(strings.TrimPrefix(s.String(), "RUN_STATE_"))
 }
 
 type batchListCommand struct {
-	Runs int32 `help:"Latest runs to print." default:"10"`
+	Runs int32 `help:"Number of runs to list, 1 to 1000." default:"10"`
 }
 
 // Run lists generations and runs.
@@ -121,7 +121,7 @@ func (b *batchListCommand) Run(ctx context.Context, t *terminal) error {
 			groups += v.GetGroups()
 		}
 		rows = append(rows, []string{
-			fmt.Sprint(g.GetNumber()), g.GetPublishTime().AsTime().Format(time.DateTime), place(g.GetCut()),
+			fmt.Sprint(g.GetNumber()), g.GetPublishTime().AsTime().Format(time.DateTime), positionText(g.GetCut()),
 			fmt.Sprint(len(g.GetViews())), count(groups), size(g.GetBytes()), g.GetRun(), strings.Join(marks, ", "),
 		})
 	}
@@ -154,7 +154,7 @@ func (b *batchListCommand) Run(ctx context.Context, t *terminal) error {
 
 type batchRollbackCommand struct {
 	Generation uint64 `arg:"" help:"Generation to return to; see duet batch list."`
-	Reason     string `help:"Why, for the record." default:"by duet batch rollback"`
+	Reason     string `help:"Why, for the record." default:"by duet batch rollback" placeholder:"TEXT"`
 }
 
 // Run rolls back.
@@ -174,17 +174,17 @@ func (b *batchRollbackCommand) Run(ctx context.Context, t *terminal) error {
 		return printRun(t, run)
 	}
 	fmt.Fprintf(t.out, "generation %d serves the numbers of generation %d, to %s; later events are counted by the live half. The schedule is paused: duet batch resume\n",
-		run.GetGeneration(), b.Generation, place(run.GetCut()))
+		run.GetGeneration(), b.Generation, positionText(run.GetCut()))
 	return nil
 }
 
 type batchPauseCommand struct {
-	Reason string `help:"Why, for the record." default:"by duet batch pause"`
+	Reason string `help:"Why, for the record." default:"by duet batch pause" placeholder:"TEXT"`
 }
 
 // Run pauses the schedule.
 func (b *batchPauseCommand) Run(ctx context.Context, t *terminal) error {
-	return operate(t, "the schedule is paused; duet batch run still works. Resume with duet batch resume", func(c *client.Client) error {
+	return operate(t, "the schedule is paused; duet batch run still works; duet batch resume resumes it", func(c *client.Client) error {
 		_, err := c.Batch.Pause(ctx, &duetv1.PauseRequest{Reason: b.Reason})
 		return err
 	})
@@ -194,7 +194,7 @@ type batchResumeCommand struct{}
 
 // Run resumes the schedule.
 func (b *batchResumeCommand) Run(ctx context.Context, t *terminal) error {
-	return operate(t, "the schedule runs", func(c *client.Client) error {
+	return operate(t, "the schedule is running", func(c *client.Client) error {
 		_, err := c.Batch.Resume(ctx, &duetv1.ResumeRequest{})
 		return err
 	})
@@ -204,7 +204,7 @@ type batchPinCommand struct {
 	Generation uint64 `arg:"" help:"Generation to keep."`
 }
 
-// Run pins.
+// Run pins a generation.
 func (b *batchPinCommand) Run(ctx context.Context, t *terminal) error {
 	return operate(t, fmt.Sprintf("generation %d is kept until duet batch unpin %[1]d", b.Generation), func(c *client.Client) error {
 		_, err := c.Batch.Pin(ctx, &duetv1.PinRequest{Generation: b.Generation})
@@ -213,18 +213,18 @@ func (b *batchPinCommand) Run(ctx context.Context, t *terminal) error {
 }
 
 type batchUnpinCommand struct {
-	Generation uint64 `arg:"" help:"Generation to leave to the policy."`
+	Generation uint64 `arg:"" help:"Generation to unpin."`
 }
 
-// Run unpins.
+// Run unpins a generation.
 func (b *batchUnpinCommand) Run(ctx context.Context, t *terminal) error {
-	return operate(t, fmt.Sprintf("generation %d is kept as long as the policy says", b.Generation), func(c *client.Client) error {
+	return operate(t, fmt.Sprintf("generation %d is kept as long as the retention policy says", b.Generation), func(c *client.Client) error {
 		_, err := c.Batch.Unpin(ctx, &duetv1.UnpinRequest{Generation: b.Generation})
 		return err
 	})
 }
 
-// operate makes one call and says that it is done.
+// operate makes one call and prints done.
 func operate(t *terminal, done string, call func(*client.Client) error) error {
 	c, err := t.dial()
 	if err != nil {
@@ -239,11 +239,11 @@ func operate(t *terminal, done string, call func(*client.Client) error) error {
 }
 
 type reconcileCommand struct {
-	RunID  string `name:"run" help:"Run whose report to show; the latest that compared if not given." placeholder:"ID"`
+	RunID  string `name:"run" help:"Run whose report to show (default: the latest that compared)." placeholder:"ID"`
 	Output format `help:"table or json." enum:"table,json" default:"table"`
 }
 
-// Run prints the report.
+// Run prints a reconciliation report.
 func (r *reconcileCommand) Run(ctx context.Context, t *terminal) error {
 	c, err := t.dial()
 	if err != nil {
@@ -274,7 +274,7 @@ func printReconciliation(t *terminal, report *duetv1.GetReconciliationResponse) 
 		kind = "full"
 	}
 	fmt.Fprintf(t.out, "%s\n\nrun %s, %s, %s, generation %d\ncompared: after %s through %s\n\n", report.GetVerdict(),
-		run.GetId(), kind, stateName(run.GetState()), run.GetGeneration(), place(report.GetAfter()), place(report.GetThrough()))
+		run.GetId(), kind, stateName(run.GetState()), run.GetGeneration(), positionText(report.GetAfter()), positionText(report.GetThrough()))
 	var rows [][]string
 	for _, total := range report.GetTotals() {
 		rows = append(rows, []string{total.GetStream(), total.GetName(), orNull(total.GetBatch()), orNull(total.GetLive()), verdict(total.GetEqual())})

@@ -7,14 +7,14 @@ import (
 )
 
 type batchChildCommand struct {
-	Job string `arg:"" help:"File that describes the job."`
+	Job string `arg:"" help:"Job file."`
 }
 
-// Run does the job. The parent reads progress from stdout and ends the child by
-// closing its stdin.
+// Run computes the job. The parent reads progress from stdout and stops the
+// child by closing its stdin.
 func (b *batchChildCommand) Run(t *terminal) error {
 	if code := recompute.Main(b.Job, t.in, t.out); code != 0 {
-		// What went wrong has been written for the parent.
+		// The child has already reported the error to its parent.
 		return &exitError{code, fmt.Errorf("")}
 	}
 	return nil

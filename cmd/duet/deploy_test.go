@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestDeployedCommandLinesParse reads the command lines of deploy/ as the binary
-// would: a flag that was renamed here fails there.
+// TestDeployedCommandLinesParse parses the command lines of deploy/, so that
+// renaming a flag cannot break them.
 func TestDeployedCommandLinesParse(t *testing.T) {
 	var lines [][]string
 	for name, find := range map[string]func(line string) []string{

@@ -15,14 +15,14 @@ import (
 // Exit codes, for scripts.
 const (
 	exitDone        = 0
-	exitNo          = 1 // the answer is no: differences, a check that failed, a refusal
-	exitUsage       = 2 // the command line or a name in it is wrong
-	exitUnreachable = 3 // nothing answers, or not yet
+	exitNo          = 1 // the answer is no: a difference, a failed check, a refusal
+	exitUsage       = 2 // the command line, or a name in it, is wrong
+	exitUnreachable = 3 // no server answers, or it is not ready
 	exitInternal    = 4
 )
 
-// exitError is an error with its exit code. A text of "" prints nothing: all has
-// been said.
+// exitError is an error with an exit code. If its text is empty, nothing more is
+// printed.
 type exitError struct {
 	code int
 	err  error
@@ -31,20 +31,20 @@ type exitError struct {
 func (c *exitError) Error() string { return c.err.Error() }
 func (c *exitError) Unwrap() error { return c.err }
 
-// usageError is an error in what the user wrote.
+// usageError returns an error in what the user wrote.
 func usageError(format string, args ...any) error {
 	return &exitError{exitUsage, fmt.Errorf(format, args...)}
 }
 
-// no is an answer that is no; an empty message when it has been printed.
+// no returns an error with exit code exitNo.
 func no(format string, args ...any) error {
 	return &exitError{exitNo, fmt.Errorf(format, args...)}
 }
 
-// errNo is an answer that is no and has been printed.
+// errNo is the error of an answer that is no and has been printed.
 var errNo = no("")
 
-// report prints an error and gives its exit code.
+// report prints an error and returns its exit code.
 func report(t *terminal, err error) int {
 	if err == nil {
 		return exitDone
@@ -56,7 +56,7 @@ func report(t *terminal, err error) int {
 	return code
 }
 
-// explain gives an error's exit code and its sentence for people.
+// explain returns an error's exit code and its message for people.
 func explain(err error, addr string) (code int, text string) {
 	if own := (*exitError)(nil); errors.As(err, &own) {
 		return own.code, err.Error()
@@ -72,7 +72,7 @@ func explain(err error, addr string) (code int, text string) {
 		return exitInternal, err.Error()
 	}
 	st := remote.GRPCStatus()
-	// What was put around the server's words stays; gRPC's own words go.
+	// Keep what callers wrapped around the server's message, drop gRPC's prefix.
 	message := strings.Replace(err.Error(), remote.Error(), st.Message(), 1)
 	switch st.Code() {
 	case codes.InvalidArgument, codes.NotFound, codes.OutOfRange:
@@ -81,13 +81,13 @@ func explain(err error, addr string) (code int, text string) {
 		if client.Reason(err) != "" {
 			return exitUnreachable, message
 		}
-		return exitUnreachable, fmt.Sprintf("no Duet server answers at %s (%s). Start one with duet up, or name another with --addr or DUET_ADDR", addr, lastPart(message))
+		return exitUnreachable, fmt.Sprintf("no Duet server answers at %s (%s). Start one with duet up, or name its address with --addr or DUET_ADDR", addr, lastPart(message))
 	case codes.Canceled:
 		return exitNo, "interrupted"
 	case codes.DeadlineExceeded:
 		return exitUnreachable, fmt.Sprintf("%s did not answer in time: %s", addr, message)
 	case codes.Unimplemented:
-		return exitUnreachable, fmt.Sprintf("what answers at %s does not know this call (%s): it is not a Duet server, or an older one. See duet version", addr, message)
+		return exitUnreachable, fmt.Sprintf("the server at %s does not know this call (%s): it is not a Duet server, or an older one; compare duet version", addr, message)
 	case codes.FailedPrecondition, codes.Aborted, codes.ResourceExhausted, codes.AlreadyExists, codes.PermissionDenied, codes.DataLoss:
 		return exitNo, message
 	default:
@@ -95,7 +95,7 @@ func explain(err error, addr string) (code int, text string) {
 	}
 }
 
-// lastPart is the cause at the end of gRPC's chain: "connection refused".
+// lastPart returns the cause at the end of gRPC's message: "connection refused".
 func lastPart(message string) string {
 	message = strings.TrimSuffix(message, `"`)
 	if i := strings.LastIndex(message, ": "); i >= 0 {

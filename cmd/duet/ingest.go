@@ -180,7 +180,7 @@ func (i *ingestCommand) dryRunFile(t *terminal, s *project.Stream, decoder *even
 		}
 		defer file.Close()
 		if info, err := file.Stat(); err == nil && info.IsDir() {
-			return counts, usageError("%s is a folder: name the files in it", name)
+			return counts, usageError("%s is a folder; name the files in it", name)
 		}
 		in = file
 	}

@@ -17,11 +17,11 @@ import (
 )
 
 type initCommand struct {
-	Dir  string `arg:"" help:"Folder to write; it must be empty or not exist."`
-	From string `help:"File to take the columns from: CSV, NDJSON or Parquet, also .gz and .zst." placeholder:"FILE"`
+	Dir  string `arg:"" help:"Folder to create; it must be empty or not exist."`
+	From string `help:"Sample file to take the columns from: CSV, NDJSON or Parquet, also .gz and .zst." placeholder:"FILE"`
 }
 
-// Run writes a project that passes check and runs unedited.
+// Run writes a project that passes duet check and runs unedited.
 func (i *initCommand) Run(t *terminal) error {
 	entries, err := os.ReadDir(i.Dir)
 	switch {
@@ -63,7 +63,7 @@ func (i *initCommand) Run(t *terminal) error {
 	return nil
 }
 
-// streamOf is the name of a scaffold's one stream.
+// streamOf returns the name of a scaffold's one stream.
 func streamOf(files map[string]string) string {
 	for name := range files {
 		if base, ok := strings.CutPrefix(name, "streams/"); ok {
@@ -73,7 +73,7 @@ func streamOf(files map[string]string) string {
 	return "NAME"
 }
 
-// program is how the user called this binary.
+// program returns the name or path by which the user started this binary.
 func program() string {
 	if strings.ContainsRune(os.Args[0], filepath.Separator) {
 		return os.Args[0]

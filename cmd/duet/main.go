@@ -1,8 +1,7 @@
-// Command duet is the whole of Duet in one binary: the platform (up), the
-// tools for a project's folder (init, check) and the clients of a running
-// server (ingest, query, batch, ...). The package holds flags, wiring and
-// printing; what a command does stands in internal/client, internal/node and
-// schemas.
+// Command duet is all of Duet in one binary: the server (up), the tools for a
+// project's folder (init, check) and the clients of a running server (ingest,
+// query, batch, ...). The package parses flags and prints; the work is done by
+// internal/client, internal/node and schemas.
 package main
 
 import (
@@ -29,31 +28,31 @@ type commands struct {
 
 	ShowVersion versionFlag `name:"version" help:"Print the version."`
 
-	Up        upCommand        `cmd:"" help:"Run the platform: log, live half, batch half and serving, in this process."`
-	Init      initCommand      `cmd:"" help:"Write a new project's folder, from a file if there is one."`
-	Check     checkCommand     `cmd:"" help:"Validate a project and show what its views mean."`
-	Ingest    ingestCommand    `cmd:"" help:"Append files to a stream: CSV, NDJSON or Parquet, also .gz and .zst, - for stdin."`
-	Query     queryCommand     `cmd:"" help:"Ask a view; the proof goes to stderr."`
-	Verify    verifyCommand    `cmd:"" help:"Recompute a view with plain DuckDB over archive and tail, and compare."`
-	Batch     batchCommand     `cmd:"" help:"Run and steer the batch half."`
-	Reconcile reconcileCommand `cmd:"" help:"Show how both halves compare; exit 1 if they differ."`
-	Rejects   rejectsCommand   `cmd:"" help:"What was refused, and why."`
-	Status    statusCommand    `cmd:"" help:"Is it up and well? Exit 1 if something needs a person."`
-	Inspect   inspectCommand   `cmd:"" help:"Show what is stored, as it is stored."`
+	Up        upCommand        `cmd:"" help:"Run the server: log, live half, batch half and serving."`
+	Init      initCommand      `cmd:"" help:"Create a project folder, from a sample file if you have one."`
+	Check     checkCommand     `cmd:"" help:"Validate a project and list its views' columns."`
+	Ingest    ingestCommand    `cmd:"" help:"Append files to a stream: CSV, NDJSON or Parquet, also .gz and .zst; - is stdin."`
+	Query     queryCommand     `cmd:"" help:"Query a view; the proof goes to stderr."`
+	Verify    verifyCommand    `cmd:"" help:"Recompute a view with plain DuckDB and compare; exit 1 if it differs."`
+	Batch     batchCommand     `cmd:"" help:"Run and control the batch half."`
+	Reconcile reconcileCommand `cmd:"" help:"Show how the two halves compare; exit 1 if they differ."`
+	Rejects   rejectsCommand   `cmd:"" help:"List rejected events and why."`
+	Status    statusCommand    `cmd:"" help:"Show how the server is doing; exit 1 if something needs attention."`
+	Inspect   inspectCommand   `cmd:"" help:"Show what is stored: log, archive, generation or live."`
 	Version   versionCommand   `cmd:"" help:"Print the version."`
 
 	BatchChild batchChildCommand `cmd:"" hidden:"" help:"Compute one generation; started by the batch half."`
 }
 
-// terminal is where a command reads and writes. Answers go to out; progress,
-// proofs and errors to err.
+// terminal is where a command reads and writes. Results go to out; progress,
+// proofs and errors go to err.
 type terminal struct {
 	in       io.Reader
 	out, err io.Writer
-	addr     string // of the server that client commands talk to
+	addr     string // of the server, for client commands
 }
 
-// dial connects to the server of --addr.
+// dial returns a client of the server at --addr.
 func (t *terminal) dial() (*client.Client, error) {
 	c, err := client.Dial(t.addr)
 	if err != nil {
@@ -69,8 +68,8 @@ func main() {
 	os.Exit(code)
 }
 
-// parser reads a command line into c. What ends parsing with all said, such as
-// --help, calls exit.
+// parser returns a parser that reads a command line into c. It calls exit after
+// --help and --version.
 func parser(ctx context.Context, c *commands, t *terminal, exit func(code int)) (*kong.Kong, error) {
 	return kong.New(c,
 		kong.Name("duet"),
@@ -83,7 +82,7 @@ func parser(ctx context.Context, c *commands, t *terminal, exit func(code int)) 
 	)
 }
 
-// run parses and executes one command line and gives the exit code.
+// run parses and executes one command line and returns the exit code.
 func run(ctx context.Context, args []string, t *terminal) int {
 	var c commands
 	exited := -1
@@ -105,14 +104,15 @@ func run(ctx context.Context, args []string, t *terminal) int {
 	return report(t, parsed.Run())
 }
 
-// parseError says what to write instead of a command line that does not parse.
+// parseError returns the usage error of a command line that does not parse; it
+// names the help to read.
 func parseError(args []string, err error) error {
 	var parse *kong.ParseError
 	command := ""
 	if errors.As(err, &parse) && parse.Context != nil {
 		command = parse.Context.Command()
 	}
-	// Command gives "batch rollback <generation>"; help wants the words.
+	// Command returns "batch rollback <generation>"; keep the words only.
 	words := strings.FieldsFunc(command, func(r rune) bool { return r == ' ' })
 	n := 0
 	for _, word := range words {

@@ -13,13 +13,13 @@ import (
 )
 
 type statusCommand struct {
-	Ready   bool          `help:"Only ask whether queries are answered: done also when something needs a person."`
+	Ready   bool          `help:"Only check that queries are answered; exit 0 even if something needs attention."`
 	Output  format        `help:"table or json." enum:"table,json" default:"table"`
 	Timeout time.Duration `help:"How long to wait for the answer." default:"10s"`
 }
 
-// Run prints the status. It is no unless the server is well; a server that
-// catches up is not reachable yet.
+// Run prints the status. It exits with exitNo unless the server is healthy, and
+// with exitUnreachable while it is catching up.
 func (s *statusCommand) Run(ctx context.Context, t *terminal) error {
 	c, err := t.dial()
 	if err != nil {
@@ -56,7 +56,7 @@ func (s *statusCommand) Run(ctx context.Context, t *terminal) error {
 	}
 }
 
-// healthName is "ok" for HEALTH_OK.
+// healthName returns "ok" for HEALTH_OK.
 func healthName(h duetv1.Health) string {
 	return strings.ToLower(strings.TrimPrefix(h.String(), "HEALTH_"))
 }
@@ -67,11 +67,11 @@ func printStatus(t *terminal, s *duetv1.GetStatusResponse) error {
 		fmt.Fprintln(t.out, "  ! "+printable(problem))
 	}
 	log, live, archive, batch := s.GetLog(), s.GetLive(), s.GetArchive(), s.GetBatch()
-	fmt.Fprintf(t.out, "log      from %s to %s, %s of %s\n", place([]*duetv1.Position{log.GetFirst()}), place([]*duetv1.Position{log.GetLast()}), size(log.GetUsedBytes()), size(log.GetLimitBytes()))
-	fmt.Fprintf(t.out, "live     through %s, %s messages behind\n", place(live.GetThrough()), count(int64(live.GetLagMessages())))
-	fmt.Fprintf(t.out, "archive  through %s, %s files, %s, %s messages behind the live half\n", place(archive.GetThrough()), count(archive.GetFiles()), size(archive.GetBytes()), count(int64(archive.GetLagMessages())))
+	fmt.Fprintf(t.out, "log      from %s to %s, %s of %s\n", positionText([]*duetv1.Position{log.GetFirst()}), positionText([]*duetv1.Position{log.GetLast()}), size(log.GetUsedBytes()), size(log.GetLimitBytes()))
+	fmt.Fprintf(t.out, "live     through %s, %s messages behind\n", positionText(live.GetThrough()), count(int64(live.GetLagMessages())))
+	fmt.Fprintf(t.out, "archive  through %s, %s files, %s, %s messages behind the live half\n", positionText(archive.GetThrough()), count(archive.GetFiles()), size(archive.GetBytes()), count(int64(archive.GetLagMessages())))
 	if g := batch.GetCurrent(); g.GetNumber() != 0 {
-		fmt.Fprintf(t.out, "batch    generation %d to %s, published %s ago\n", g.GetNumber(), place(g.GetCut()), time.Since(g.GetPublishTime().AsTime()).Round(time.Second))
+		fmt.Fprintf(t.out, "batch    generation %d to %s, published %s ago\n", g.GetNumber(), positionText(g.GetCut()), time.Since(g.GetPublishTime().AsTime()).Round(time.Second))
 	} else {
 		fmt.Fprintln(t.out, "batch    no generation yet")
 	}
@@ -110,13 +110,13 @@ func printStatus(t *terminal, s *duetv1.GetStatusResponse) error {
 }
 
 type rejectsCommand struct {
-	List rejectsListCommand `cmd:"" default:"withargs" help:"List refused events, the latest first."`
+	List rejectsListCommand `cmd:"" default:"withargs" help:"List rejected events, latest first."`
 }
 
 type rejectsListCommand struct {
-	Stream  string `help:"Only of this stream."`
-	Session string `help:"Only of this ingest; duet ingest prints its name."`
-	Limit   int32  `help:"Events at most: 1 to 10,000." default:"100"`
+	Stream  string `help:"Only events of this stream."`
+	Session string `help:"Only events of this ingest; duet ingest prints its session."`
+	Limit   int32  `help:"Maximum number of events, 1 to 10000." default:"100"`
 	Output  format `help:"table, csv or json." enum:"table,csv,json" default:"table"`
 }
 
@@ -140,7 +140,7 @@ func (r *rejectsListCommand) Run(ctx context.Context, t *terminal) error {
 	}
 	var rows []*duetv1.Row
 	for _, reject := range answer.GetRejects() {
-		at := place([]*duetv1.Position{reject.GetPosition()})
+		at := positionText([]*duetv1.Position{reject.GetPosition()})
 		row := &duetv1.Row{}
 		for _, cell := range []string{
 			reject.GetTime().AsTime().Format("2006-01-02 15:04:05.000"), reject.GetStream(), fmt.Sprintf("%s/%d", at, reject.GetPosition().GetRecord()),
@@ -157,7 +157,7 @@ func (r *rejectsListCommand) Run(ctx context.Context, t *terminal) error {
 	return nil
 }
 
-// excerpt is what was sent as valid UTF-8; a table shows its beginning.
+// excerpt returns raw as valid UTF-8; for a table, only its beginning.
 func excerpt(raw []byte, f format) string {
 	s := strings.ToValidUTF8(string(raw), "\ufffd")
 	const most = 100
@@ -169,11 +169,11 @@ func excerpt(raw []byte, f format) string {
 
 type inspectCommand struct {
 	What   string            `arg:"" help:"log, archive, generation or live." enum:"log,archive,generation,live"`
-	Args   map[string]string `arg:"" optional:"" help:"What to narrow it to, as NAME=VALUE; a wrong name lists those that there are."`
+	Args   map[string]string `arg:"" optional:"" help:"Filters, as NAME=VALUE; an unknown name lists the known ones."`
 	Output format            `help:"table, csv or json." enum:"table,csv,json" default:"table"`
 }
 
-// Run prints the tables that the server gives.
+// Run prints the server's tables.
 func (i *inspectCommand) Run(ctx context.Context, t *terminal) error {
 	c, err := t.dial()
 	if err != nil {
@@ -198,7 +198,7 @@ func (i *inspectCommand) Run(ctx context.Context, t *terminal) error {
 
 type versionCommand struct{}
 
-// Run prints the version; it asks no server.
+// Run prints the version of this binary.
 func (v *versionCommand) Run(t *terminal) error {
 	fmt.Fprintln(t.out, versionLine())
 	return nil
@@ -208,10 +208,10 @@ func versionLine() string {
 	return fmt.Sprintf("duet %s (%s, %s/%s)", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// versionFlag prints the version and ends, whatever else is on the line.
+// versionFlag prints the version and exits, whatever else is on the command line.
 type versionFlag bool
 
-// BeforeReset is kong's hook of a flag that was given.
+// BeforeReset is kong's hook for a flag that is present.
 func (versionFlag) BeforeReset(app *kong.Kong) error {
 	fmt.Fprintln(app.Stdout, versionLine())
 	app.Exit(exitDone)

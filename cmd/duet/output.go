@@ -18,7 +18,7 @@ import (
 	"duet/schemas/duetv1"
 )
 
-// format is how rows are printed.
+// format is how rows are printed: formatTable, formatCSV or formatJSON.
 type format string
 
 const (
@@ -27,8 +27,8 @@ const (
 	formatJSON  format = "json"
 )
 
-// print writes rows: a table for people, CSV with a header, or a JSON array of
-// one object a row.
+// print writes rows as a table for people, as CSV with a header, or as a JSON
+// array with one object for each row.
 func (f format) print(w io.Writer, columns []*duetv1.Column, rows []*duetv1.Row) error {
 	switch f {
 	case formatCSV:
@@ -144,7 +144,7 @@ func printGrid(w io.Writer, header []string, right []bool, rows [][]string) erro
 	return nil
 }
 
-// cells makes texts safe for one line of a terminal.
+// cells returns texts that are safe to print on a terminal.
 func cells(texts []string) table.Row {
 	row := make(table.Row, len(texts))
 	for i, s := range texts {
@@ -153,8 +153,8 @@ func cells(texts []string) table.Row {
 	return row
 }
 
-// printable replaces control characters: what is stored came from anywhere, and
-// a terminal obeys them.
+// printable replaces control characters. Stored text may come from anyone, and a
+// terminal executes control sequences.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
@@ -164,8 +164,8 @@ func printable(s string) string {
 	}, s)
 }
 
-// printMessage writes a message as JSON with the field names of the protos.
-// protojson varies its blanks on purpose; what a script reads should not.
+// printMessage writes a message as JSON with the protos' field names. It indents
+// again, because protojson varies its whitespace on purpose.
 func printMessage(w io.Writer, m proto.Message) error {
 	text, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Marshal(m)
 	if err != nil {
@@ -179,10 +179,10 @@ func printMessage(w io.Writer, m proto.Message) error {
 	return err
 }
 
-// place writes positions as ordinal:sequence, lane by lane.
-func place(positions []*duetv1.Position) string {
+// positionText returns positions as ordinal:sequence, lane by lane.
+func positionText(positions []*duetv1.Position) string {
 	if len(positions) == 0 {
-		return "the beginning"
+		return "the start"
 	}
 	parts := make([]string, len(positions))
 	for i, p := range positions {
@@ -191,13 +191,13 @@ func place(positions []*duetv1.Position) string {
 	return strings.Join(parts, ",")
 }
 
-// proofLine is what an answer says about itself, for people.
+// proofLine returns a proof as one line for people.
 func proofLine(p *duetv1.Proof) string {
 	var b strings.Builder
 	if p.GetGeneration() == 0 {
-		fmt.Fprintf(&b, "no generation yet; live through %s", place(p.GetLiveThrough()))
+		fmt.Fprintf(&b, "no generation yet; live through %s", positionText(p.GetLiveThrough()))
 	} else {
-		fmt.Fprintf(&b, "generation %d to %s, live through %s", p.GetGeneration(), place(p.GetCut()), place(p.GetLiveThrough()))
+		fmt.Fprintf(&b, "generation %d to %s, live through %s", p.GetGeneration(), positionText(p.GetCut()), positionText(p.GetLiveThrough()))
 	}
 	if newest := p.GetNewestEventTime(); newest != nil {
 		fmt.Fprintf(&b, "; newest event %s", newest.AsTime().Format("2006-01-02 15:04:05"))
@@ -213,7 +213,7 @@ func proofLine(p *duetv1.Proof) string {
 	return b.String()
 }
 
-// count writes 1234567 as 1,234,567.
+// count returns 1234567 as 1,234,567.
 func count(n int64) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
@@ -222,7 +222,7 @@ func count(n int64) string {
 	return s
 }
 
-// size writes bytes with a unit of a thousand.
+// size returns a number of bytes with a decimal unit.
 func size(n int64) string {
 	if n < 1000 {
 		return fmt.Sprintf("%d B", n)

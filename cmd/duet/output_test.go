@@ -59,7 +59,7 @@ NULL                                      -0.0500   +Inf  NULL
 	}
 }
 
-func TestNoRowsIsValidToo(t *testing.T) {
+func TestNoRowsAreValidOutput(t *testing.T) {
 	for f, want := range map[format]string{formatCSV: "country,revenue,share,hour\n", formatJSON: "[]\n"} {
 		var out strings.Builder
 		if err := f.print(&out, sampleColumns, nil); err != nil || out.String() != want {
@@ -68,7 +68,7 @@ func TestNoRowsIsValidToo(t *testing.T) {
 	}
 }
 
-func TestATerminalIsNotObeyed(t *testing.T) {
+func TestControlCharactersAreReplaced(t *testing.T) {
 	var out strings.Builder
 	rows := []*duetv1.Row{{Values: []*duetv1.Value{str("red\x1b[31m\nnext\u009b2J")}}}
 	if err := formatTable.print(&out, []*duetv1.Column{{Name: "a", Type: "VARCHAR"}}, rows); err != nil {
@@ -95,7 +95,7 @@ func TestTimesOfTheCommandLine(t *testing.T) {
 	}
 	for _, s := range []string{"", "yesterday", "21.11.2026", "2026-02-30", "2026-11-21T25:00:00Z"} {
 		if _, err := instant(s); err == nil {
-			t.Errorf("%q was taken", s)
+			t.Errorf("%q was accepted", s)
 		}
 	}
 }
@@ -113,7 +113,8 @@ func TestCountsAndSizes(t *testing.T) {
 	}
 }
 
-// A log line that comes while the status line is drawn begins on a clean line.
+// TestALogLineClearsTheStatusLine checks that a log line written while the
+// status line is drawn starts on an empty line.
 func TestALogLineClearsTheStatusLine(t *testing.T) {
 	var out strings.Builder
 	line := &statusLine{w: &out, tty: true}

@@ -8,17 +8,18 @@ import (
 	"time"
 )
 
-// A statusLine shows how far something is: one line that is written over on a
-// terminal, otherwise a plain line every few seconds. Safe for concurrent use.
+// A statusLine shows progress: on a terminal one line that is overwritten,
+// elsewhere a new line every few seconds. It is safe for concurrent use.
 type statusLine struct {
+	w   io.Writer
+	tty bool
+
 	mu    sync.Mutex
-	w     io.Writer
-	tty   bool
-	last  time.Time // when something was shown
+	last  time.Time // of the last show
 	drawn bool      // the terminal's line is not empty
 }
 
-// How often a line is drawn.
+// Shortest time between two lines, on a terminal and elsewhere.
 const (
 	redraw    = 100 * time.Millisecond
 	plainPace = 5 * time.Second
@@ -33,7 +34,7 @@ func newStatusLine(w io.Writer) *statusLine {
 	return line
 }
 
-// show draws text unless the last was drawn just now.
+// show draws text, unless the last text is too recent.
 func (l *statusLine) show(text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -53,8 +54,8 @@ func (l *statusLine) show(text string) {
 	fmt.Fprintln(l.w, text)
 }
 
-// Write writes p after removing the line: a log that shares the terminal is
-// written through it.
+// Write removes the line and writes p. A log that shares the terminal must write
+// through it.
 func (l *statusLine) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -62,7 +63,7 @@ func (l *statusLine) Write(p []byte) (int, error) {
 	return l.w.Write(p)
 }
 
-// clear removes the line, before something else is printed.
+// clear removes the line. Call it before printing anything else.
 func (l *statusLine) clear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -12,29 +12,29 @@ import (
 )
 
 type queryCommand struct {
-	View      string        `arg:"" help:"View to ask."`
-	By        []string      `help:"Keys to group by; all of the view's if not given." placeholder:"KEY" xor:"grouping"`
+	View      string        `arg:"" help:"View to query."`
+	By        []string      `help:"Keys to group by (default: all of the view's)." placeholder:"KEY" xor:"grouping"`
 	Total     bool          `help:"One row over everything." xor:"grouping"`
-	Where     string        `help:"Condition over the keys." placeholder:"SQL"`
-	Having    string        `help:"Condition over keys and measures, after grouping." placeholder:"SQL"`
-	Since     string        `help:"Buckets of the time key that begin here or later: RFC 3339, or YYYY-MM-DD[ HH:MM:SS] in UTC." placeholder:"TIME"`
-	Until     string        `help:"Buckets that begin before here." placeholder:"TIME"`
+	Where     string        `help:"Condition on keys." placeholder:"SQL"`
+	Having    string        `help:"Condition on keys and measures, after grouping." placeholder:"SQL"`
+	Since     string        `help:"Only buckets of the time key that begin at this time or later: RFC 3339, or YYYY-MM-DD[ HH:MM:SS] in UTC." placeholder:"TIME"`
+	Until     string        `help:"Only buckets that begin before this time." placeholder:"TIME"`
 	OrderBy   []string      `help:"Columns to order by." placeholder:"COLUMN"`
-	Desc      bool          `help:"The largest first."`
-	Limit     int32         `help:"Rows at most: 1 to 10,000." default:"1000"`
-	AsOf      *uint64       `help:"The numbers as this kept generation published them." placeholder:"GENERATION"`
-	NotBefore string        `help:"Token of an append or an answer: wait until this answer is no older." placeholder:"TOKEN"`
+	Desc      bool          `help:"Descending order."`
+	Limit     int32         `help:"Maximum number of rows, 1 to 10000." default:"1000"`
+	AsOf      *uint64       `help:"Numbers as this kept generation published them." placeholder:"GENERATION"`
+	NotBefore string        `help:"Wait for an answer at least as new as this token of an append or an answer." placeholder:"TOKEN"`
 	Output    format        `help:"table, csv or json." enum:"table,csv,json" default:"table"`
 	Timeout   time.Duration `help:"How long to wait for the answer." default:"1m"`
 }
 
-// request is the flags as the server takes them.
+// request returns the request that the flags describe.
 func (q *queryCommand) request() (*duetv1.QueryRequest, error) {
 	if q.Limit < 1 || q.Limit > 10_000 {
 		return nil, usageError("--limit %d: write 1 to 10000", q.Limit)
 	}
 	if q.AsOf != nil && *q.AsOf == 0 {
-		return nil, usageError("--as-of 0: generations count from 1; duet batch list shows them, and without --as-of the answer is of now")
+		return nil, usageError("--as-of 0: generations are numbered from 1; list them with duet batch list, or omit --as-of for the current numbers")
 	}
 	if q.Desc && len(q.OrderBy) == 0 {
 		return nil, usageError("--desc without --order-by: name the column to order by")
@@ -101,12 +101,13 @@ func (q *queryCommand) Run(ctx context.Context, t *terminal) error {
 
 type verifyCommand struct {
 	View    string        `arg:"" help:"View to verify."`
-	Explain bool          `help:"Compute nothing: print the SQL and the files to run in any DuckDB."`
-	Limit   int32         `help:"Differing groups to print at most." default:"20"`
+	Explain bool          `help:"Only print the SQL and its files, to run in any DuckDB."`
+	Limit   int32         `help:"Maximum number of differing groups to print, 1 to 1000." default:"20"`
 	Timeout time.Duration `help:"How long the recomputation may take." default:"30m"`
 }
 
-// Run compares, or explains how to.
+// Run prints whether the merged and the recomputed answer are equal, or the SQL
+// that recomputes it.
 func (v *verifyCommand) Run(ctx context.Context, t *terminal) error {
 	c, err := t.dial()
 	if err != nil {
@@ -121,13 +122,13 @@ func (v *verifyCommand) Run(ctx context.Context, t *terminal) error {
 	}
 	events := count(int64(answer.GetArchivedEvents())) + " archived events"
 	if tail := answer.GetTailEvents(); tail > 0 {
-		events += fmt.Sprintf(" and %s not archived yet", count(int64(tail)))
+		events += fmt.Sprintf(" and %s events of the tail", count(int64(tail)))
 	}
 	if v.Explain {
 		fmt.Fprintf(t.out, "%s;\n", strings.TrimRight(answer.GetSql(), "; \n"))
 		fmt.Fprintf(t.err, "-- reads %d files", len(answer.GetFiles()))
 		if tail := answer.GetTailEvents(); tail > 0 {
-			fmt.Fprintf(t.err, "; %s events are not archived yet and not in it (duet batch run archives them)", count(int64(tail)))
+			fmt.Fprintf(t.err, "; %s events are not archived yet and not included (duet batch run archives them)", count(int64(tail)))
 		}
 		fmt.Fprintln(t.err)
 		for _, file := range answer.GetFiles() {
@@ -137,11 +138,11 @@ func (v *verifyCommand) Run(ctx context.Context, t *terminal) error {
 	}
 	took := answer.GetElapsed().AsDuration().Round(time.Millisecond)
 	if answer.GetEqual() {
-		fmt.Fprintf(t.out, "equal: %s groups, the same by plain DuckDB over %s, in %s\n", count(int64(answer.GetGroups())), events, took)
+		fmt.Fprintf(t.out, "equal: %s groups, recomputed by plain DuckDB from %s in %s\n", count(int64(answer.GetGroups())), events, took)
 		fmt.Fprintln(t.err, proofLine(answer.GetProof()))
 		return nil
 	}
-	fmt.Fprintf(t.out, "NOT equal: %s groups differ of %s, by plain DuckDB over %s, in %s\n",
+	fmt.Fprintf(t.out, "NOT equal: %s of %s groups differ, recomputed by plain DuckDB from %s in %s\n",
 		count(int64(answer.GetGroupsDifferent())), count(int64(answer.GetGroups())), events, took)
 	columns := append([]*duetv1.Column{{Name: "answer", Type: "VARCHAR"}}, answer.GetColumns()...)
 	var rows []*duetv1.Row
@@ -152,11 +153,12 @@ func (v *verifyCommand) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	fmt.Fprintln(t.err, proofLine(answer.GetProof()))
-	fmt.Fprintln(t.err, "This is a fault of Duet or of its files, not of your data. Keep the data folder, run duet reconcile and duet inspect archive, and report it.")
+	fmt.Fprintln(t.err, "This is a fault in Duet or in its files, not in your data. Keep the data folder, run duet reconcile and duet inspect archive, and report it.")
 	return errNo
 }
 
-// labelled is a row with a word before it; what one side has not is all NULL.
+// labelled returns a row of width values that begins with label. A nil row is
+// all NULL, and the label says "none".
 func labelled(label string, row *duetv1.Row, width int) *duetv1.Row {
 	values := []*duetv1.Value{{Kind: &duetv1.Value_StringValue{StringValue: label}}}
 	if row == nil {

@@ -17,15 +17,15 @@ import (
 	"duet/schemas/duetv1"
 )
 
-// answers is a fake server at the protocol: what a command shows of an answer,
-// and how it ends, is tried here without a platform.
+// answers is a fake gRPC server with fixed answers. It tests what a command
+// prints and how it exits.
 type answers struct {
 	duetv1.UnimplementedViewServiceServer
 	duetv1.UnimplementedBatchServiceServer
 	duetv1.UnimplementedOperateServiceServer
 	query  func(*duetv1.QueryRequest) (*duetv1.QueryResponse, error)
 	verify *duetv1.VerifyResponse
-	runs   []*duetv1.Run // what GetRun answers, one after the other
+	runs   []*duetv1.Run // GetRun's answers, in order; the last one repeats
 	report *duetv1.GetReconciliationResponse
 	status *duetv1.GetStatusResponse
 }
@@ -69,7 +69,8 @@ func (a *answers) Pin(context.Context, *duetv1.PinRequest) (*duetv1.PinResponse,
 	return &duetv1.PinResponse{}, nil
 }
 
-// ask runs a command line against the fake server.
+// ask runs a command line against the fake server and returns its exit code and
+// output.
 func (a *answers) ask(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -152,12 +153,12 @@ func TestErrorsOfTheServerHaveExitCodes(t *testing.T) {
 func TestVerifyAnswersYesOrNo(t *testing.T) {
 	equal := &duetv1.VerifyResponse{Equal: true, Groups: 38, ArchivedEvents: 541_900, TailEvents: 9, Elapsed: durationpb.New(120 * time.Millisecond), Proof: sampleProof}
 	code, out, _ := (&answers{verify: equal}).ask(t, "verify", "revenue")
-	if want := "equal: 38 groups, the same by plain DuckDB over 541,900 archived events and 9 not archived yet, in 120ms\n"; code != 0 || out != want {
+	if want := "equal: 38 groups, recomputed by plain DuckDB from 541,900 archived events and 9 events of the tail in 120ms\n"; code != 0 || out != want {
 		t.Errorf("code %d, %q, want %q", code, out, want)
 	}
 	differs := &duetv1.VerifyResponse{Groups: 38, GroupsDifferent: 1, Columns: sampleColumns, Differences: []*duetv1.VerifyDifference{{Merged: sampleRows[1]}}}
 	code, out, errs := (&answers{verify: differs}).ask(t, "verify", "revenue")
-	if code != exitNo || !strings.Contains(out, "NOT equal: 1 groups differ of 38") || !strings.Contains(out, "recomputed: none") || !strings.Contains(errs, "duet inspect archive") {
+	if code != exitNo || !strings.Contains(out, "NOT equal: 1 of 38 groups differ") || !strings.Contains(out, "recomputed: none") || !strings.Contains(errs, "duet inspect archive") {
 		t.Errorf("code %d, %s %s", code, out, errs)
 	}
 	explained := &duetv1.VerifyResponse{Sql: "SELECT 1;\n", Files: []string{"/d/a.parquet"}}
@@ -177,7 +178,7 @@ func TestARunIsWatchedToItsEnd(t *testing.T) {
 	}{
 		{&duetv1.Run{Id: "r1", State: duetv1.RunState_RUN_STATE_PUBLISHED, Generation: 7, Full: true, Cut: at(50), StartTime: began, EndTime: ended}, exitDone, "published generation 7: full, to 1:50, in 1.5s\n"},
 		{&duetv1.Run{Id: "r1", State: duetv1.RunState_RUN_STATE_FAILED, Problem: "the disk is full.", StartTime: began, EndTime: ended}, exitNo, "duet: run r1 failed after 1.5s: the disk is full\n"},
-		{&duetv1.Run{Id: "r1", State: duetv1.RunState_RUN_STATE_HELD, Problem: "2 cells differ", StartTime: began, EndTime: ended}, exitNo, "publish it all the same with duet batch run --accept\n"},
+		{&duetv1.Run{Id: "r1", State: duetv1.RunState_RUN_STATE_HELD, Problem: "2 cells differ", StartTime: began, EndTime: ended}, exitNo, "to publish anyway, use duet batch run --accept\n"},
 	} {
 		code, out, errs := (&answers{runs: []*duetv1.Run{running, c.last}}).ask(t, "batch", "run", "--full")
 		if code != c.code || !strings.Contains(out+errs, c.want) {
@@ -224,7 +225,7 @@ func TestStatusIsNoUnlessAllIsWell(t *testing.T) {
 		if code != want || !strings.Contains(out, "project shop") || !strings.Contains(out, "1,200") {
 			t.Errorf("%s: code %d, want %d\n%s", health, code, want, out)
 		}
-		// A server that answers is ready, well or not.
+		// A degraded server answers, so it is ready.
 		if health == duetv1.Health_HEALTH_DEGRADED {
 			want = exitDone
 		}

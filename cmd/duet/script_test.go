@@ -27,18 +27,19 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"duet": main})
 }
 
-// TestScripts runs testdata/script and testdata/long: stories told in commands. DUET_ADDR is a
-// free port of the script's own. Beside testscript's commands there are
+// TestScripts runs the scripts of testdata/script and testdata/long. DUET_ADDR
+// is a free address for each script. In addition to testscript's commands there
+// are
 //
-//	code N duet ARGS...          run a command that must end with exit code N
+//	code N duet ARGS...          run a command that must exit with code N
 //	until REGEXP duet ARGS...    run a command until it succeeds and its output matches, for at most a minute
 //	binary FILE                  write a file that is not text
 //	truncated FILE               write a gzip file that is cut off
-//	retail FILE                  write the file of a year's sales (see retailFile)
-//	oracle FILE OUT SQL          write the CSV that plain DuckDB gives for SQL over that file, as the table "file"
+//	retail FILE                  link the file of a year's sales (see retailFile)
+//	oracle FILE OUT SQL          write the result of SQL by plain DuckDB over that file, the table "file", as CSV
 //
-// The stories of testdata/long load a year of sales; under -short, which is
-// what the race detector gets, the short ones have to do.
+// The scripts of testdata/long load a year of sales; -short, which the race
+// detector uses, leaves them out.
 func TestScripts(t *testing.T) {
 	retail := ""
 	stories, err := filepath.Glob("testdata/script/*.txtar")
@@ -143,9 +144,9 @@ func oracle(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// retailFile is UCI's Online Retail as CSV: DUET_RETAIL_FILE, or the copy beside
-// the repository. Where there is neither, a made-up shop writes a file of the
-// same columns, so that the story is told everywhere.
+// retailFile returns the path of UCI's Online Retail as CSV: DUET_RETAIL_FILE,
+// or the copy beside the repository. Without either, a simulated shop writes a
+// file with the same columns.
 func retailFile(t *testing.T) string {
 	t.Helper()
 	if named := os.Getenv("DUET_RETAIL_FILE"); named != "" {
@@ -162,14 +163,14 @@ func retailFile(t *testing.T) string {
 	if err := writeRetail(made, 150_000); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%s is not there: the story is told with a made-up shop's file", beside)
+	t.Logf("%s does not exist: using the file of a simulated shop", beside)
 	return made
 }
 
-// cents is a price as an unbroken till sends it.
+// cents matches a well-formed price of the simulated shop.
 var cents = regexp.MustCompile(`^\d+\.\d\d$`)
 
-// writeRetail writes order lines of a made-up shop as Online Retail has them.
+// writeRetail writes order lines of a simulated shop in Online Retail's columns.
 func writeRetail(path string, lines int) (err error) {
 	file, err := os.Create(path)
 	if err != nil {
@@ -195,7 +196,7 @@ func writeRetail(path string, lines int) (err error) {
 		}
 		e := s.Next()
 		if e.Stream != "orders" || json.Unmarshal(e.JSON, &order) != nil || !cents.MatchString(order.Price.String()) {
-			continue // not an order, or a broken one
+			continue // not an order, or a malformed one
 		}
 		customer := ""
 		if order.Customer != 0 { // an answer holds up to 10,000 of them

@@ -17,7 +17,7 @@ import (
 	"duet/schemas/retail"
 )
 
-// stopWithin is how long calls under way may take when the server stops.
+// stopWithin bounds how long a stopping server waits for running calls.
 const stopWithin = 10 * time.Second
 
 type upCommand struct {
@@ -45,8 +45,8 @@ func (u *upCommand) Run(ctx context.Context, t *terminal) (err error) {
 		defer os.RemoveAll(cfg.Data)
 		cfg.GRPC, cfg.HTTP = "127.0.0.1:0", "127.0.0.1:0"
 	}
-	// Events pass through quickly and leave much garbage: collecting half as
-	// often costs some hundred megabytes and gives ingest a tenth of a core.
+	// Ingest makes much short-lived garbage. Collecting half as often costs a few
+	// hundred megabytes and saves a tenth of a core.
 	debug.SetGCPercent(200)
 	n, err := node.New(cfg)
 	var faults project.Faults
@@ -88,7 +88,8 @@ func (u *upCommand) Run(ctx context.Context, t *terminal) (err error) {
 	}
 }
 
-// printAddresses prints the addresses for a program to read, if they were chosen here.
+// printAddresses prints the addresses as JSON for programs, unless they are
+// those of the flags.
 func (u *upCommand) printAddresses(t *terminal, n *node.Node) error {
 	if !u.Ephemeral && n.GRPCAddr() == u.GRPC && n.HTTPAddr() == u.HTTP {
 		return nil

@@ -11,7 +11,7 @@ import (
 	"duet/schemas/duetv1"
 )
 
-// text is a value for people and CSV: NULL is empty, decimals have all their digits.
+// text returns a value as CSV has it: NULL is empty, decimals have all digits.
 func text(v *duetv1.Value) string {
 	switch kind := v.GetKind().(type) {
 	case *duetv1.Value_BoolValue:
@@ -41,8 +41,8 @@ func text(v *duetv1.Value) string {
 	}
 }
 
-// appendJSON writes a value as JSON: decimals, times and what is not finite as
-// strings, for no JSON number holds them exactly everywhere.
+// appendJSON appends a value as JSON. Decimals, times and non-finite doubles are
+// strings, because not every reader of JSON numbers keeps them exactly.
 func appendJSON(dst []byte, v *duetv1.Value) []byte {
 	switch kind := v.GetKind().(type) {
 	case nil:
@@ -78,7 +78,7 @@ func appendQuoted(dst []byte, s string) []byte {
 	return append(dst, quoted...)
 }
 
-// numeric reports whether a SQL type is written right-aligned.
+// numeric reports whether a SQL type is a number.
 func numeric(sqlType string) bool {
 	name, _, _ := strings.Cut(strings.ToUpper(sqlType), "(")
 	switch strings.TrimSpace(name) {
@@ -88,8 +88,8 @@ func numeric(sqlType string) bool {
 	return false
 }
 
-// instant reads a time as the command line takes it: RFC 3339, or a date or
-// date and time, in UTC.
+// instant parses a time of the command line: RFC 3339, or a date or a date and
+// time in UTC.
 func instant(s string) (time.Time, error) {
 	for _, layout := range []string{time.RFC3339Nano, time.DateOnly, time.DateTime, "2006-01-02T15:04:05", "2006-01-02 15:04"} {
 		if t, err := time.ParseInLocation(layout, s, time.UTC); err == nil {

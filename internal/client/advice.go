@@ -14,28 +14,28 @@ import (
 	"duet/schemas/source"
 )
 
-// AllRejectedError is a file of which every line looked at would be rejected: the
-// definition does not fit it.
+// An AllRejectedError reports a file whose probed records would all be
+// rejected: the stream's definition does not fit it.
 type AllRejectedError struct {
 	File   string
 	Line   int    // of the first record
-	Reason string // why it would be rejected
-	Lines  int    // looked at
+	Reason string // why the first record would be rejected
+	Lines  int    // probed
 	Remedy string // what to write, and where; may be empty
 }
 
-// Error says what is wrong, where, and what to write.
+// Error says what is wrong, where, and what to write in the stream's file.
 func (r *AllRejectedError) Error() string {
-	all := fmt.Sprintf("All of the first %s lines failed so", thousands(r.Lines))
+	all := fmt.Sprintf("None of the first %s lines can be read", thousands(r.Lines))
 	switch {
 	case r.Lines == 1:
 		all = "It is the only line"
 	case r.Lines < probeLines:
-		all = fmt.Sprintf("All %d lines failed so", r.Lines)
+		all = fmt.Sprintf("None of the %d lines can be read", r.Lines)
 	}
 	message := fmt.Sprintf("%s:%d: %s. %s; nothing was sent.", r.File, r.Line, strings.TrimRight(r.Reason, "."), all)
 	if r.Remedy == "" {
-		return message + " See what is read with --dry-run"
+		return message + " Add --dry-run to see how each line is read"
 	}
 	return message + " " + r.Remedy
 }
@@ -48,7 +48,8 @@ func thousands(n int) string {
 	return s
 }
 
-// allRejected says why and looks for the change of the definition that helps.
+// allRejected returns the [AllRejectedError] of records, with the change of one
+// column's definition that accepts the most of them, if one helps.
 func allRejected(name string, s *project.Stream, records []source.Record, first *event.Reject) error {
 	r := &AllRejectedError{File: name, Line: records[0].Line, Reason: first.Reason, Lines: len(records)}
 	if name == "-" {
@@ -79,8 +80,8 @@ func allRejected(name string, s *project.Stream, records []source.Record, first 
 	return r
 }
 
-// survivors counts the records that a changed column would no longer refuse,
-// as the decoder itself sees it.
+// survivors counts the records that the decoder accepts, or rejects for another
+// column, once a column's definition is changed.
 func survivors(s *project.Stream, column int, candidate project.Column, records []source.Record) int {
 	changed := *s
 	changed.Columns = slices.Clone(s.Columns)
@@ -95,14 +96,14 @@ func survivors(s *project.Stream, column int, candidate project.Column, records 
 	return n
 }
 
-// formats that files of this world have, the likelier of two that read the
-// same text first.
+// Common date and time formats. Where two read the same text, the likelier one
+// comes first.
 var (
 	dateFormats = []string{"%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%Y/%m/%d", "%Y%m%d", "%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d, %Y", "%B %d, %Y", "%d %B %Y"}
 	timeFormats = []string{"%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p", "%I:%M:%S%p", "%I:%M%p"}
 )
 
-// candidates are columns that might read what c does not.
+// candidates returns changed definitions of c that might read the record.
 func candidates(c project.Column, record []byte) (list []project.Column) {
 	formats := func(texts ...string) {
 		for _, text := range texts {
@@ -111,7 +112,7 @@ func candidates(c project.Column, record []byte) (list []project.Column) {
 			list = append(list, changed)
 		}
 	}
-	// The column may stand in the file under another name.
+	// The file may have the column under another name.
 	if names := members(record); !slices.Contains(names, c.From) {
 		for _, name := range names {
 			if project.SnakeName(name, "") == c.Name {
@@ -164,19 +165,19 @@ func candidates(c project.Column, record []byte) (list []project.Column) {
 	return list
 }
 
-// decimalOf is a whole-number column that takes decimals.
+// decimalOf returns c as a DECIMAL.
 func decimalOf(c project.Column) project.Column {
 	c.Type = project.Type{Kind: project.Decimal, Precision: 18, Scale: 4}
 	return c
 }
 
-// varcharOf is a column that takes any text.
+// varcharOf returns c as a VARCHAR, which takes any text.
 func varcharOf(c project.Column) project.Column {
 	c.Type, c.Format = project.Type{Kind: project.Varchar}, ""
 	return c
 }
 
-// members are the names of a JSON object's members, in order.
+// members returns the names of a JSON object's members, in order.
 func members(record []byte) (names []string) {
 	d := json.NewDecoder(bytes.NewReader(record))
 	if token, err := d.Token(); err != nil || token != json.Delim('{') {
@@ -200,7 +201,7 @@ func members(record []byte) (names []string) {
 	return names
 }
 
-// columnLine is a column as its stream's file would have it.
+// columnLine returns c as a line of its stream's YAML file.
 func columnLine(c project.Column) string {
 	var more strings.Builder
 	if c.From != c.Name {
@@ -215,7 +216,7 @@ func columnLine(c project.Column) string {
 	return fmt.Sprintf("%s: {type: %s%s}", c.Name, quoteYAML(c.SQL()), more.String())
 }
 
-// quoteYAML quotes what a flow mapping could not hold plainly.
+// quoteYAML quotes s if a YAML flow mapping cannot hold it as it is.
 func quoteYAML(s string) string {
 	if s == "" || strings.ContainsAny(s, ",:{}[]#&*!|>'\"%@`\\") || s != strings.TrimSpace(s) {
 		return fmt.Sprintf("%q", s)

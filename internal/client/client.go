@@ -1,7 +1,8 @@
-// Package client speaks to a Duet server as a program outside of it does:
-// [Dial] a [Client], append with a [Sender], load files with [Ingest], start
-// and watch runs with [Client.Run]. It knows the gRPC interface and how files
-// become records, and nothing of what is behind the door.
+// Package client talks to a Duet server over gRPC, as any program outside the
+// server does. [Dial] returns a [Client]; a [Sender] appends events,
+// [Client.IngestFiles] loads files, [Client.Run] starts a batch run and watches
+// it. The package knows the gRPC interface and how files become records. It
+// must not import the server's packages.
 package client
 
 import (
@@ -25,10 +26,11 @@ import (
 	"duet/schemas/duetv1"
 )
 
-// DefaultAddr is where a server listens unless told otherwise.
+// DefaultAddr is the address that a server listens on by default.
 const DefaultAddr = "127.0.0.1:7401"
 
-// A Client is a connection with one stub a service. It is safe for concurrent use.
+// A Client is one connection with a stub for each service. It is safe for
+// concurrent use.
 type Client struct {
 	Addr    string
 	Ingest  duetv1.IngestServiceClient
@@ -38,7 +40,8 @@ type Client struct {
 	conn    *grpc.ClientConn
 }
 
-// Dial makes a client for host:port; it connects at the first call.
+// Dial returns a client of the server at host:port. It connects at the first
+// call, so it fails only when addr is not an address.
 func Dial(addr string) (*Client, error) {
 	if _, _, err := net.SplitHostPort(addr); err != nil {
 		return nil, fmt.Errorf("%q is not an address: write host:port, such as %s", addr, DefaultAddr)
@@ -46,7 +49,7 @@ func Dial(addr string) (*Client, error) {
 	conn, err := grpc.NewClient(addr,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: time.Minute, Timeout: 20 * time.Second}),
-		// The server bounds what it sends; the client takes all of it.
+		// The server limits the size of its answers; the client accepts all of them.
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)),
 	)
 	if err != nil {
@@ -62,18 +65,18 @@ func Dial(addr string) (*Client, error) {
 	}, nil
 }
 
-// Close ends the connection.
+// Close closes the connection.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// NewID draws a name for a session or a request that nobody else draws.
+// NewID returns prefix and 96 random bits: a unique name of a session or request.
 func NewID(prefix string) string {
 	var b [12]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return prefix + "-" + hex.EncodeToString(b[:])
 }
 
-// Reason is the server's reason for an error, such as "LOG_FULL"; "" if the
-// error is not the server's.
+// Reason returns the server's reason for err, such as "LOG_FULL", or "" if err
+// is not from a Duet server.
 func Reason(err error) string {
 	for _, detail := range status.Convert(err).Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok {
@@ -83,13 +86,13 @@ func Reason(err error) string {
 	return ""
 }
 
-// Unreachable reports whether nothing answered: the server is down, elsewhere,
-// or not ready yet.
+// Unreachable reports whether no server answered: it is down, listens
+// elsewhere, or is not ready yet.
 func Unreachable(err error) bool {
 	return status.Code(err) == codes.Unavailable
 }
 
-// Retryable reports whether the same call may succeed later by itself.
+// Retryable reports whether the same call may succeed later, unchanged.
 func Retryable(err error) bool {
 	switch status.Code(err) {
 	case codes.Unavailable:
@@ -103,12 +106,12 @@ func Retryable(err error) bool {
 	return false
 }
 
-// RetryPolicy says how long calls that fail in passing are tried again. The zero
-// value works.
+// RetryPolicy bounds the retries of a call that failed with a [Retryable]
+// error. The zero value works.
 type RetryPolicy struct {
-	Limit     time.Duration // without any progress; defaults to one minute; below 0 means for ever
-	FirstWait time.Duration // wait before the second try, doubled each time; defaults to 50 ms
-	MaxWait   time.Duration // longest wait between tries; defaults to 2 s
+	Limit     time.Duration // longest time without progress; defaults to one minute; negative means no limit
+	FirstWait time.Duration // wait before the second attempt, doubled each time; defaults to 50 ms
+	MaxWait   time.Duration // longest wait between attempts; defaults to 2 s
 }
 
 func (p RetryPolicy) withDefaults() RetryPolicy {
@@ -124,8 +127,8 @@ func (p RetryPolicy) withDefaults() RetryPolicy {
 	return p
 }
 
-// wait sleeps before the n-th retry, from 0, with a jitter that keeps clients
-// from coming back all at once.
+// wait sleeps before the n-th retry, counted from 0. Jitter keeps clients from
+// retrying all at once. It fails only when ctx ends.
 func (p RetryPolicy) wait(ctx context.Context, n int) error {
 	pause := min(p.FirstWait<<min(n, 20), p.MaxWait)
 	timer := time.NewTimer(pause/2 + mathrand.N(pause/2+1))
@@ -138,7 +141,8 @@ func (p RetryPolicy) wait(ctx context.Context, n int) error {
 	}
 }
 
-// retry calls f until it succeeds, fails for good or the patience is over.
+// retry calls f until it succeeds, returns an error that is not retryable, or
+// the policy's limit has passed.
 func retry(ctx context.Context, p RetryPolicy, f func() error) error {
 	p = p.withDefaults()
 	began := time.Now()

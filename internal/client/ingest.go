@@ -21,49 +21,51 @@ import (
 	"duet/schemas/source"
 )
 
-// probeLines of a file are decoded here before any is sent: a wrong definition
-// refuses them all, and a log full of rejects helps nobody.
+// probeLines is how many lines of each file are decoded before any is sent. If
+// all of them would be rejected, the definition does not fit the file, and
+// nothing is sent.
 const probeLines = 1000
 
-// What a request holds at most; its lines are of one chunk.
+// Limits of a request; its lines belong to one chunk.
 const (
 	requestLines = source.ChunkLines
 	requestBytes = 512 << 10
 )
 
-// IngestConfig describes an [Client.IngestFiles].
+// IngestConfig configures [Client.IngestFiles].
 type IngestConfig struct {
 	Stream   *project.Stream
-	Files    []string      // in this order; "-" is Stdin
+	Files    []string      // sent in this order; "-" is Stdin
 	Stdin    io.Reader     // only read for "-"
 	Format   source.Format // defaults to source.Auto
-	Session  string        // the account's name; defaults to one that is drawn
+	Session  string        // names the account; defaults to a random name
 	Retry    RetryPolicy
-	Progress func(IngestProgress) // called as things move, from one goroutine at a time; nil means nobody listens
-	Waiting  func(err error)      // why sending is tried again; nil means nobody listens
-	Note     func(note string)    // what a file's reader has to say; nil means nobody listens
+	Progress func(IngestProgress) // optional; called from one goroutine at a time
+	Waiting  func(err error)      // optional; called with the error before each retry
+	Note     func(note string)    // optional; called with each remark of a file's reader
 }
 
-// IngestProgress is how far an ingest is.
+// IngestProgress says how far an ingest is.
 type IngestProgress struct {
 	File  string
 	Lines int64   // acknowledged, of all files
-	Done  float64 // of all files' bytes, 0 to 1; below 0 when nobody can tell
+	Done  float64 // share of all files' bytes, 0 to 1; negative when unknown
 }
 
-// Ingested is what became of an ingest.
+// Ingested is the result of an ingest.
 type Ingested struct {
 	Session string
 	Lines   int64 // records read, of all files
-	Acked   int64 // of these, those that the log is known to hold
+	Acked   int64 // records acknowledged
 	Account schemas.Account
-	// Partial says that the server was started again meanwhile, and that
-	// Account holds what it has counted since.
+	// Partial reports that the server restarted during the ingest: Account holds
+	// only what it has counted since.
 	Partial bool
-	Elapsed time.Duration // until the live half had passed the last line
+	Elapsed time.Duration // until the live half had passed the last record
 }
 
-// StreamDefinition asks the server how it reads a stream.
+// StreamDefinition returns the server's definition of a stream. It fails with
+// NotFound if there is no such stream.
 func (c *Client) StreamDefinition(ctx context.Context, name string, p RetryPolicy) (*project.Stream, error) {
 	var answer *duetv1.GetStatusResponse
 	err := retry(ctx, p, func() (err error) {
@@ -80,27 +82,27 @@ func (c *Client) StreamDefinition(ctx context.Context, name string, p RetryPolic
 			continue
 		}
 		if s.GetDefinition() == "" {
-			return nil, status.Errorf(codes.Internal, "the server gives no definition of %s: give the project's folder with --project", name)
+			return nil, status.Errorf(codes.Internal, "the server returned no definition of stream %s: name the project's folder with --project", name)
 		}
 		p, faults := project.FromFiles(map[string]string{s.GetFile(): s.GetDefinition()})
 		if p == nil || p.Stream(name) == nil {
-			return nil, fmt.Errorf("the server's definition of %s is of another version of duet than this one: %w", name, faults)
+			return nil, fmt.Errorf("the server's definition of stream %s cannot be read by this version of duet; use the server's version: %w", name, faults)
 		}
 		return p.Stream(name), nil
 	}
 	return nil, UnknownStream(name, names)
 }
 
-// UnknownStream is the error of a stream's name that is not among names.
+// UnknownStream returns the NotFound error of a stream that is not among names.
 func UnknownStream(name string, names []string) error {
-	message := fmt.Sprintf("there is no stream %q; there are: %s", name, strings.Join(names, ", "))
+	message := fmt.Sprintf("there is no stream %q; the project has %s", name, strings.Join(names, ", "))
 	if near := project.Nearest(name, names); near != "" {
-		message = fmt.Sprintf("there is no stream %q. Do you mean %s? There are: %s", name, near, strings.Join(names, ", "))
+		message = fmt.Sprintf("there is no stream %q: did you mean %s? The project has %s", name, near, strings.Join(names, ", "))
 	}
 	return status.Error(codes.NotFound, message)
 }
 
-// openFile is a file being read.
+// openFile is a file that is being read.
 type openFile struct {
 	name   string
 	file   *os.File // nil for stdin
@@ -118,10 +120,10 @@ func (c *IngestConfig) open(name string) (*openFile, error) {
 		}
 		info, err := file.Stat()
 		if err == nil && info.IsDir() {
-			err = status.Errorf(codes.InvalidArgument, "%s is a folder: name the files in it", name)
+			err = status.Errorf(codes.InvalidArgument, "%s is a folder; name the files in it", name)
 		}
 		if err != nil {
-			_ = file.Close() // nothing was written
+			_ = file.Close() // read only
 			return nil, err
 		}
 		o.file, in = file, file
@@ -138,17 +140,16 @@ func (c *IngestConfig) open(name string) (*openFile, error) {
 	return o, nil
 }
 
-// A FileError says that a file cannot be read as what it is taken for, or not to
-// its end.
+// A FileError reports a file that is not in its format, or is cut off.
 type FileError struct{ Err error }
 
 func (e *FileError) Error() string { return e.Err.Error() }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *FileError) Unwrap() error { return e.Err }
 
-// OpenSource is [source.Open], and refuses what is not text. Its errors are
-// FileErrors.
+// OpenSource is [source.Open] for a file of unknown content: it also refuses
+// what is not text. Its errors are [FileError]s.
 func OpenSource(in io.Reader, s *project.Stream, o source.Options) (*source.Reader, error) {
 	name := o.Name
 	if name == "-" {
@@ -172,19 +173,20 @@ func (o *openFile) close() {
 		o.reader.Close()
 	}
 	if o.file != nil {
-		_ = o.file.Close() // read only: nothing is lost
+		_ = o.file.Close() // read only
 	}
 }
 
-// IngestFiles sends files, line by line with their identity, and waits until
-// the live half has passed the last one. The same content sent again adds
-// nothing, so an ingest that failed is simply run again.
+// IngestFiles sends files record by record, each with its identity, and waits
+// until the live half has passed the last one. Content that was sent before adds
+// nothing, so a failed ingest can be run again. On failure it returns what was
+// sent, or nil if nothing was.
 func (c *Client) IngestFiles(ctx context.Context, config IngestConfig) (*Ingested, error) {
 	if config.Session == "" {
 		config.Session = NewID("ingest")
 	}
 	began := time.Now()
-	// All files are looked at before anything is sent.
+	// Probe all files before sending anything.
 	held := map[string]*probedFile{}
 	defer func() {
 		for _, h := range held {
@@ -249,7 +251,8 @@ func (c *Client) IngestFiles(ctx context.Context, config IngestConfig) (*Ingeste
 	return result, nil
 }
 
-// account waits for the live half and fetches the session's account.
+// account waits until the live half has passed token and fetches the session's
+// account.
 func (c *Client) account(ctx context.Context, config IngestConfig, token string, result *Ingested) error {
 	var answer *duetv1.GetAccountResponse
 	err := retry(ctx, config.Retry, func() (err error) {
@@ -257,14 +260,14 @@ func (c *Client) account(ctx context.Context, config IngestConfig, token string,
 			wait, cancel := context.WithTimeout(ctx, 30*time.Second)
 			answer, err = c.Ingest.GetAccount(wait, &duetv1.GetAccountRequest{Session: config.Session, NotBefore: token})
 			cancel()
-			// A live half that is behind gets the time that it needs.
+			// The live half may be far behind; wait until it has caught up.
 			if status.Code(err) != codes.DeadlineExceeded || ctx.Err() != nil {
 				return err
 			}
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("everything is in the log, but not what became of it: %w", err)
+		return fmt.Errorf("all events are in the log, but the server did not say how they were counted: %w", err)
 	}
 	a := answer.GetAccount()
 	result.Account = schemas.Account{Received: a.GetReceived(), Accepted: a.GetAccepted(), Duplicate: a.GetDuplicate(), Rejected: a.GetRejected()}
@@ -272,10 +275,10 @@ func (c *Client) account(ctx context.Context, config IngestConfig, token string,
 	return nil
 }
 
-// probedFile is a probed file with its first lines.
+// probedFile is a file with its first records already read.
 type probedFile struct {
 	openFile
-	batch source.Batch // read from reader already
+	batch source.Batch // read from reader, not sent yet
 }
 
 func (h *probedFile) close() {
@@ -283,7 +286,8 @@ func (h *probedFile) close() {
 	h.openFile.reader, h.openFile.file = nil, nil
 }
 
-// probe reads a file's first lines and refuses the file if all would be rejected.
+// probe reads a file's first records. It fails with an [AllRejectedError] if
+// none of them would be accepted.
 func (c *IngestConfig) probe(name string) (*probedFile, error) {
 	o, err := c.open(name)
 	if err != nil {
@@ -303,7 +307,7 @@ func (c *IngestConfig) probe(name string) (*probedFile, error) {
 	return h, nil
 }
 
-// checkFirst decodes a file's first records.
+// checkFirst decodes a file's first records; one that decodes is enough.
 func (c *IngestConfig) checkFirst(name string, records []source.Record) error {
 	decoder, now := event.NewDecoder(event.NewSchema(c.Stream)), time.Now()
 	var first *event.Reject
@@ -322,12 +326,12 @@ func (c *IngestConfig) checkFirst(name string, records []source.Record) error {
 	return allRejected(name, c.Stream, records, first)
 }
 
-// shipment sends files and counts.
+// shipment sends the files of one ingest and counts their records.
 type shipment struct {
 	config *IngestConfig
 	sender *Sender
 	total  int64 // bytes of all files; below 0 when unknown
-	past   int64 // bytes of the files before this one
+	past   int64 // bytes of the files already sent
 	read   int64 // records
 
 	mu      sync.Mutex  // guards what acked and send share
@@ -373,14 +377,14 @@ func (s *shipment) send(h *probedFile) error {
 	}
 }
 
-// acknowledged counts the lines that the log is known to hold.
+// acknowledged returns how many records the log is known to hold.
 func (s *shipment) acknowledged() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lines
 }
 
-// acked counts what the log holds; the sender's goroutine calls it.
+// acked counts acknowledged records; the sender's goroutine calls it.
 func (s *shipment) acked(request *duetv1.AppendRequest, _ *duetv1.AppendResponse) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

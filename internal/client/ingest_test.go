@@ -37,8 +37,7 @@ func orders(t *testing.T) *project.Stream {
 	return p.Stream("orders")
 }
 
-// platform is a fake server at the protocol: it counts each file line once, by
-// its identity, and forgets nothing.
+// platform is a server that counts each line of a file once, by its identity.
 type platform struct {
 	duetv1.UnimplementedIngestServiceServer
 	duetv1.UnimplementedOperateServiceServer
@@ -46,7 +45,7 @@ type platform struct {
 	lines    map[string]bool // chunk and digest
 	accounts map[string]*duetv1.Account
 	asked    int
-	breaks   int // the stream breaks at each such request; 0 means never
+	breaks   int // every n-th request breaks its stream; 0 means none
 }
 
 func newPlatform() *platform {
@@ -198,8 +197,8 @@ func TestIngestOfAnEmptyFile(t *testing.T) {
 	}
 }
 
-// TestAWrongDefinitionSendsNothing: the error says which key to add, and no file
-// has been begun, not even one before it that is fine.
+// TestAWrongDefinitionSendsNothing checks that the error says what to write, and
+// that nothing was sent, not even a good file named before the bad one.
 func TestAWrongDefinitionSendsNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		rows int
@@ -207,14 +206,14 @@ func TestAWrongDefinitionSendsNothing(t *testing.T) {
 		want []string
 	}{
 		"time format": {1500, "A1,1.50,12/21/2010 8:26", []string{
-			":2: sold_at: ", `"12/21/2010 8:26"`, "All of the first 1,000 lines failed so; nothing was sent.",
+			":2: sold_at: ", `"12/21/2010 8:26"`, "None of the first 1,000 lines can be read; nothing was sent.",
 			`In streams/orders.yaml:5 write: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%m/%d/%Y %H:%M"}`}},
-		"european dates": {3, "A1,1.50,21.12.2010", []string{"All 3 lines failed so", `format: "%d.%m.%Y"}`}},
-		"either order": {3, "A1,1.50,01/12/2010 8:26", []string{"All 3 lines failed so", "Day-first and month-first both fit, and no value looked at tells them apart. In streams/orders.yaml:5 write, if the day is first: sold_at: {",
+		"european dates": {3, "A1,1.50,21.12.2010", []string{"None of the 3 lines can be read", `format: "%d.%m.%Y"}`}},
+		"either order": {3, "A1,1.50,01/12/2010 8:26", []string{"None of the 3 lines can be read", "Day-first and month-first both fit, and no value looked at tells them apart. In streams/orders.yaml:5 write, if the day is first: sold_at: {",
 			`format: "%d/%m/%Y %H:%M"}; if the month is first: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%m/%d/%Y %H:%M"}`}},
 		"more decimals": {2, "A1,1.505,2026-01-01", []string{"price: ", "In streams/orders.yaml:4 write: price: DECIMAL(19,3) NOT NULL"}},
 		"no number":     {1, "A1,cheap,2026-01-01", []string{"It is the only line", "write: price: VARCHAR NOT NULL"}},
-		"nothing helps": {1, "A1,1.50,someday", []string{"nothing was sent. See what is read with --dry-run"}},
+		"nothing helps": {1, "A1,1.50,someday", []string{"nothing was sent. Add --dry-run to see how each line is read"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPlatform()
@@ -238,7 +237,7 @@ func TestAWrongDefinitionSendsNothing(t *testing.T) {
 	}
 }
 
-// A thousand good lines before bad ones are a file with bad lines.
+// TestSomeBadLinesAreSent checks that a file with some good lines is sent whole.
 func TestSomeBadLinesAreSent(t *testing.T) {
 	p := newPlatform()
 	c := connect(t, p)
@@ -254,14 +253,14 @@ func TestSomeBadLinesAreSent(t *testing.T) {
 	}
 }
 
-func TestTheServerSaysHowItReads(t *testing.T) {
+func TestStreamDefinitionComesFromTheServer(t *testing.T) {
 	c := connect(t, newPlatform())
 	s, err := c.StreamDefinition(t.Context(), "orders", fastRetry)
 	if err != nil || len(s.Columns) != 3 || s.Columns[2].From != "InvoiceDate" || s.File != "streams/orders.yaml" {
 		t.Errorf("%+v, %v", s, err)
 	}
 	_, err = c.StreamDefinition(t.Context(), "order", fastRetry)
-	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "Do you mean orders?") {
+	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "did you mean orders?") {
 		t.Errorf("%v", err)
 	}
 }

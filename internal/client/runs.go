@@ -7,18 +7,18 @@ import (
 	"duet/schemas/duetv1"
 )
 
-// Watch says how a run is watched. The zero value works.
+// Watch configures how a run is watched. The zero value works.
 type Watch struct {
 	Retry    RetryPolicy
-	Poll     time.Duration     // between looks; defaults to 100 ms
-	Progress func(*duetv1.Run) // called after each look; nil means nobody listens
+	Poll     time.Duration     // between polls; defaults to 100 ms
+	Progress func(*duetv1.Run) // optional; called after each poll
 }
 
-// Run starts a run and watches it until it has ended, which it may have done
-// without publishing: see the run's state and problem. accept publishes even
-// differences that have no known cause.
+// Run starts a batch run and watches it until it has ended. A run may end
+// without publishing: see its state and problem. accept publishes even when the
+// halves differ without a known cause.
 func (c *Client) Run(ctx context.Context, full, accept bool, w Watch) (*duetv1.Run, error) {
-	// The id makes a start whose answer was lost the same run.
+	// With the id, a retry of a start whose answer was lost is the same run.
 	request := &duetv1.StartRunRequest{Full: full, Accept: accept, RequestId: NewID("run")}
 	var run *duetv1.Run
 	err := retry(ctx, w.Retry, func() error {
@@ -32,9 +32,9 @@ func (c *Client) Run(ctx context.Context, full, accept bool, w Watch) (*duetv1.R
 	return c.watch(ctx, run, w)
 }
 
-// Rollback has a kept generation's numbers published again and watches that run
-// until it has ended. An answer that is lost is not asked for again: look at
-// the runs.
+// Rollback publishes a kept generation's numbers under a new number and watches
+// that run until it has ended. It is not retried: if the answer is lost, list
+// the runs to see whether it started.
 func (c *Client) Rollback(ctx context.Context, generation uint64, reason string, w Watch) (*duetv1.Run, error) {
 	response, err := c.Batch.Rollback(ctx, &duetv1.RollbackRequest{Generation: generation, Reason: reason})
 	if err != nil {
@@ -73,7 +73,7 @@ func (c *Client) watch(ctx context.Context, run *duetv1.Run, w Watch) (*duetv1.R
 	return run, nil
 }
 
-// Ended reports whether nothing more will happen to a run.
+// Ended reports whether a run has reached its final state.
 func Ended(run *duetv1.Run) bool {
 	switch run.GetState() {
 	case duetv1.RunState_RUN_STATE_QUEUED, duetv1.RunState_RUN_STATE_RUNNING:

@@ -19,16 +19,16 @@ import (
 type SenderConfig struct {
 	Window int // bytes sent ahead of their acknowledgement; defaults to 16 MiB
 	Retry  RetryPolicy
-	// Acked is called for each request once the log holds it, in their order,
-	// from one goroutine; nil means nobody listens. It must not call the Sender.
+	// Acked, if set, is called for each request once the log holds it, in the
+	// order of Send, from one goroutine. It must not call the Sender.
 	Acked func(*duetv1.AppendRequest, *duetv1.AppendResponse)
-	// Waiting is told why the sender tries again; nil means nobody listens.
+	// Waiting, if set, is called with the error before each retry.
 	Waiting func(err error)
 }
 
-// A Sender appends requests over one stream and sends those again whose outcome
-// is unknown when the stream breaks. What must count once needs a producer
-// number or a file identity. Send from one goroutine.
+// A Sender appends requests over one stream. When the stream breaks, it resends
+// every request whose outcome is unknown; events that must count once need a
+// producer number or a file identity. Call Send from one goroutine.
 type Sender struct {
 	config SenderConfig
 	ctx    context.Context
@@ -36,18 +36,18 @@ type Sender struct {
 	ingest duetv1.IngestServiceClient
 	done   chan struct{} // closed when run has returned
 
-	mu       sync.Mutex
-	changed  *sync.Cond              // anything below
+	mu       sync.Mutex              // guards the fields below
+	changed  *sync.Cond              // signalled when one of them changes
 	queue    []*duetv1.AppendRequest // not acknowledged, in order
-	sent     int                     // of queue, on the present stream
-	bytes    int                     // of queue
+	sent     int                     // requests of queue written to the current stream
+	bytes    int                     // size of queue
 	progress time.Time               // of the last acknowledgement
 	token    string                  // of the last acknowledgement
-	closed   bool                    // no more will come
-	err      error                   // why it ended, for good
+	closed   bool                    // Close was called
+	err      error                   // final error
 }
 
-// NewSender starts a sender; end it with Close. It gives up when ctx ends.
+// NewSender starts a sender; end it with Close or Stop. It also ends with ctx.
 func (c *Client) NewSender(ctx context.Context, config SenderConfig) *Sender {
 	if config.Window == 0 {
 		config.Window = 16 << 20
@@ -60,8 +60,8 @@ func (c *Client) NewSender(ctx context.Context, config SenderConfig) *Sender {
 	return s
 }
 
-// Send queues a request, which the sender owns from now on. It blocks while the
-// window is full and returns the error that ended the sender, if one did.
+// Send queues a request; the sender owns it from then on. It blocks while the
+// window is full, and returns the sender's final error if it has ended.
 func (s *Sender) Send(request *duetv1.AppendRequest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,7 +72,7 @@ func (s *Sender) Send(request *duetv1.AppendRequest) error {
 		return s.err
 	}
 	if len(s.queue) == 0 {
-		s.progress = time.Now() // patience begins with the work
+		s.progress = time.Now() // the retry limit counts from the first request
 	}
 	s.queue = append(s.queue, request)
 	s.bytes += proto.Size(request)
@@ -80,8 +80,8 @@ func (s *Sender) Send(request *duetv1.AppendRequest) error {
 	return nil
 }
 
-// Close waits until everything is acknowledged and gives the last token, or
-// says why that cannot be.
+// Close waits until every request is acknowledged and returns the last token.
+// It fails with the sender's final error.
 func (s *Sender) Close() (token string, err error) {
 	s.mu.Lock()
 	s.closed = true
@@ -91,13 +91,14 @@ func (s *Sender) Close() (token string, err error) {
 	return s.token, s.err
 }
 
-// Stop gives up what is not acknowledged.
+// Stop ends the sender; requests that are not acknowledged may or may not be in
+// the log.
 func (s *Sender) Stop() {
 	s.cancel(errors.New("stopped"))
 	<-s.done
 }
 
-// run opens one stream after the other until all is sent or nothing helps.
+// run opens streams until every request is acknowledged or an error is final.
 func (s *Sender) run() {
 	defer close(s.done)
 	defer s.cancel(nil)
@@ -117,7 +118,7 @@ func (s *Sender) run() {
 			return
 		}
 		if limit := s.config.Retry.Limit; limit >= 0 && since > limit {
-			s.end(fmt.Errorf("nothing was taken for %s: %w", since.Round(time.Second), err))
+			s.end(fmt.Errorf("no event was acknowledged for %s: %w", since.Round(time.Second), err))
 			return
 		}
 		if s.lastProgress() != before {
@@ -139,7 +140,7 @@ func (s *Sender) lastProgress() time.Time {
 	return s.progress
 }
 
-// stalled is how long work has waited without an acknowledgement.
+// stalled returns the time since the last acknowledgement, or 0 if none is due.
 func (s *Sender) stalled() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,8 +157,8 @@ func (s *Sender) end(err error) {
 	s.changed.Broadcast()
 }
 
-// oneStream sends from the queue's start until the sender is closed and all is
-// acknowledged (nil), or the stream breaks.
+// oneStream sends the queue over a new stream. It returns nil when the sender is
+// closed and every request is acknowledged, else the error that broke the stream.
 func (s *Sender) oneStream() error {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
@@ -169,7 +170,7 @@ func (s *Sender) oneStream() error {
 	s.sent = 0
 	s.mu.Unlock()
 
-	var broken error // why no more answers come; under mu
+	var broken error // the error that ended the answers; guarded by mu
 	received := make(chan struct{})
 	go func() {
 		defer close(received)
@@ -211,12 +212,13 @@ func (s *Sender) oneStream() error {
 }
 
 var (
-	// errEnded is a stream that the server ended without a word: another may do.
-	errEnded   = status.Error(codes.Unavailable, "the server ended the stream")
-	errTooMany = status.Error(codes.Internal, "the server answered more requests than were sent: it is not a Duet server, or a faulty one")
+	// errEnded is retryable: the server closed the stream without an error.
+	errEnded   = status.Error(codes.Unavailable, "the server closed the stream")
+	errTooMany = status.Error(codes.Internal, "the server sent more answers than it got requests: check that --addr names a Duet server")
 )
 
-// pump writes requests to the stream; broken is guarded by mu.
+// pump writes requests to the stream until the sender is closed or broken is
+// set. broken is guarded by mu.
 func (s *Sender) pump(stream duetv1.IngestService_AppendStreamClient, broken *error) error {
 	for {
 		s.mu.Lock()
@@ -236,7 +238,7 @@ func (s *Sender) pump(stream duetv1.IngestService_AppendStreamClient, broken *er
 		s.sent++
 		s.mu.Unlock()
 		if err := stream.Send(&duetv1.AppendStreamRequest{Append: request}); err != nil {
-			// The reason is what the receiver gets.
+			// Send returns io.EOF; the receiver gets the reason.
 			s.mu.Lock()
 			for *broken == nil {
 				s.changed.Wait()

@@ -22,15 +22,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeIngest is a fake server at the protocol: it keeps what it is sent, by producer
-// number, and fails as a test's script says.
+// fakeIngest is a server that keeps events by producer number and fails on
+// demand.
 type fakeIngest struct {
 	duetv1.UnimplementedIngestServiceServer
 	mu     sync.Mutex
 	events map[uint64]string // by producer number
 	asked  int               // requests so far, over all streams
-	// fail says what happens to the n-th request (from 1): an error ends the
-	// stream, before or after the request is kept.
+	// fail, if set, is called for the n-th request (from 1): an error ends the
+	// stream; kept says whether the request was stored first.
 	fail func(n int) (err error, kept bool)
 }
 
@@ -67,7 +67,7 @@ func (d *fakeIngest) AppendStream(stream grpc.BidiStreamingServer[duetv1.AppendS
 	}
 }
 
-// serve starts a gRPC server and gives a client for it.
+// serve starts a gRPC server and returns a client of it.
 func serve(t *testing.T, register func(*grpc.Server)) *client.Client {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -107,7 +107,7 @@ func reasoned(code codes.Code, reason string) error {
 	return st.Err()
 }
 
-func TestSenderSendsAgainWhatIsUnknown(t *testing.T) {
+func TestSenderResendsWhatIsUnknown(t *testing.T) {
 	for name, fail := range map[string]func(n int) (error, bool){
 		"lost before it was kept": func(n int) (error, bool) {
 			if n%7 == 0 {
@@ -156,7 +156,7 @@ func TestSenderSendsAgainWhatIsUnknown(t *testing.T) {
 	}
 }
 
-func TestSenderEndsOnWhatWillNotPass(t *testing.T) {
+func TestSenderEndsOnFinalErrors(t *testing.T) {
 	for name, failure := range map[string]error{
 		"wrong":     reasoned(codes.InvalidArgument, "ARGUMENT_INVALID"),
 		"too large": reasoned(codes.ResourceExhausted, "MESSAGE_TOO_LARGE"),
@@ -180,13 +180,13 @@ func TestSenderEndsOnWhatWillNotPass(t *testing.T) {
 	}
 }
 
-func TestSenderLosesPatience(t *testing.T) {
+func TestSenderEndsAtTheRetryLimit(t *testing.T) {
 	d := &fakeIngest{events: map[uint64]string{}, fail: func(n int) (error, bool) { return status.Error(codes.Unavailable, "gone"), false }}
 	c := serve(t, func(s *grpc.Server) { duetv1.RegisterIngestServiceServer(s, d) })
 	s := c.NewSender(t.Context(), client.SenderConfig{Retry: client.RetryPolicy{Limit: 30 * time.Millisecond, FirstWait: time.Millisecond, MaxWait: time.Millisecond}})
 	_ = s.Send(appendOne(1))
 	if _, err := s.Close(); !client.Unreachable(err) {
-		t.Errorf("%v, want one that says that nothing answers", err)
+		t.Errorf("%v, want Unavailable", err)
 	}
 	if d.asked < 3 {
 		t.Errorf("tried %d times only", d.asked)
@@ -207,10 +207,10 @@ func TestSenderStops(t *testing.T) {
 	s.Stop()
 }
 
-func TestDialRefusesWhatIsNoAddress(t *testing.T) {
+func TestDialRefusesInvalidAddresses(t *testing.T) {
 	for _, addr := range []string{"", "localhost", filepath.Join("a", "b")} {
 		if _, err := client.Dial(addr); err == nil {
-			t.Errorf("%q was taken", addr)
+			t.Errorf("%q was accepted", addr)
 		}
 	}
 }

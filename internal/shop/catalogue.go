@@ -13,7 +13,7 @@ type product struct {
 	stock               []int // by store
 }
 
-// lines of the catalogue: what a category sells, and its price points in cents.
+// assortment lists what each category sells, and its prices in cents.
 var assortment = []struct {
 	category string
 	prices   []int64
@@ -30,7 +30,7 @@ var assortment = []struct {
 	{"Food", []int64{275, 420, 650, 1150}, []string{"tea", "shortbread", "jam", "chocolate", "coffee"}, []string{"breakfast", "organic", "ginger", "dark"}},
 }
 
-// catalogue draws a price point for each make of each kind.
+// catalogue returns a product for each make of each kind, with a random price.
 func catalogue(rng *rand.Rand) []product {
 	var all []product
 	for c, line := range assortment {
@@ -49,14 +49,14 @@ func catalogue(rng *rand.Rand) []product {
 	return all
 }
 
-// A store sells by the clock on its wall.
+// A store is open by its local time.
 type store struct {
 	index   int
 	code    string
 	country string
 	web     bool
 	share   float64       // of all orders, over a week
-	offset  time.Duration // of its clock from UTC; summer time does not move it
+	offset  time.Duration // of its clock from UTC; daylight saving is ignored
 }
 
 var storeList = []store{
@@ -72,7 +72,7 @@ var storeList = []store{
 	{code: "WEB", country: "", web: true, share: .20},
 }
 
-// stores are numbered copies of the list.
+// stores returns numbered copies of storeList.
 func stores() []store {
 	all := append([]store(nil), storeList...)
 	for i := range all {
@@ -81,11 +81,11 @@ func stores() []store {
 	return all
 }
 
-// webCountries are where the web shop ships to, the first most often.
+// webCountries lists the countries that the web shop ships to, most frequent first.
 var webCountries = []string{"United Kingdom", "Germany", "United States", "France", "Ireland", "Netherlands", "Spain", "Japan", "Australia", "Norway"}
 
-// Relative order rates by the hour of a store's day and of the web shop's, and
-// by weekday from Sunday; each list averages about 1.
+// Relative order rates by hour and by weekday (from Sunday), of a store and of
+// the web shop. Each list averages about 1.
 var (
 	storeHours = [24]float64{0, 0, 0, 0, 0, 0, 0, .2, .8, 1.6, 2.1, 2.4, 2.9, 2.6, 2.1, 2.0, 2.2, 2.5, 1.9, .7, 0, 0, 0, 0}
 	webHours   = [24]float64{.5, .3, .2, .15, .15, .2, .4, .7, .9, 1, 1.1, 1.1, 1.2, 1.1, 1, 1, 1.1, 1.2, 1.5, 1.9, 2.2, 2.1, 1.6, 1}
@@ -93,9 +93,9 @@ var (
 	webDays    = [7]float64{1.3, 1.15, 1, .95, .9, .8, .9}
 )
 
-// rhythm is the store's rate at an instant, relative to its share. Hours are
-// interpolated, so that opening is a slope and not a step; within a month pay
-// day shows, and from October to December the year's end.
+// rhythm returns the store's order rate at an instant, relative to its share.
+// Hours are interpolated, so that opening is a slope. The rate rises around pay
+// day and from October to December.
 func (s *store) rhythm(at time.Time) float64 {
 	local := at.Add(s.offset)
 	hours, days := &storeHours, &storeDays

@@ -17,45 +17,45 @@ import (
 	"duet/schemas/duetv1"
 )
 
-// DriverConfig describes a [Driver].
+// DriverConfig configures a [Driver].
 type DriverConfig struct {
 	Client *client.Client
-	// State is the file in which the driver keeps who it is and how far it has
-	// come. It belongs beside the server's data: both live and die together.
+	// State is the file that holds the driver's identity and progress. Keep it
+	// with the server's data folder: one is useless without the other.
 	State           string
 	Seed            uint64
 	OrdersPerMinute float64          // as in Config
 	History         time.Duration    // sent as fast as possible at first; defaults to DefaultHistory
-	Progress        func(Progress)   // called about ten times a second, from Run; nil means nobody listens
-	Waiting         func(err error)  // why sending is tried again; nil means nobody listens
+	Progress        func(Progress)   // optional; called about ten times a second, from Run
+	Waiting         func(err error)  // optional; called with the error before each retry
 	Now             func() time.Time // defaults to time.Now
 }
 
-// DefaultHistory is how much of its past a shop sends at first.
+// DefaultHistory is how much history a new shop sends.
 const DefaultHistory = 21 * 24 * time.Hour
 
-// Progress is how far a driver has come.
+// Progress says how far a driver is.
 type Progress struct {
 	Events  uint64    // acknowledged, over all time
-	Through time.Time // when the newest generated event happened
-	Done    float64   // of the history, 0 to 1
+	Through time.Time // time of the newest generated event
+	Done    float64   // share of the history, 0 to 1
 	Live    bool      // the history is sent; events come as they happen
 }
 
-// A Driver is the shop's feed: first its history, then its business as it
-// happens. Ended at any moment and run again with the same state, it goes on
-// where it was: events are numbered, so that the door drops what it has.
+// A Driver feeds a shop's events to a server: first its history, then events as
+// they happen. A driver that is stopped and started with the same state resumes;
+// its events are numbered, so the server drops those that it already has.
 type Driver struct {
 	config DriverConfig
 	state  state
 	shown  time.Time
 
 	mu    sync.Mutex
-	acked map[string]uint64 // numbers that the log holds, by stream
+	acked map[string]uint64 // by stream: the last number that the log holds
 }
 
-// state is the State file. A stale one is harmless: the difference is sent
-// again and dropped.
+// state is the content of the State file. If it is stale, the difference is
+// resent, and the server drops it.
 type state struct {
 	Seed            uint64            `json:"seed"`
 	Start           time.Time         `json:"start"`
@@ -63,7 +63,8 @@ type state struct {
 	Acked           map[string]uint64 `json:"acked"`
 }
 
-// NewDriver reads or begins the state.
+// NewDriver returns a driver that resumes from its State file, or creates the
+// file.
 func NewDriver(config DriverConfig) (*Driver, error) {
 	if config.Now == nil {
 		config.Now = time.Now
@@ -87,14 +88,14 @@ func NewDriver(config DriverConfig) (*Driver, error) {
 		return nil, err
 	default:
 		if err := json.Unmarshal(text, &d.state); err != nil {
-			return nil, fmt.Errorf("%s: %w: the demo cannot go on; remove its folder to begin a new one", config.State, err)
+			return nil, fmt.Errorf("%s cannot be read, so the demo cannot resume; remove its data folder to start a new one: %w", config.State, err)
 		}
 		maps.Copy(d.acked, d.state.Acked)
 	}
 	return d, nil
 }
 
-// save writes the state; a reader sees the old one or the new one.
+// save replaces the state file atomically.
 func (d *Driver) save() error {
 	d.mu.Lock()
 	d.state.Acked = maps.Clone(d.acked)
@@ -113,20 +114,21 @@ func (d *Driver) save() error {
 	return os.Rename(next, d.config.State)
 }
 
-// What a request of the history holds at most.
+// Limits of a request.
 const (
 	requestEvents = 1000
 	requestBytes  = 256 << 10
 )
 
-// A pendingRequest gathers one stream's events for a request.
+// A pendingRequest collects one stream's events for a request.
 type pendingRequest struct {
 	lines []byte
 	first uint64 // number of the first
 	count int
 }
 
-// Run sends until ctx ends, which is no error, or the server refuses for good.
+// Run sends events until ctx ends, which is not an error, or the server returns
+// an error that is not retryable.
 func (d *Driver) Run(ctx context.Context) (err error) {
 	sender := d.config.Client.NewSender(ctx, client.SenderConfig{
 		Retry:   client.RetryPolicy{Limit: -1},
@@ -145,9 +147,9 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 			err = nil
 		}
 	}()
-	parcels := map[string]*pendingRequest{}
-	numbers := map[string]uint64{} // of the last generated event, by stream
-	known := maps.Clone(d.acked)   // sent before this run
+	requests := map[string]*pendingRequest{}
+	numbers := map[string]uint64{} // by stream: the last generated event's
+	known := maps.Clone(d.acked)   // acknowledged before this run
 	saved := d.config.Now()
 	s := New(Config{Seed: d.state.Seed, Start: d.state.Start, OrdersPerMinute: d.state.OrdersPerMinute})
 	for {
@@ -161,7 +163,7 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 		if wait := e.At.Sub(d.config.Now()); wait > 0 {
 			live = true
 			for _, stream := range Streams {
-				if err := d.flush(sender, stream, parcels[stream]); err != nil {
+				if err := d.flush(sender, stream, requests[stream]); err != nil {
 					return err
 				}
 			}
@@ -170,10 +172,10 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 				return err
 			}
 		}
-		p := parcels[e.Stream]
+		p := requests[e.Stream]
 		if p == nil {
 			p = &pendingRequest{}
-			parcels[e.Stream] = p
+			requests[e.Stream] = p
 		}
 		if p.count == 0 {
 			p.first = number
@@ -195,13 +197,13 @@ func (d *Driver) Run(ctx context.Context) (err error) {
 	}
 }
 
-// producer names the feed of one stream. It holds the start, so that a shop
-// begun anew is another producer.
+// producer returns the producer of a stream. It contains the start of business,
+// so that a new shop is another producer.
 func (d *Driver) producer(stream string) string {
 	return fmt.Sprintf("shop.%d.%s:%s", d.state.Seed, d.state.Start.Format("20060102"), stream)
 }
 
-// flush hands a parcel to the sender and empties it.
+// flush sends a pending request and empties it.
 func (d *Driver) flush(sender *client.Sender, stream string, p *pendingRequest) error {
 	if p == nil || p.count == 0 {
 		return nil
@@ -216,7 +218,7 @@ func (d *Driver) flush(sender *client.Sender, stream string, p *pendingRequest) 
 	return err
 }
 
-// show tells how far it is, not too often, and always when live begins.
+// show reports progress, at most ten times a second during the history.
 func (d *Driver) show(through time.Time, live bool) {
 	now := d.config.Now()
 	if d.config.Progress == nil || !live && now.Sub(d.shown) < 100*time.Millisecond {
@@ -235,7 +237,7 @@ func (d *Driver) show(through time.Time, live bool) {
 	d.config.Progress(progress)
 }
 
-// sleep waits; an error is ctx's.
+// sleep waits for d. It fails only when ctx ends.
 func sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -19,7 +19,7 @@ import (
 	"duet/schemas/duetv1"
 )
 
-// fakeIngest is a fake server at the protocol: it keeps events by producer and number.
+// fakeIngest is a server that keeps events by producer and number.
 type fakeIngest struct {
 	duetv1.UnimplementedIngestServiceServer
 	mu     sync.Mutex
@@ -44,7 +44,7 @@ func (d *fakeIngest) AppendStream(stream grpc.BidiStreamingServer[duetv1.AppendS
 	}
 }
 
-// keep takes a request, drops what it has, and breaks the stream now and then.
+// keep stores a request's new events and breaks every fifth stream.
 func (d *fakeIngest) keep(r *duetv1.AppendRequest) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -91,7 +91,7 @@ func serve(t *testing.T) (*client.Client, *fakeIngest) {
 	return c, d
 }
 
-// runUntil drives a shop whose now is fixed until it says so.
+// runUntil runs a driver with a fixed clock until enough returns true.
 func runUntil(t *testing.T, c *client.Client, state string, now time.Time, enough func(shop.Progress) bool) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -122,7 +122,7 @@ func TestDriverGoesOnWhereItWas(t *testing.T) {
 	runUntil(t, c, state, now.Add(3*time.Hour), isLive)
 	runUntil(t, c, state, now.Add(4*time.Hour), isLive)
 
-	// The same history without any of this.
+	// The same history, uninterrupted.
 	want := map[string][]string{}
 	s := shop.New(shop.Config{Seed: 3, Start: now.Add(-30 * time.Hour).Truncate(24 * time.Hour)})
 	for e := s.Next(); !e.At.After(now.Add(4 * time.Hour)); e = s.Next() {
@@ -130,7 +130,7 @@ func TestDriverGoesOnWhereItWas(t *testing.T) {
 	}
 	for producer, events := range want {
 		got := d.events[producer]
-		// The last end cut off what was under way.
+		// The last stop may have cut off events that were being sent.
 		if len(got) > len(events) || len(got) < len(events)/2 {
 			t.Fatalf("%s: %d events, want about %d", producer, len(got), len(events))
 		}

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// The records of the packaged retail project's streams, as JSON objects. No
-// string of the shop needs escaping.
+// This file writes the records of the packaged retail project's streams as JSON
+// objects. No string of the shop needs escaping.
 
-// An orderHead is what the lines of an order share.
+// An orderHead holds what the lines of an order share.
 type orderHead struct {
 	invoice  string
 	customer int64 // 0 for a guest
@@ -20,13 +20,14 @@ type orderHead struct {
 	sold     time.Time
 }
 
-// line is one order line.
+// line returns one order line.
 func (o orderHead) line(number int, item sold) []byte {
 	return o.fields(number, item, strconv.Itoa(item.quantity), price(item.product.cents))
 }
 
-// fields is an order line with quantity and price as given, which may be wrong.
-// What a return refers to is no column of the project: it is kept as sent.
+// fields returns an order line with quantity and price as given, which may be
+// malformed. The member "returns" is not a column of the project: undeclared
+// members are kept.
 func (o orderHead) fields(number int, item sold, quantity, unitPrice string) []byte {
 	customer, returns := "null", ""
 	if o.customer != 0 {
@@ -41,19 +42,20 @@ func (o orderHead) fields(number int, item sold, quantity, unitPrice string) []b
 		quantity, unitPrice, price(item.discount), customer, returns)
 }
 
-// payment pays an order or refunds a return; feeCents is what the method costs.
+// payment returns the payment of an order, or the refund of a return; feeCents
+// is the fee of the method.
 func (o orderHead) payment(method string, cents, feeCents int64, paid time.Time) []byte {
 	return fmt.Appendf(nil,
 		`{"payment_id":%q,"order_id":%q,"paid_at":%q,"shop":%q,"country":%q,"method":%q,"amount":%s,"fee":%s}`,
 		"P"+o.invoice, o.invoice, stamp(paid), o.shop, o.country, method, price(cents), price(feeCents))
 }
 
-// stockMove is a change of one shop's stock of one product.
+// stockMove returns a change of one store's stock of one product.
 func stockMove(p *product, shop, reason string, pieces int, moved time.Time) []byte {
 	return fmt.Appendf(nil, `{"moved_at":%q,"shop":%q,"sku":%q,"reason":%q,"pieces":%d}`, stamp(moved), shop, p.sku, reason, pieces)
 }
 
-// price writes cents as a decimal number: -5 is -0.05.
+// price formats cents as a decimal number: -5 is -0.05.
 func price(cents int64) string {
 	sign := ""
 	if cents < 0 {
@@ -62,5 +64,5 @@ func price(cents int64) string {
 	return fmt.Sprintf("%s%d.%02d", sign, cents/100, cents%100)
 }
 
-// stamp is RFC 3339 in UTC with microseconds.
+// stamp formats t as RFC 3339 in UTC with microseconds.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000Z07:00") }

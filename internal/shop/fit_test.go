@@ -12,8 +12,8 @@ import (
 	"duet/schemas/retail"
 )
 
-// TestTheShopSendsWhatThePackagedProjectReads decodes a good part of a week as
-// the platform does: nothing but the broken tills' lines is refused.
+// TestTheShopSendsWhatThePackagedProjectReads decodes most of a week as the
+// server does: only malformed order lines are rejected.
 func TestTheShopSendsWhatThePackagedProjectReads(t *testing.T) {
 	p, faults := project.Load(retail.Files())
 	if p == nil {

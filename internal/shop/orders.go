@@ -7,29 +7,29 @@ import (
 	"time"
 )
 
-// How often the feed is less than perfect, of events or orders.
+// Probabilities of returns, discounts and faults.
 const (
-	resentShare    = 0.002  // of order lines arrive a second time
-	malformedShare = 0.0008 // of order lines are broken
-	lateShare      = 0.004  // of orders arrive hours after the sale
-	returnShare    = 0.06   // of orders come back in part
-	guestShare     = 0.3    // of orders in a shop have no customer number
-	promotionShare = 0.12   // of sold lines have a discount
-	lossShare      = 0.03   // of a shop's products, each morning, miss some pieces
+	resentShare    = 0.002  // order lines that are sent twice
+	malformedShare = 0.0008 // order lines that are malformed at first
+	lateShare      = 0.004  // orders that arrive hours after the sale
+	returnShare    = 0.06   // orders that are returned in part
+	guestShare     = 0.3    // store orders without a customer number
+	promotionShare = 0.12   // sold lines with a discount
+	lossShare      = 0.03   // products of a store that lose some pieces each morning
 )
 
-// A sold line is what a return can refer to.
+// A sold is an order line that a return can refer to.
 type sold struct {
 	product  *product
 	quantity int
 	discount int64 // cents off the whole line
 }
 
-// cents is what the line costs.
+// cents returns the price of the line.
 func (s sold) cents() int64 { return s.product.cents*int64(s.quantity) - s.discount }
 
-// order places one order at the shop's clock with what follows from it: its
-// lines, the payment, stock leaving, and perhaps a return.
+// order places one order at the shop's clock and queues what follows from it:
+// lines, payment, stock moves, and perhaps a return.
 func (s *Shop) order(at *store) {
 	s.invoice++
 	o := orderHead{
@@ -66,7 +66,8 @@ func (s *Shop) order(at *store) {
 	}
 }
 
-// basket draws an order's items; web baskets are larger, a few are wholesale.
+// basket returns an order's random items. Web baskets are larger; a few orders
+// are wholesale.
 func (s *Shop) basket(at *store) []sold {
 	size := 1 + min(int(s.rng.ExpFloat64()*1.3), 11)
 	if at.web {
@@ -86,8 +87,8 @@ func (s *Shop) basket(at *store) []sold {
 	return items
 }
 
-// line sends one order line, now and then twice, now and then broken and then
-// put right by a second attempt.
+// line queues one order line; sometimes twice, sometimes malformed first and
+// corrected by a second attempt.
 func (s *Shop) line(o orderHead, number int, item sold, sent time.Time) {
 	if s.chance(malformedShare) {
 		s.push("orders", sent, s.malformed(o, number, item))
@@ -100,23 +101,23 @@ func (s *Shop) line(o orderHead, number int, item sold, sent time.Time) {
 	}
 }
 
-// malformed is an order line as a broken till sends it.
+// malformed returns an order line that the packaged project rejects.
 func (s *Shop) malformed(o orderHead, number int, item sold) []byte {
 	switch s.rng.IntN(4) {
-	case 0: // a word where a number belongs
+	case 0: // text where a number belongs
 		return o.fields(number, item, `"one"`, price(item.product.cents))
 	case 1: // more decimals than money has
 		return o.fields(number, item, strconv.Itoa(item.quantity), price(item.product.cents)+"333")
 	case 2: // a missing price
 		return o.fields(number, item, strconv.Itoa(item.quantity), "null")
-	default: // cut off on the way
+	default: // truncated
 		json := o.line(number, item)
 		return json[:len(json)*2/3]
 	}
 }
 
-// returnGoods sends a return of some pieces of a line, days later in opening hours,
-// with the refund and the stock.
+// returnGoods queues a return of some pieces of a line, days later in opening
+// hours, with its refund and stock move.
 func (s *Shop) returnGoods(o orderHead, at *store, item sold) {
 	back := o
 	s.invoice++
@@ -132,8 +133,8 @@ func (s *Shop) returnGoods(o orderHead, at *store, item sold) {
 	s.payment(back, returned.cents(), back.sold)
 }
 
-// payment follows an order. How people pay depends on where; a method's fee is a
-// part of the amount and is not given back with a refund.
+// payment queues the payment of an order. The method depends on country and
+// channel; its fee is a share of the amount and is not refunded.
 func (s *Shop) payment(o orderHead, cents int64, after time.Time) {
 	method, wait, permille := "card", s.between(2*time.Second, 40*time.Second), int64(14)
 	u := s.rng.Float64()
@@ -150,7 +151,7 @@ func (s *Shop) payment(o orderHead, cents int64, after time.Time) {
 	s.push("payments", paid, o.payment(method, cents, fee, paid))
 }
 
-// cashShare is the part of orders in a shop that is paid in cash.
+// cashShare returns the share of store orders that is paid in cash.
 func cashShare(country string) float64 {
 	switch country {
 	case "Germany", "Japan":
@@ -162,18 +163,18 @@ func cashShare(country string) float64 {
 	}
 }
 
-// stockMove sends a change of a shop's stock and keeps count of it.
+// stockMove queues a change of a store's stock and applies it.
 func (s *Shop) stockMove(p *product, at *store, reason string, pieces int, when time.Time) {
 	p.stock[at.index] += pieces
 	when = when.Truncate(time.Microsecond)
 	s.push("stock_moves", when, stockMove(p, at.code, reason, pieces, when))
 }
 
-// piecesAnOrder is about what an average order holds.
+// piecesAnOrder is the average number of pieces of an order, roughly.
 const piecesAnOrder = 3.3
 
-// deliver fills up what has run low in each shop, to four days' expected sales,
-// counts some losses, and comes again the next morning at five.
+// deliver refills low stock of each store to four days' expected sales, records
+// some losses, and queues the delivery of the next morning at five.
 func (s *Shop) deliver(at time.Time) {
 	var before float64
 	for i := range s.catalogue {

@@ -1,13 +1,13 @@
-// Package shop is a made-up retailer for demonstrations: stores in eight
+// Package shop simulates a retailer for demonstrations: stores in eight
 // countries and a web shop, a catalogue, daily and weekly rhythm, returns,
-// payments and stock moves, and the small dirt that real feeds have (events
-// sent twice, late, or malformed).
+// payments and stock moves, and the faults of real feeds (events that are
+// resent, late, or malformed).
 //
-// [Shop] is a pure generator: the same [Config] gives the same bytes. [Driver] sends what it generates through the public gRPC
-// door. Start reading at [New].
+// [Shop] is a pure generator: the same [Config] gives the same bytes. [Driver]
+// sends what it generates over gRPC. Start reading at [New].
 //
-// The package stands outside of the platform, like any producer: it knows the
-// gRPC interface and the columns of the packaged retail project, no more.
+// The package is a producer like any other: it knows the gRPC interface and the
+// columns of the packaged retail project, and must not know more.
 package shop
 
 import (
@@ -17,17 +17,17 @@ import (
 	"time"
 )
 
-// Streams are those of the packaged retail project that a shop feeds.
+// Streams lists the streams of the packaged retail project that a shop feeds.
 var Streams = []string{"orders", "payments", "stock_moves"}
 
 // An Event is one record as a producer would send it.
 type Event struct {
 	Stream string    // one of Streams
-	At     time.Time // when it is sent, UTC; the record's own time may be earlier (late events)
-	JSON   []byte    // one object without a line's end; owned by the receiver
+	At     time.Time // when it is sent, UTC; a late event's own time is earlier
+	JSON   []byte    // one object without a newline; owned by the receiver
 }
 
-// Config describes a shop. The zero value of a field means its default.
+// Config configures a shop. The zero value of a field means its default.
 type Config struct {
 	Seed            uint64
 	Start           time.Time // of business; defaults to 2026-01-01 UTC
@@ -42,13 +42,13 @@ type Shop struct {
 	catalogue []product
 	popular   []float64 // cumulative weights of catalogue
 	rate      float64   // orders a second at rhythm 1
-	clock     time.Time // of the last order considered
-	invoice   int       // of the last order
-	pending   queue     // what follows from earlier orders, by time
-	made      uint64    // events queued so far: the tie-break of pending
+	clock     time.Time // time of the last order considered
+	invoice   int       // number of the last order
+	pending   queue     // events that follow from earlier orders, by time
+	made      uint64    // events queued so far; breaks ties in pending
 }
 
-// New opens a shop.
+// New returns a shop that has taken its first delivery.
 func New(c Config) *Shop {
 	if c.Start.IsZero() {
 		c.Start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -68,10 +68,10 @@ func New(c Config) *Shop {
 	return s
 }
 
-// Next is the next event. There is always one.
+// Next returns the next event. There is always one.
 func (s *Shop) Next() Event {
-	// What is pending before the next order may come out; an order before that
-	// may still put something in front of it.
+	// A pending event may be returned only once the clock has passed it: an
+	// earlier order could still add an event before it.
 	for len(s.pending) == 0 || !s.pending[0].event.At.Before(s.clock) {
 		s.advance()
 	}
@@ -86,10 +86,10 @@ func (s *Shop) Next() Event {
 // peakRhythm bounds rhythm from above for thinning.
 const peakRhythm = 3.2
 
-// advance moves the clock to the next order and places it. Arrivals are a
-// Poisson process whose rate follows the clocks of the stores, by thinning
-// (Lewis and Shedler 1979): candidates come at the peak rate and are kept with
-// the probability of the moment.
+// advance moves the clock to the next order and places it. Orders arrive as a
+// Poisson process whose rate follows the stores' opening hours, by thinning
+// (Lewis and Shedler 1979): candidates arrive at the peak rate and are kept with
+// probability rate/peak.
 func (s *Shop) advance() {
 	gap := s.rng.ExpFloat64() / (s.rate * peakRhythm)
 	s.clock = s.clock.Add(time.Duration(gap * float64(time.Second))).Truncate(time.Microsecond)
@@ -112,21 +112,21 @@ func (s *Shop) advance() {
 	}
 }
 
-// push queues an event of a stream.
+// push queues an event.
 func (s *Shop) push(stream string, at time.Time, json []byte) {
 	s.made++
 	heap.Push(&s.pending, entry{event: Event{Stream: stream, At: at, JSON: json}, made: s.made})
 }
 
-// between draws a duration, uniformly.
+// between returns a uniform random duration in [low, high).
 func (s *Shop) between(low, high time.Duration) time.Duration {
 	return low + time.Duration(s.rng.Int64N(int64(high-low)))
 }
 
-// chance is true with probability p.
+// chance returns true with probability p.
 func (s *Shop) chance(p float64) bool { return s.rng.Float64() < p }
 
-// weighted draws an index by cumulative weights.
+// weighted returns a random index, by cumulative weights.
 func (s *Shop) weighted(cumulative []float64) int {
 	at := s.rng.Float64() * cumulative[len(cumulative)-1]
 	low, high := 0, len(cumulative)-1
@@ -140,7 +140,8 @@ func (s *Shop) weighted(cumulative []float64) int {
 	return low
 }
 
-// popularity gives n products weights like sales ranks: a few sell most.
+// popularity returns cumulative weights of n products that fall off with their
+// sales rank, so that a few products sell most.
 func popularity(rng *rand.Rand, n int) []float64 {
 	ranks := rng.Perm(n)
 	cumulative := make([]float64, n)
@@ -152,14 +153,14 @@ func popularity(rng *rand.Rand, n int) []float64 {
 	return cumulative
 }
 
-// An entry is an event waiting for its time, or the daily delivery.
+// An entry is an event to be sent later, or the daily delivery.
 type entry struct {
 	event    Event
 	made     uint64
 	delivery bool
 }
 
-// queue is a heap of entries by time, then by the order of their making.
+// queue is a heap of entries, by time, then by the order in which they were made.
 type queue []entry
 
 func (q queue) Len() int { return len(q) }

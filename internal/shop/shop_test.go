@@ -1,7 +1,7 @@
 //go:build !race
 
-// What one goroutine computes has nothing to show to the race detector, which
-// would take minutes over it.
+// The generator is single-threaded; under the race detector these tests would
+// take minutes and find nothing.
 
 package shop
 
@@ -31,7 +31,7 @@ type record struct {
 	SoldAt   time.Time `json:"sold_at"`
 }
 
-// week is one week of a shop, in order.
+// week visits one week of a shop's events, in order.
 func week(t *testing.T, visit func(Event)) {
 	t.Helper()
 	s := New(Config{Seed: 7, Start: start, OrdersPerMinute: 2})
@@ -71,7 +71,8 @@ func TestEventsComeInOrder(t *testing.T) {
 	})
 }
 
-// TestTheShopIsBelievable looks at a week as an analyst would.
+// TestTheShopIsBelievable checks the figures of a week that an analyst would
+// look at.
 func TestTheShopIsBelievable(t *testing.T) {
 	events := map[string]int{}
 	seen := map[string][]byte{}

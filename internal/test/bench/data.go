@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// projectFiles: nine typed columns and five views, as a shop would have them.
+// projectFiles is a project with nine typed columns and five views.
 var projectFiles = map[string]string{
 	"duet.yaml": `version: 1
 name: bench
@@ -35,7 +35,7 @@ columns:
 	"views/total.sql":           `SELECT count(*) AS lines, sum(CAST(quantity AS DECIMAL(18,0)) * price) AS revenue FROM orders`,
 }
 
-// selects are the views as plain DuckDB runs them.
+// selects returns the views' SELECTs.
 func selects() map[string]string {
 	out := map[string]string{}
 	for _, name := range []string{"by_country_hour", "by_sku", "by_shop", "by_category", "total"} {
@@ -60,7 +60,7 @@ func (b *bench) project() (string, error) {
 
 var countries = []string{"United Kingdom", "Netherlands", "Germany", "France", "Spain", "Belgium", "Norway", "Portugal"}
 
-// appendOrder appends order n as a JSON line, always the same one.
+// appendOrder appends order n as a JSON line; it is a pure function of n.
 func appendOrder(dst []byte, n int) []byte {
 	r := rand.New(rand.NewPCG(7, uint64(n)))
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(n) * 700 * time.Millisecond)

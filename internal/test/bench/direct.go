@@ -46,8 +46,8 @@ func compiled() (*project.Project, []*view.View, error) {
 	return p, views, nil
 }
 
-// recompute: a full recompute by the child process, files written, synced and
-// checked, against the bare SELECTs over the same Parquet.
+// recompute measures a full recompute by the child process, its files written,
+// synced and verified, against the bare SELECTs over the same Parquet.
 func (b *bench) recompute() error {
 	ctx := context.Background()
 	_, views, err := compiled()
@@ -148,7 +148,7 @@ func (b *bench) recompute() error {
 	return nil
 }
 
-// million is a store with a view of many groups.
+// million returns a store with a view of b.groups groups, and a generation for it.
 func (b *bench) million(cells string) (*store.Store, store.Generation, error) {
 	fsys := fstest.MapFS{
 		"duet.yaml":           {Data: []byte("version: 1\nname: bench\n")},
@@ -183,8 +183,8 @@ func (b *bench) million(cells string) (*store.Store, store.Generation, error) {
 	return s, store.Generation{Number: 1, Views: map[string]store.GenerationView{"by": {Definition: v.Definition, File: cells}}}, nil
 }
 
-// memory: bytes that the store holds for a million groups, against the same
-// rows in one plain DuckDB table.
+// memory measures the bytes that the store holds for a million groups, against
+// the same rows in one plain DuckDB table.
 func (b *bench) memory() error {
 	ctx := context.Background()
 	cells := filepath.Join(b.dir, "cells.parquet")
@@ -228,8 +228,8 @@ func (b *bench) memory() error {
 	return nil
 }
 
-// switchPause: how long readers and writer wait while a generation of a
-// million groups takes over, seen from a reader that asks all the time.
+// switchPause measures how long a switch to a generation of a million groups
+// takes, and the slowest read meanwhile.
 func (b *bench) switchPause() error {
 	ctx := context.Background()
 	s, g, err := b.million(filepath.Join(b.dir, "cells.parquet"))

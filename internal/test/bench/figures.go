@@ -13,9 +13,9 @@ import (
 	"duet/schemas/duetv1"
 )
 
-// ingest: events a second from the ingest door until live half and archive
-// have them, against DuckDB by itself reading the same NDJSON, grouping for the
-// five views and writing Parquet.
+// ingest measures events per second until live half and archive hold them,
+// against DuckDB alone reading the same NDJSON, computing the five views and
+// writing Parquet.
 func (b *bench) ingest() error {
 	prepare(b.events)
 	var ours, rival time.Duration
@@ -74,12 +74,12 @@ func (b *bench) ingest() error {
 	}
 	rival = time.Since(began)
 	per := func(d time.Duration) float64 { return float64(b.events) / d.Seconds() }
-	report("ingest door to live and archive, 5 views", per(ours), "events/s", per(rival), per(ours)/per(rival), bound{atLeast: 0.5})
+	report("ingest to live and archive, 5 views", per(ours), "events/s", per(rival), per(ours)/per(rival), bound{atLeast: 0.5})
 	return nil
 }
 
-// query: the median latency of each view's merged answer, against the same
-// SELECT on one plain DuckDB table with the same rows.
+// query measures the median latency of each view's merged answer, against the
+// same SELECT on one plain DuckDB table with the same rows.
 func (b *bench) query() error {
 	n := min(b.events, 1_000_000)
 	prepare(n)
@@ -140,7 +140,7 @@ func (b *bench) query() error {
 	})
 }
 
-// median is f's median duration in ms; -1 if it fails.
+// median returns f's median duration in milliseconds, or -1 if f fails.
 func median(n int, f func() error) float64 {
 	var took []float64
 	for i := range n + 3 {
@@ -157,7 +157,7 @@ func median(n int, f func() error) float64 {
 	return took[len(took)/2]
 }
 
-// visible: from sending an event to an answer that may count it.
+// visible measures the time from sending an event to an answer that counts it.
 func (b *bench) visible() error {
 	prepare(200_000)
 	return within(5*time.Minute, func(ctx context.Context) error {
@@ -206,8 +206,9 @@ func (b *bench) visible() error {
 	})
 }
 
-// recovery: from start to the first answer with a million events after the
-// cut, all of them only in the log, against DuckDB reading the same NDJSON.
+// recovery measures the time from start to the first answer with a million
+// events after the cut, all of them only in the log, against DuckDB reading the
+// same NDJSON.
 func (b *bench) recovery() error {
 	const n = 990_000 // below a block, so that the archive has none of them
 	prepare(n)

@@ -1,10 +1,10 @@
 // Command bench measures Duet against limits measured in the same run, and
-// prints one tab-separated line a figure:
+// prints one tab-separated line per figure:
 //
 //	name  ours  unit  limit-or-rival  ratio  target  ok|short
 //
-// The machine's speed cancels out of a ratio, which is what a target is about.
-// Flags choose figures and sizes; make bench runs all of them.
+// Targets are ratios, because the machine's speed cancels out of them. Flags
+// choose figures and sizes; make bench runs all of them.
 package main
 
 import (
@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// A figure is one measurement; it prints its own lines.
+// A figure is one measurement; run prints its lines.
 type figure struct {
 	name string
 	run  func(*bench) error
@@ -34,7 +34,7 @@ var figures = []figure{
 	{"switch", (*bench).switchPause},
 }
 
-// bench is what the figures share.
+// bench holds what the figures share.
 type bench struct {
 	dir    string // scratch, deleted at the end
 	binary string
@@ -82,13 +82,13 @@ func (b *bench) main(only string) (err error) {
 	return nil
 }
 
-// bound says on which side of its target a ratio must be.
+// bound is the target of a figure.
 type bound struct {
 	atLeast, atMost float64 // one of them; 0 is none
 }
 
-// report prints a figure's line. ratio is ours to the rival's; value is what
-// the target is about, the ratio or ours.
+// report prints a figure's line. value is compared with the target: the ratio of
+// ours to rival, or ours itself.
 func report(name string, ours float64, unit string, rival, value float64, t bound) {
 	target, verdict := "-", "-"
 	switch {
@@ -122,7 +122,7 @@ func number(v float64) string {
 	return fmt.Sprintf("%.3f", v)
 }
 
-// within runs f under a time limit: a figure that hangs is a failure.
+// within runs f with a time limit, so that a figure that hangs fails.
 func within(d time.Duration, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()

@@ -28,7 +28,7 @@ type server struct {
 	ops    duetv1.OperateServiceClient
 }
 
-// up starts duet on a data folder and waits until it answers.
+// up starts duet on a data folder and returns when it answers.
 func (b *bench) up(ctx context.Context, data string) (*server, error) {
 	project, err := b.project()
 	if err != nil {
@@ -69,7 +69,7 @@ func (b *bench) up(ctx context.Context, data string) (*server, error) {
 	return nil, errors.Join(ctx.Err(), s.kill())
 }
 
-// kill ends it as kill -9 does.
+// kill ends the server with SIGKILL.
 func (s *server) kill() error {
 	s.conn.Close()
 	err := s.cmd.Process.Kill()
@@ -138,7 +138,7 @@ func (s *server) appendStream(ctx context.Context, producer string, from, to, si
 	return nil
 }
 
-// prepared holds the orders as bytes, so that making them is not measured.
+// prepared holds the orders as bytes, so that generating them is not measured.
 var prepared struct {
 	text []byte
 	ends []int
@@ -163,7 +163,7 @@ func preparedOrders(from, to int) []byte {
 	return prepared.text[begin:prepared.ends[to-1]]
 }
 
-// status polls until done says so.
+// until polls the status until done returns true.
 func (s *server) until(ctx context.Context, done func(*duetv1.GetStatusResponse) bool) error {
 	for {
 		st, err := s.ops.GetStatus(ctx, &duetv1.GetStatusRequest{})
