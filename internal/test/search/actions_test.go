@@ -16,8 +16,8 @@ import (
 	"duet/serving/query"
 )
 
-// action is one step of a scenario; all that it draws comes from its seed, so a
-// scenario with fewer actions is one too.
+// action is one step of a scenario. Its random choices come from its own seed, so
+// that any subset of a scenario's actions is a scenario too.
 type action struct {
 	kind string
 	seed uint64
@@ -82,7 +82,7 @@ func (w *world) do(ctx context.Context, a action) error {
 	return w.check(ctx, r)
 }
 
-// append sends events and tells the model.
+// append sends events and adds them to the model.
 func (w *world) append(ctx context.Context, r *rand.Rand) error {
 	return w.appendSome(ctx, r, pick(r, 1, 1+r.IntN(30), 1+r.IntN(30), 100+r.IntN(300), 100+r.IntN(300), 1000+r.IntN(2000)))
 }
@@ -180,7 +180,7 @@ func (w *world) checkSession(ctx context.Context, session string, before, after 
 	return nil
 }
 
-// file draws lines of a chunk of a file; chunks are drawn again and again.
+// file returns random lines of a chunk of a file; chunks repeat.
 func (w *world) file(r *rand.Rand, n int) *duetv1.FileIdentity {
 	if w.files == 0 || chance(r, 30) {
 		w.files++
@@ -245,7 +245,7 @@ func (w *world) sequenceOf(token string) (int64, error) {
 	return int64(t.Through.Position().Sequence()), err
 }
 
-// send appends requests one behind the other.
+// send appends requests in order and returns their answers.
 func (w *world) send(ctx context.Context, requests []*duetv1.AppendRequest) ([]*duetv1.AppendResponse, error) {
 	if len(requests) == 1 {
 		res, err := w.ingest.Append(ctx, requests[0])
@@ -278,7 +278,7 @@ func (w *world) send(ctx context.Context, requests []*duetv1.AppendRequest) ([]*
 	return out, nil
 }
 
-// beginRun starts a run that nobody waits for until the next check or run.
+// beginRun starts a run; the next check or run waits for it.
 func (w *world) beginRun(ctx context.Context, full bool) error {
 	if err := w.settle(ctx); err != nil {
 		return err
@@ -298,16 +298,16 @@ func (w *world) finishRun(ctx context.Context, full bool) error {
 	return w.settle(ctx)
 }
 
-// Steps at which a run of this process can fail. Those of the log stay out: an
-// append of unknown outcome belongs to the driver that kills.
+// failing lists the steps at which a run can fail. The log's steps are left to
+// internal/test/torture, because they make the outcome of an append unknown.
 var failing = []string{
 	"run.cut", "run.archived", "run.computed", "run.reported", "run.staged", "run.published", "run.switched",
 	"generation.cells", "generation.publish", "generation.published", "generation.cleaning",
 	"archive.exported", "archive.adopted", "archive.manifest", "archive.published", "archive.released", "archive.merged", "archive.cleaning", "log.trim",
 }
 
-// failingRun has a run, or a rollback, fail at a step. Whatever comes of it, the
-// answers stay right.
+// failingRun makes a run or a rollback fail at a step. The answers must stay
+// right.
 func (w *world) failingRun(ctx context.Context, r *rand.Rand) error {
 	if err := w.settle(ctx); err != nil {
 		return err
@@ -345,8 +345,8 @@ func (w *world) failingRun(ctx context.Context, r *rand.Rand) error {
 	return w.rebuild(ctx)
 }
 
-// failingSeries leaves more cuts behind than the store keeps apart, with events
-// between them, and then a run that publishes.
+// failingSeries leaves more cuts than the store keeps apart, with events between
+// them; then, usually, a run publishes.
 func (w *world) failingSeries(ctx context.Context, r *rand.Rand) error {
 	if err := w.settle(ctx); err != nil {
 		return err
@@ -375,7 +375,7 @@ func (w *world) failingSeries(ctx context.Context, r *rand.Rand) error {
 	return w.finishRun(ctx, chance(r, 30))
 }
 
-// burst sends many small requests, each its own micro-batch or nearly so.
+// burst sends many small requests, so that most become their own micro-batch.
 func (w *world) burst(ctx context.Context, r *rand.Rand) error {
 	for range 20 + r.IntN(20) {
 		if err := w.appendSome(ctx, r, 1+r.IntN(3)); err != nil {
@@ -385,8 +385,8 @@ func (w *world) burst(ctx context.Context, r *rand.Rand) error {
 	return nil
 }
 
-// failedOrPublished: a run that met a fault ends so, and is never held: that
-// would mean that the halves differ.
+// failedOrPublished checks the final state of a run that met a fault. It must not
+// be held, which would mean that the halves differ.
 func (w *world) failedOrPublished(ctx context.Context, id string) error {
 	res, err := w.batch.GetRun(ctx, &duetv1.GetRunRequest{Run: id})
 	if err != nil {
@@ -407,7 +407,7 @@ func (w *world) failedOrPublished(ctx context.Context, id string) error {
 	}
 }
 
-// failingChild has the child of a run die, or fail, at a step.
+// failingChild makes the batch child die or fail at a step.
 func (w *world) failingChild(ctx context.Context, r *rand.Rand) error {
 	if err := w.settle(ctx); err != nil {
 		return err
@@ -424,7 +424,7 @@ func (w *world) failingChild(ctx context.Context, r *rand.Rand) error {
 	return w.failedOrPublished(ctx, res.GetRun().GetId())
 }
 
-// oldGeneration draws a kept generation; 0 if there is none.
+// oldGeneration returns a random kept generation, or 0 if there is none.
 func (w *world) oldGeneration(r *rand.Rand) uint64 {
 	var numbers []uint64
 	for n := range w.gens {
@@ -469,8 +469,8 @@ func (w *world) rollback(ctx context.Context, r *rand.Rand) error {
 	return err
 }
 
-// rebuild starts a run if the newest generation, after a rollback, does not hold
-// a view, or holds it by another definition: it answers again after that.
+// rebuild starts a run if the newest generation, after a rollback, lacks a view or
+// holds it by another definition. The view answers again after that run.
 func (w *world) rebuild(ctx context.Context) error {
 	var newest uint64
 	for n := range w.gens {
@@ -484,8 +484,8 @@ func (w *world) rebuild(ctx context.Context) error {
 	return nil
 }
 
-// restartBetween restarts, often when everything is archived, and sends what a
-// restart may forget: ids and lines that were there before.
+// restartBetween restarts the node, often with everything archived, and resends
+// ids and lines that a restart could forget.
 func (w *world) restartBetween(ctx context.Context, r *rand.Rand) error {
 	if chance(r, 50) {
 		if err := w.finishRun(ctx, false); err != nil {
@@ -503,7 +503,7 @@ func (w *world) pause(ctx context.Context) error {
 	return err
 }
 
-// edit changes, drops and adds views and starts the node with them.
+// edit changes, drops and adds views and restarts the node with them.
 func (w *world) edit(ctx context.Context, r *rand.Rand) error {
 	if err := w.settle(ctx); err != nil {
 		return err

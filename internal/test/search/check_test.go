@@ -16,7 +16,7 @@ import (
 	"duet/schemas/duetv1"
 )
 
-// check compares everything that the node says with the model.
+// check compares all of the node's answers with the model.
 func (w *world) check(ctx context.Context, r *rand.Rand) error {
 	if err := w.settle(ctx); err != nil {
 		return err
@@ -69,7 +69,7 @@ func (w *world) checkView(ctx context.Context, r *rand.Rand, name string) error 
 	res, err := w.query(ctx, &duetv1.QueryRequest{View: name, Limit: 10000})
 	if v.raises && w.ledgers[v.stream].poison > 0 {
 		if status.Code(err) != codes.FailedPrecondition {
-			return fmt.Errorf("a poisonous event is in the log, but the view is not suspended: %v, %w", res.GetProof(), err)
+			return fmt.Errorf("an event that raises is in the log, but the view is not suspended: %v, %w", res.GetProof(), err)
 		}
 		return nil
 	}
@@ -102,7 +102,7 @@ func (w *world) checkView(ctx context.Context, r *rand.Rand, name string) error 
 	return nil
 }
 
-// query asks for an answer that is not older than what was appended.
+// query returns an answer that is at least as new as the last append.
 func (w *world) query(ctx context.Context, req *duetv1.QueryRequest) (*duetv1.QueryResponse, error) {
 	if req.GetAsOfGeneration() == 0 {
 		req.NotBefore = w.token
@@ -110,7 +110,7 @@ func (w *world) query(ctx context.Context, req *duetv1.QueryRequest) (*duetv1.Qu
 	return w.views.Query(ctx, req)
 }
 
-// checkOptions asks for a random roll-up with random conditions.
+// checkOptions compares a random roll-up with random conditions.
 func (w *world) checkOptions(ctx context.Context, r *rand.Rand, name string, v *viewSpec, full *duetv1.QueryResponse) error {
 	req := &duetv1.QueryRequest{View: name, Limit: 10000}
 	keep := v.all()
@@ -158,7 +158,7 @@ func (w *world) checkOptions(ctx context.Context, r *rand.Rand, name string, v *
 	if err := w.compare(res, sql); err != nil {
 		return fmt.Errorf("%v: %w", req, err)
 	}
-	// The same again, ordered and cut short.
+	// The same request, ordered and limited.
 	groups := len(res.GetRows())
 	req.OrderBy, req.Limit = []string{"m0 desc"}, int32(1+r.IntN(5))
 	top, err := w.query(ctx, req)
@@ -171,7 +171,8 @@ func (w *world) checkOptions(ctx context.Context, r *rand.Rand, name string, v *
 	return nil
 }
 
-// checkAsOf compares a kept generation's numbers, if the view meant the same then.
+// checkAsOf compares a kept generation's numbers, if the view had the same
+// definition then.
 func (w *world) checkAsOf(ctx context.Context, r *rand.Rand, name string, v *viewSpec) error {
 	numbers := slices.Sorted(maps.Keys(w.gens))
 	if len(numbers) == 0 || v.raises {

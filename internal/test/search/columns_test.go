@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// kind is what a column's values are like; several may share a SQL type.
+// kind is a kind of values; several kinds may share a SQL type.
 type kind int
 
 const (
@@ -32,7 +32,7 @@ const (
 	kEvent // the event time
 )
 
-// column is a stream's column and how its values are drawn.
+// column is a stream's column.
 type column struct {
 	name    string
 	member  string // of the JSON object
@@ -53,15 +53,15 @@ func (c *column) sqlType() string {
 
 func (c *column) integer() bool { return c.kind >= kTiny && c.kind <= kBig }
 
-// summable: sums are exact in any order.
+// summable reports whether sums are exact in any order.
 func (c *column) summable() bool { return c.kind >= kTiny && c.kind <= kDouble && c.p < 38 }
 
-// squarable: variance is exact enough to compare with plain DuckDB.
+// squarable reports whether variance is exact enough to compare with plain DuckDB.
 func (c *column) squarable() bool {
 	return c.kind >= kTiny && c.kind <= kInt || c.kind == kDec && c.p <= 9 || c.kind == kDouble || c.kind == kFloat
 }
 
-// value is one value of a record: how it is sent, and what it is.
+// value is one value of a record: as it is sent, and what it means.
 type value struct {
 	json string // "" is a member that is not there
 	null bool
@@ -88,7 +88,7 @@ var (
 	moods = []string{"2024-02-29 23:59:59.999999", "2024-03-01 00:00:00", "1969-12-31 23:59:59.5", "0001-01-01 00:00:00", "9999-12-31 23:59:59"}
 )
 
-// good draws a value that the column takes.
+// good returns a random value that the column accepts.
 func (c *column) good(r *rand.Rand) value {
 	if !c.notNull && chance(r, 10) {
 		return value{null: true, json: pick(r, "null", "")}
@@ -181,7 +181,7 @@ func (c *column) decimal(r *rand.Rand) value {
 	return value{text: s, json: pick(r, j, quote(j), quote(j))}
 }
 
-// bad draws JSON that the column refuses.
+// bad returns random JSON that the column rejects.
 func (c *column) bad(r *rand.Rand) string {
 	if c.notNull && chance(r, 30) {
 		return pick(r, "null", "")
@@ -215,7 +215,7 @@ func (c *column) bad(r *rand.Rand) string {
 	return pick(r, `"123"`, "7", `"123e4567-e89b-12d3-a456-42661417400g"`)
 }
 
-// newColumn draws a column.
+// newColumn returns a random column.
 func newColumn(r *rand.Rand, i int) *column {
 	c := &column{name: fmt.Sprintf("c%d", i), kind: kind(r.IntN(int(kUUID) + 1)), notNull: chance(r, 30)}
 	if c.kind == kCode {
@@ -232,7 +232,7 @@ func newColumn(r *rand.Rand, i int) *column {
 	return c
 }
 
-// instant is an event time: what is sent, and what it is in UTC.
+// instant returns a random event time.
 func (s *stream) instant(r *rand.Rand, now time.Time) value {
 	t := time.Date(2026, 3, 28, 22, 0, 0, 0, time.UTC).Add(time.Duration(r.IntN(36)) * 10 * time.Minute) // ties, and a change of clocks
 	switch r.IntN(20) {
@@ -262,8 +262,8 @@ func (s *stream) instant(r *rand.Rand, now time.Time) value {
 	return value{json: quote(j), text: t.Format("2006-01-02 15:04:05.999999")}
 }
 
-// plain reports whether no change of the clocks is near, so that the wall clock
-// means one instant.
+// plain reports whether no clock change is near, so that a wall-clock time is one
+// instant.
 func plain(t time.Time, zone *time.Location) bool {
 	_, a := t.Add(-4 * time.Hour).In(zone).Zone()
 	_, b := t.Add(4 * time.Hour).In(zone).Zone()

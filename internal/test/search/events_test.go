@@ -10,11 +10,11 @@ import (
 	"duet/schemas"
 )
 
-// record is one record: what is sent, and what it is if it is taken.
+// record is one record: what is sent, and its values if it is accepted.
 type record struct {
 	line      []byte
 	bad       bool
-	retryable bool    // refused only for now: it lies too far ahead
+	retryable bool    // rejected only for now: its time lies too far ahead
 	values    []value // by column
 	poison    bool
 }
@@ -24,14 +24,14 @@ type ledger struct {
 	account schemas.Account
 	ids     []string        // of accepted events that have one, in order
 	place   map[string]int  // of an id's last acceptance in ids
-	poison  int64           // position of the first poisonous event; 0 if there is none
+	poison  int64           // position of the first raising event; 0 if there is none
 	lines   map[string]bool // by chunk and digest: whether the line is known
 	recent  []record        // some accepted ones, to be sent again
 }
 
 func newLedger() *ledger { return &ledger{place: map[string]int{}, lines: map[string]bool{}} }
 
-// known reports whether an id is among the last n, and remembers it if not.
+// known reports whether an id is among the last n; if not, it adds the id.
 func (l *ledger) known(id string, n int) bool {
 	if at, ok := l.place[id]; ok && at >= len(l.ids)-n {
 		return true
@@ -41,7 +41,7 @@ func (l *ledger) known(id string, n int) bool {
 	return false
 }
 
-// idOf is an event's id; ok is false if it has none.
+// idOf returns an event's id; ok is false if it has none.
 func (s *stream) idOf(values []value) (id string, ok bool) {
 	var parts []string
 	for _, i := range s.id {
@@ -55,7 +55,7 @@ func (s *stream) idOf(values []value) (id string, ok bool) {
 	return strings.Join(parts, "\x00"), ok
 }
 
-// newRecord draws a record; ids says from how many they are drawn.
+// newRecord returns a random record with one of ids ids.
 func (s *stream) newRecord(r *rand.Rand, now time.Time, ids int, badPercent, poisonPermille int) record {
 	rec := record{values: make([]value, len(s.columns))}
 	for i, c := range s.columns {
@@ -83,8 +83,8 @@ func (s *stream) newRecord(r *rand.Rand, now time.Time, ids int, badPercent, poi
 	return rec
 }
 
-// encode writes a record's members in random order, sometimes with more members
-// than are declared.
+// encode writes a record's members in random order, sometimes with undeclared
+// members.
 func (s *stream) encode(r *rand.Rand, values []value) []byte {
 	var members []string
 	for _, i := range r.Perm(len(values)) {
@@ -98,7 +98,7 @@ func (s *stream) encode(r *rand.Rand, values []value) []byte {
 	return []byte("{" + strings.Join(members, pick(r, ",", " , ")) + "}")
 }
 
-// malformed writes a record that is refused.
+// malformed makes rec a record that is rejected.
 func (s *stream) malformed(r *rand.Rand, rec *record) {
 	if s.bounded && chance(r, 10) {
 		rec.retryable, rec.values[0].json = true, `"9990-01-01T00:00:00Z"`
@@ -129,7 +129,7 @@ func (s *stream) broken(r *rand.Rand, values []value) []byte {
 	return s.encode(r, values)
 }
 
-// row is an accepted event as plain DuckDB's VALUES take it.
+// row returns an accepted event as a row of SQL VALUES.
 func (s *stream) row(rec record, at, no int64) string {
 	var b bytes.Buffer
 	b.WriteByte('(')

@@ -13,7 +13,7 @@ import (
 
 const null = "\x00NULL"
 
-// canonical is one text for a value, whoever printed it.
+// canonical returns the same text for the same value, printed by DuckDB or by us.
 func canonical(text, sqlType string) string {
 	switch {
 	case text == null:
@@ -61,7 +61,7 @@ func textOf(v *duetv1.Value) string {
 	return fmt.Sprint(v)
 }
 
-// rowsOf is an answer's rows.
+// rowsOf returns an answer's rows as canonical texts.
 func rowsOf(res *duetv1.QueryResponse) [][]string {
 	var out [][]string
 	for _, row := range res.GetRows() {
@@ -74,7 +74,8 @@ func rowsOf(res *duetv1.QueryResponse) [][]string {
 	return out
 }
 
-// exactText is what of an answer must be the same at the same position.
+// exactText returns the part of an answer that every answer at the same position
+// must share: its exact columns.
 func exactText(res *duetv1.QueryResponse) string {
 	var lines []string
 	for _, row := range rowsOf(res) {
@@ -131,7 +132,7 @@ func (w *world) plain(sql string, cols []*duetv1.Column) ([][]string, error) {
 	return out, rows.Err()
 }
 
-// compare says how an answer differs from plain DuckDB's.
+// compare returns an error that lists how an answer differs from plain DuckDB's.
 func (w *world) compare(res *duetv1.QueryResponse, sql string) error {
 	cols := res.GetColumns()
 	want, err := w.plain(sql, cols)
@@ -175,8 +176,9 @@ func (w *world) compare(res *duetv1.QueryResponse, sql string) error {
 	return fmt.Errorf("%d differences at %s:\n  %s\n%s", n, where(res.GetProof()), strings.Join(diffs[:min(n, 5)], "\n  "), sql)
 }
 
-// alike allows a DOUBLE what the order of additions and divisions may change.
-// Sums are exact here, for every term is a number of eighths.
+// alike reports whether two values are equal; a DOUBLE may differ by what the
+// order of operations changes. Sums are exact here, because every term is a
+// multiple of 1/8.
 func alike(got, want string, c *duetv1.Column) bool {
 	if got == want {
 		return true
@@ -199,8 +201,8 @@ func where(p *duetv1.Proof) string {
 	return fmt.Sprintf("generation %d, cut %d, live through %d", p.GetGeneration(), at(p.GetCut()), at(p.GetLiveThrough()))
 }
 
-// everything is after every position.
+// everything is a sequence after every event.
 const everything = math.MaxInt64
 
-// literal is an instant as a SELECT has it.
+// literal returns t as a SQL literal.
 func literal(t time.Time) string { return "TIMESTAMP '" + t.Format("2006-01-02 15:04:05") + "'" }

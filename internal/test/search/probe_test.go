@@ -27,21 +27,23 @@ type sample struct {
 	res        *duetv1.QueryResponse
 }
 
-// readers ask all the time. What they find wrong is an error at the next check.
+// readers query continuously. What they find wrong fails the next check.
 type readers struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
 	mu      sync.Mutex
 	seen    [readerCount][2]uint64 // generation and sequence, by reader, across restarts (H9)
-	told    map[string]string      // view, serial and sequence to exact answer
+	answers map[string]string      // view, serial and sequence to exact answer
 	samples []sample
 	serials map[*viewSpec]int
 	asked   int
 	err     error
 }
 
-func newReaders() *readers { return &readers{told: map[string]string{}, serials: map[*viewSpec]int{}} }
+func newReaders() *readers {
+	return &readers{answers: map[string]string{}, serials: map[*viewSpec]int{}}
+}
 
 func (p *readers) start(client duetv1.ViewServiceClient, defs *definitions) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -59,7 +61,7 @@ func (p *readers) stop() {
 	}
 }
 
-// take gives the samples and the error so far.
+// take returns the samples since the last call, and the first error.
 func (p *readers) take() ([]sample, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,7 +104,7 @@ func (p *readers) note(me int, name string, spec *viewSpec, res *duetv1.QueryRes
 	p.asked++
 	g, l := res.GetProof().GetGeneration(), res.GetProof().GetLiveThrough()[0].GetSequence()
 	if before := p.seen[me]; g < before[0] || l < before[1] {
-		p.fail("a reader of %s was told (%d, %d) after (%d, %d) (H9)", name, g, l, before[0], before[1])
+		p.fail("a reader of %s got (%d, %d) after (%d, %d) (H9)", name, g, l, before[0], before[1])
 	}
 	p.seen[me] = [2]uint64{g, l}
 	if res.GetTruncated() {
@@ -112,10 +114,10 @@ func (p *readers) note(me int, name string, spec *viewSpec, res *duetv1.QueryRes
 		p.serials[spec] = len(p.serials)
 	}
 	at, exact := fmt.Sprintf("%s %d %d", name, p.serials[spec], l), exactText(res)
-	if before, ok := p.told[at]; ok && before != exact {
+	if before, ok := p.answers[at]; ok && before != exact {
 		p.fail("two answers of %s at %d differ:\n%s\n%s", name, l, before, exact)
 	}
-	p.told[at] = exact
+	p.answers[at] = exact
 	if len(p.samples) < maxSamples && !spec.raises {
 		p.samples = append(p.samples, sample{spec, name, g, int64(l), res})
 	}

@@ -76,7 +76,7 @@ func (s *stream) yaml() string {
 	return b.String()
 }
 
-// relation lists the columns that a view sees.
+// ddl returns the columns that a view sees.
 func (s *stream) ddl() string {
 	var cols []string
 	for _, c := range s.columns {
@@ -101,7 +101,7 @@ func (s *stream) some(r *rand.Rand, ok func(*column) bool) string {
 	return pick(r, names...)
 }
 
-// definitions is a project's folder at one time.
+// definitions is a project at one time.
 type definitions struct {
 	streams []*stream
 	views   map[string]*viewSpec
@@ -142,8 +142,8 @@ func (d *definitions) folder() fstest.MapFS {
 	return fsys
 }
 
-// fill adds views until there are n, taking what the compiler takes. Refused
-// views are an error when they are many: the generator writes valid ones.
+// fill adds random views until there are n. It skips views that the compiler
+// refuses, and fails if it refuses many, because the generator writes valid ones.
 func (d *definitions) fill(r *rand.Rand, n int) error {
 	refused := []string{}
 	for len(d.views) < n {

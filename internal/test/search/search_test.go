@@ -22,13 +22,13 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// How much is tried by default; DUET_SEARCH_SEEDS, DUET_SEARCH_ACTIONS and
-// DUET_SEARCH_SHRINK say otherwise, and DUET_SEARCH_SEED runs one seed.
+// Defaults of DUET_SEARCH_SEEDS, DUET_SEARCH_ACTIONS and DUET_SEARCH_SHRINK.
+// DUET_SEARCH_SEED runs one seed.
 const (
 	defaultSeeds   = 4
 	defaultActions = 20
 	defaultShrink  = 8
-	// Of the default seeds, none is begun after this: the machine may be slow.
+	// None of the default seeds starts after this time, for slow machines.
 	defaultTime = 15 * time.Second
 )
 
@@ -61,7 +61,7 @@ func TestRandomActionsAgainstPlainDuckDB(t *testing.T) {
 	}
 }
 
-// try runs a seed, and looks for fewer actions that fail if it does.
+// try runs a seed. If it fails, try looks for fewer actions that still fail.
 func try(t *testing.T, seed uint64, n int) {
 	actions := newActions(rand.New(rand.NewPCG(seed, 2)), n)
 	began := time.Now()
@@ -86,7 +86,7 @@ func try(t *testing.T, seed uint64, n int) {
 		err, seed, n, len(short), strings.Join(short, " "), strings.Join(trace, "\n"))
 }
 
-// scenario is a seed's project under some actions.
+// scenario runs actions on a seed's project.
 type scenario struct {
 	t             *testing.T
 	seed          uint64
@@ -121,8 +121,8 @@ func (sc *scenario) run(actions []action) (err error) {
 	return nil
 }
 
-// shrink drops halves, then quarters and so on of the actions while what is left
-// still fails; the last action stays, for it is the one that saw it.
+// shrink drops halves, then quarters and so on of the actions while the rest
+// still fails. It keeps the last action, which detected the failure.
 func (sc *scenario) shrink(actions []action, tries int) []action {
 	for size := (len(actions) + 1) / 2; size > 0 && tries > 0; size /= 2 {
 		for from := 0; from+size < len(actions) && tries > 0; {

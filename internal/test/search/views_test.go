@@ -13,8 +13,8 @@ type key struct {
 	time bool // since and until may be about it, and months are whole
 }
 
-// measure is an aggregate twice: as a user writes it, and for plain DuckDB, with
-// the rule for ties spelled out over "p_no", an event's place in the order.
+// measure is an aggregate as a user writes it, and as plain DuckDB needs it: with
+// ties decided by "p_no", the event's place in the log's order.
 type measure struct{ user, plain string }
 
 // viewSpec is a SELECT that can be written with fewer keys.
@@ -36,12 +36,13 @@ func (v *viewSpec) all() []int {
 	return out
 }
 
-// user is the view's SELECT as its file has it.
+// user returns the view's SELECT as its file has it.
 func (v *viewSpec) user(keys []int, and string) string {
 	return v.sql(keys, v.stream, and, func(m measure) string { return m.user })
 }
 
-// plain is the SELECT for plain DuckDB over the model's events up to a position.
+// plain returns the SELECT for plain DuckDB over the model's events through a
+// sequence.
 func (v *viewSpec) plain(keys []int, and string, through int64) string {
 	from := fmt.Sprintf("(SELECT * FROM %s WHERE p_at <= %d) AS %s", v.stream, through, v.stream)
 	return v.sql(keys, from, and, func(m measure) string { return m.plain })
@@ -78,7 +79,7 @@ func (v *viewSpec) sql(keys []int, from, and string, write func(measure) string)
 	return s
 }
 
-// newViewSpec draws a view of a stream.
+// newViewSpec returns a random view of a stream.
 func newViewSpec(r *rand.Rand, s *stream) *viewSpec {
 	v := &viewSpec{stream: s.name, style: r.IntN(4)}
 	from := s.keys()
@@ -156,7 +157,7 @@ func (s *stream) condition(r *rand.Rand) string {
 	return pick(r, c.name+" IS NOT NULL", "moment >= TIMESTAMP '2026-03-29 00:00:00'", "false", "hour(moment) < 12")
 }
 
-// measure draws an aggregate, or arithmetic over some.
+// measure returns a random aggregate, or arithmetic over some.
 func (s *stream) measure(r *rand.Rand) measure {
 	m := s.aggregate(r)
 	switch r.IntN(8) {

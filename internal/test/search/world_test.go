@@ -24,11 +24,11 @@ import (
 	"duet/schemas/duetv1"
 )
 
-// childEnv tells the test binary that it is the child of a batch run.
+// childEnv makes the test binary act as a batch child.
 const childEnv = "DUET_SEARCH_CHILD"
 
-// world is a node, its clients, and the model of what it must answer. One
-// goroutine uses it; readers have their own state (probe_test.go).
+// world is a node, its clients, and the model of its answers. It is not safe for
+// concurrent use; readers have their own state (probe_test.go).
 type world struct {
 	dir     string
 	defs    *definitions
@@ -44,7 +44,7 @@ type world struct {
 	incarnation schemas.Incarnation
 
 	gens map[uint64]*published
-	run  string // of a run that nobody has waited for
+	run  string // started and not waited for
 
 	node   *node.Node
 	conn   *grpc.ClientConn
@@ -60,13 +60,13 @@ type world struct {
 	trace    func(format string, args ...any)
 }
 
-// published is what a generation must hold.
+// published is the expected content of a generation.
 type published struct {
 	cut   int64 // sequence
 	views map[string]*viewSpec
 }
 
-// newWorld makes a world with a first project; nothing runs yet.
+// newWorld returns a world with a random project; its node is not started.
 func newWorld(t *testing.T, r *rand.Rand, trace func(string, ...any)) (*world, error) {
 	dir, err := os.MkdirTemp(t.TempDir(), "world")
 	if err != nil {
@@ -113,7 +113,7 @@ func (w *world) armChild(spec string) {
 	w.childArm = spec
 }
 
-// start runs the node on the world's folder and waits until it serves.
+// start starts a node on the world's folder and waits until it is ready.
 func (w *world) start(ctx context.Context) error {
 	n, err := node.New(node.Config{
 		Project: w.defs.folder(), Data: filepath.Join(w.dir, "data"), GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Version: "test",
@@ -144,7 +144,7 @@ func (w *world) start(ctx context.Context) error {
 	return nil
 }
 
-// stop ends readers and node; what runs ends in the middle.
+// stop stops the readers and the node; a running run is interrupted.
 func (w *world) stop() {
 	w.readers.stop()
 	if w.conn != nil {
@@ -166,10 +166,10 @@ func (w *world) close() {
 	os.RemoveAll(w.dir)
 }
 
-// errEnded is the node's own end, which a failed switch may bring about.
+// errEnded reports that the node ended by itself, as it does after a failed switch.
 type errEnded struct{ error }
 
-// until asks again and again, and ends early when the node does.
+// until polls done; it fails if the node ends first.
 func (w *world) until(ctx context.Context, what string, done func() (bool, error)) error {
 	tick := time.NewTicker(3 * time.Millisecond)
 	defer tick.Stop()
@@ -187,7 +187,7 @@ func (w *world) until(ctx context.Context, what string, done func() (bool, error
 	}
 }
 
-// settle waits until no run goes on, and notes the generations.
+// settle waits until no run is queued or running, and records the generations.
 func (w *world) settle(ctx context.Context) error {
 	err := w.until(ctx, "no run goes on", func() (bool, error) {
 		res, err := w.batch.ListRuns(ctx, &duetv1.ListRunsRequest{PageSize: 5})
@@ -212,8 +212,8 @@ func (w *world) settle(ctx context.Context) error {
 	return w.mustPublish(ctx, id)
 }
 
-// mustPublish: a run that nothing was done to has published, and the comparison
-// of both halves found them equal (H7).
+// mustPublish checks that an undisturbed run has published and that its
+// comparison found both halves equal (H7).
 func (w *world) mustPublish(ctx context.Context, id string) error {
 	res, err := w.batch.GetRun(ctx, &duetv1.GetRunRequest{Run: id})
 	if err != nil {
@@ -251,7 +251,7 @@ func (w *world) reconciled(ctx context.Context, id string) error {
 	return nil
 }
 
-// noteGenerations remembers what generations that are new must hold.
+// noteGenerations records what each new generation must contain.
 func (w *world) noteGenerations(ctx context.Context) error {
 	res, err := w.batch.ListGenerations(ctx, &duetv1.ListGenerationsRequest{})
 	if err != nil {
@@ -275,14 +275,14 @@ func (w *world) noteGenerations(ctx context.Context) error {
 	return nil
 }
 
-// restart stops the node and starts one on the same folder.
+// restart stops the node and starts another one on the same folder.
 func (w *world) restart(ctx context.Context) error {
 	w.stop()
 	if err := w.start(ctx); err != nil {
 		return err
 	}
-	// Views are rebuilt after the doors have opened. One that a poisonous event
-	// suspends stays so.
+	// Views are rebuilt after the node is ready. A view that an event suspends
+	// stays suspended.
 	err := w.until(ctx, "every view answers", func() (bool, error) {
 		res, err := w.views.ListViews(ctx, &duetv1.ListViewsRequest{})
 		if err != nil {
@@ -301,7 +301,7 @@ func (w *world) restart(ctx context.Context) error {
 	return w.settle(ctx)
 }
 
-// survive restarts the node if that is what it asks for.
+// survive restarts the node if err says that it has ended; else it returns err.
 func (w *world) survive(ctx context.Context, err error) error {
 	var ended errEnded
 	if errors.As(err, &ended) {
@@ -311,7 +311,7 @@ func (w *world) survive(ctx context.Context, err error) error {
 	return err
 }
 
-// accepted puts events into plain DuckDB.
+// accepted adds events to the oracle.
 func (w *world) accepted(s *stream, rows []string) error {
 	for len(rows) > 0 {
 		n := min(len(rows), 1000)

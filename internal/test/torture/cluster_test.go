@@ -26,7 +26,7 @@ import (
 
 var binary string
 
-// TestMain builds the program that is to be killed.
+// TestMain builds the duet binary.
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "duet-torture-")
 	if err != nil {
@@ -44,12 +44,12 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// cluster is one data folder and the process that serves it, if one runs.
+// cluster is a data folder and the server process on it, if one is running.
 type cluster struct {
 	project, data string
 	addr          string
 	conn          *grpc.ClientConn
-	done          chan struct{} // closed when the driver ends
+	done          chan struct{} // closed when the test ends
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
@@ -79,8 +79,8 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
-// start starts the server and returns when it answers queries; an error means
-// that it ended before (an armed failpoint, as a rule).
+// start starts the server and returns when it answers queries. It fails if the
+// server exits first, usually at an armed failpoint.
 func (c *cluster) start(env ...string) error {
 	cmd := exec.Command(binary, "up", "--project", c.project, "--data", c.data, "--grpc", c.addr, "--http", "127.0.0.1:0")
 	cmd.Env = append(os.Environ(), env...)
@@ -124,8 +124,7 @@ func (c *cluster) start(env ...string) error {
 	}
 }
 
-// startAndKill starts the server and kills it after d, most likely while it
-// recovers.
+// startAndKill starts the server and kills it after d, usually during recovery.
 func (c *cluster) startAndKill(d time.Duration) error {
 	ended := make(chan error, 1)
 	go func() { ended <- c.start() }()
@@ -145,7 +144,7 @@ func newTotal(notBefore string) *duetv1.QueryRequest {
 	return &duetv1.QueryRequest{View: "total", NotBefore: notBefore}
 }
 
-// kill ends the process as a power switch would, as far as a process can tell.
+// kill sends SIGKILL and waits until the process has ended.
 func (c *cluster) kill() {
 	c.mu.Lock()
 	cmd, gone := c.cmd, c.gone
@@ -157,7 +156,7 @@ func (c *cluster) kill() {
 	<-gone
 }
 
-// wait waits for the process to end by itself; false if it did not within d.
+// wait reports whether the process ended by itself within d.
 func (c *cluster) wait(d time.Duration) bool {
 	c.mu.Lock()
 	gone := c.gone
@@ -170,7 +169,7 @@ func (c *cluster) wait(d time.Duration) bool {
 	}
 }
 
-// errors returns what the server said at level ERROR, and its last lines.
+// tail returns the last n lines of the server's log.
 func (c *cluster) tail(n int) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -178,7 +177,7 @@ func (c *cluster) tail(n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// pause waits d; false when the driver ends.
+// pause waits for d; it returns false if the test ends first.
 func (c *cluster) pause(d time.Duration) bool {
 	select {
 	case <-c.done:
@@ -194,7 +193,7 @@ func (c *cluster) query(req *duetv1.QueryRequest) (*duetv1.QueryResponse, error)
 	return duetv1.NewViewServiceClient(c.conn).Query(ctx, req)
 }
 
-// run makes a batch run and returns how it ended; nil if the server died.
+// run starts a batch run and returns its final state, or nil if the server died.
 func (c *cluster) run(full bool) *duetv1.Run {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
@@ -219,9 +218,9 @@ func (c *cluster) run(full bool) *duetv1.Run {
 	}
 }
 
-// prober reads all the time: what it sees must lie between what was
-// acknowledged before it asked and what was attempted when it was answered,
-// and (generation, live-through) must never go back, whatever happens.
+// prober queries continuously. An answer must never count more events than were
+// attempted when it arrived, and (generation, live-through) must never go back
+// (H9).
 type prober struct {
 	mu              sync.Mutex
 	generation, seq uint64

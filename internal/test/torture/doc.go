@@ -1,10 +1,9 @@
-// Package torture kills a running Duet and looks whether its answers stay
-// exact.
+// Package torture kills a running Duet and checks that its answers stay exact.
 //
-// The driver starts the real binary as a child process, lets producers send
-// numbered events through the public door, readers query all the time, and
-// kills the child with SIGKILL at random moments or at named steps. After each
-// restart every view must equal plain DuckDB over all the events that were
-// acknowledged, to the last digit, each event once, and the account must add
-// up. Everything random comes from one seed, which is printed.
+// The tests start the real binary as a child process. Producers send numbered
+// events over gRPC and readers query continuously, while the child is killed
+// with SIGKILL at random moments or at named steps. After each restart every
+// view must equal plain DuckDB over all acknowledged events, to the last digit,
+// with each event counted once, and the accounts must add up. All randomness
+// comes from one seed, which is printed.
 package torture

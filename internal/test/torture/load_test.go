@@ -17,7 +17,7 @@ import (
 )
 
 // event is one generated sale. It is a pure function of (seed, producer,
-// number), so the driver needs to remember only how far each producer got.
+// number), so the test only remembers each producer's last number.
 type event struct {
 	id     int64 // unique over all producers
 	bad    bool  // must be rejected
@@ -44,8 +44,8 @@ func newEvent(seed uint64, producer int, number uint64) event {
 	if r.IntN(10) > 0 {
 		e.sku = fmt.Sprintf("sku-%d", r.IntN(20))
 	}
-	// Unique microseconds keep ties out: the driver does not know the order of
-	// the log, which decides them. Some events are ninety days late.
+	// Unique microseconds avoid ties, which the log's order decides: the test
+	// does not know that order. Some events are ninety days late.
 	e.at = start.Add(time.Duration(number)*20*time.Second + time.Duration(e.id%997)*time.Microsecond + time.Duration(producer)*time.Second)
 	if r.IntN(50) == 0 {
 		e.at = e.at.Add(-90 * 24 * time.Hour)
@@ -66,8 +66,8 @@ func (e event) json(b *bytes.Buffer) {
 		id, e.shop, sku, e.qty, e.price/10000, e.price%10000, e.weight, e.at.Format("2006-01-02T15:04:05.000000Z"))
 }
 
-// producer sends numbered requests until told to stop; a request is sent again
-// until it is acknowledged, whatever happens to the server in between.
+// producer sends numbered requests until it is stopped. It resends a request
+// until it is acknowledged.
 type producer struct {
 	id        int
 	seed      uint64
@@ -106,7 +106,8 @@ func (p *producer) run(ctx context.Context, c *cluster, gap time.Duration, t *te
 	}
 }
 
-// send repeats a request until it is acknowledged; false when the driver ends.
+// send repeats a request until it is acknowledged; it returns false if the test
+// ends first.
 func (p *producer) send(c *cluster, req *duetv1.AppendRequest, t *testing.T) bool {
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -135,7 +136,7 @@ func btoi(b bool) int {
 	return 0
 }
 
-// load is a set of producers that can be started and brought to rest.
+// load is a set of producers that can be started and stopped.
 type load struct {
 	producers []*producer
 	gap       time.Duration // between a producer's requests
@@ -163,8 +164,8 @@ func (l *load) start(c *cluster, t *testing.T) {
 	}
 }
 
-// rest waits until every request under way is acknowledged: then what was
-// attempted is what must be counted.
+// rest stops the producers and waits until every request is acknowledged. Then
+// the acknowledged events are exactly the attempted ones.
 func (l *load) rest() {
 	if l.cancel == nil { // never started
 		return
@@ -173,7 +174,7 @@ func (l *load) rest() {
 	l.wg.Wait()
 }
 
-// counts returns how many good events were acknowledged and attempted.
+// acked returns how many events were acknowledged, rejected ones included.
 func (l *load) acked() (n uint64) {
 	for _, p := range l.producers {
 		n += p.acked.Load()

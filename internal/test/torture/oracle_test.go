@@ -17,7 +17,7 @@ import (
 	"duet/schemas/duetv1"
 )
 
-// oracle is plain DuckDB over all events: no partials, no merge, no log.
+// oracle is plain DuckDB over all acknowledged events.
 type oracle struct {
 	db     *duck.DB
 	loaded map[int]uint64 // producer -> highest number loaded
@@ -37,7 +37,7 @@ func newOracle(t *testing.T) *oracle {
 	return &oracle{db: db, loaded: map[int]uint64{}}
 }
 
-// load adds the events that were acknowledged since the last call.
+// load adds the events acknowledged since the last call.
 func (o *oracle) load(t *testing.T, l *load) {
 	t.Helper()
 	london, err := time.LoadLocation("Europe/London")
@@ -194,7 +194,7 @@ func where(p *duetv1.Proof) string {
 	return fmt.Sprintf("generation %d, cut %d, live through %d", p.GetGeneration(), at(p.GetCut()), at(p.GetLiveThrough()))
 }
 
-// account checks that the server's account adds up to what was sent.
+// account compares the server's accounts with what was sent.
 func (o *oracle) account(t *testing.T, c *cluster) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// projectFiles is a stream with a zone and views that between them use every
+// projectFiles is a project with a zoned stream and views that together use every
 // kind of cell.
 var projectFiles = map[string]string{
 	"duet.yaml": `version: 1

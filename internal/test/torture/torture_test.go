@@ -26,7 +26,8 @@ func seedOf(t *testing.T) uint64 {
 	return seed
 }
 
-// checkAll brings the producers to rest and compares every view.
+// checkAll compares every view and the accounts with the oracle. The producers
+// must be at rest.
 func checkAll(t *testing.T, c *cluster, l *load, o *oracle) {
 	t.Helper()
 	o.load(t, l)
@@ -44,8 +45,8 @@ func checkAll(t *testing.T, c *cluster, l *load, o *oracle) {
 	o.account(t, c)
 }
 
-// TestRandomKills ends the process at random moments under load.
-// DUET_KILLS sets how many; 20 by default.
+// TestRandomKills kills the server at random moments under load, DUET_KILLS
+// times (default 20).
 func TestRandomKills(t *testing.T) {
 	kills := 20
 	if testing.Short() {
@@ -96,13 +97,13 @@ func TestRandomKills(t *testing.T) {
 		}
 	}
 	stop()
-	<-probed // the count of probes is its own until then
+	<-probed // the prober owns its count until it ends
 	t.Logf("seed %d: %d kills, %d events, %d probes, longest recovery %v, 0 differences", seed, kills, l.acked(), p.probes, longest.Round(time.Millisecond))
 }
 
-// TestKillAtEveryStep ends the process at every named step of archive commit,
-// publish, switch, clean and trim, and of a new log's beginning. A step that is
-// never reached fails the test: nothing would be known about it.
+// TestKillAtEveryStep kills the server at every named step of archive commit,
+// publish, switch, clean and trim, and of the creation of a log. A step that is
+// never reached fails the test, because it was not tested.
 func TestKillAtEveryStep(t *testing.T) {
 	seed := seedOf(t)
 	r := rand.New(rand.NewPCG(seed, 2))
@@ -115,8 +116,8 @@ func TestKillAtEveryStep(t *testing.T) {
 	}
 	r.Shuffle(len(todo), func(i, j int) { todo[i], todo[j] = todo[j], todo[i] })
 	reached := 0
-	// Some steps need many files or a full log first, so those that were not
-	// reached come again.
+	// Some steps need many files or a full log first: steps that were not reached
+	// are tried again.
 	rounds := 3
 	if testing.Short() {
 		todo, rounds = todo[:len(todo)/3], 1
@@ -146,14 +147,14 @@ func TestKillAtEveryStep(t *testing.T) {
 	t.Logf("seed %d: %d of %d steps reached, %d events, 0 differences", seed, reached, len(failpoint.All()), l.acked())
 }
 
-// killAt lets the server die at a step, starts it again, and compares. It
+// killAt runs the server until it dies at a step, restarts it, and compares. It
 // reports whether the step was reached.
 func killAt(t *testing.T, c *cluster, l *load, o *oracle, point string) bool {
 	t.Helper()
 	reached := true
 	if err := c.start(failpoint.Env + "=" + point); err == nil {
-		// The steps of a recompute are its child's: it dies, the run fails, and
-		// the server goes on with the old generation.
+		// The steps of a recompute run in the batch child: the child dies, the run
+		// fails, and the server keeps the old generation.
 		child := strings.HasPrefix(point, "recompute.")
 		failed := false
 		l.start(c, t)
@@ -178,7 +179,7 @@ func killAt(t *testing.T, c *cluster, l *load, o *oracle, point string) bool {
 	return reached
 }
 
-// killAtBegin does the same at a step that only a new data folder meets.
+// killAtBegin does the same at a step that only a new data folder reaches.
 func killAtBegin(t *testing.T, seed uint64, point string) {
 	t.Helper()
 	c, o := newCluster(t), newOracle(t)
