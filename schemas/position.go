@@ -1,10 +1,10 @@
 // Package schemas holds the contracts that both halves share and that outlive
-// a process: positions, cuts, accounts, and, in its sub-packages, project
+// a process: positions, cuts and accounts. Its sub-packages hold project
 // definitions (project), the view compiler (view), envelopes, decoding and the
 // sequencer (event), and the gRPC protos (duetv1).
 //
-// Nothing here does I/O of its own, reads a clock or draws a random number:
-// the same input gives the same bytes, for ever.
+// Nothing here does I/O of its own, reads a clock or draws a random number: the
+// same input always gives the same bytes.
 package schemas
 
 import (
@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// Position says where a log message stands in its lane, as one ordered number:
+// Position is the place of a log message in its lane, as one ordered number:
 //
 //	 63      48 47                                   0
 //	+----------+--------------------------------------+
@@ -21,33 +21,34 @@ import (
 //	+----------+--------------------------------------+
 //	 of the incarnation     of the message in JetStream
 //
-// An event's full position is (lane, Position, record, part): the record is the
-// event's index in its envelope. One lane and part 0 today. Position 0 is before
-// every message.
+// An event's full position is (lane, Position, record, part). The record is the
+// event's index in its envelope. There is one lane today, and the part is 0.
+// Position 0 is before every message.
 type Position int64
 
-// sequenceBits leaves 281 trillion messages to an incarnation and 32,767
-// incarnations to a lane.
+// sequenceBits allows 281 trillion messages in an incarnation and 32,767
+// incarnations in a lane.
 const sequenceBits = 48
 
-// NewPosition packs an incarnation's ordinal (from 1) and a sequence (from 1).
+// NewPosition returns the position of an incarnation's ordinal (from 1) and a
+// sequence (from 1).
 func NewPosition(ordinal uint32, sequence uint64) Position {
 	return Position(int64(ordinal)<<sequenceBits | int64(sequence))
 }
 
-// Ordinal is the incarnation's ordinal.
+// Ordinal returns the incarnation's ordinal.
 func (p Position) Ordinal() uint32 { return uint32(p >> sequenceBits) }
 
-// Sequence is the message's sequence within its incarnation.
+// Sequence returns the message's sequence within its incarnation.
 func (p Position) Sequence() uint64 { return uint64(p) & (1<<sequenceBits - 1) }
 
-// String prints ordinal:sequence, such as "1:20473".
+// String returns ordinal:sequence, such as "1:20473".
 func (p Position) String() string { return fmt.Sprintf("%d:%d", p.Ordinal(), p.Sequence()) }
 
 // MarshalText returns ordinal:sequence, the form that positions have in files.
 func (p Position) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
-// UnmarshalText reads ordinal:sequence.
+// UnmarshalText parses ordinal:sequence.
 func (p *Position) UnmarshalText(b []byte) error {
 	ordinal, sequence, ok := strings.Cut(string(b), ":")
 	o, oerr := strconv.ParseUint(ordinal, 10, 15)
@@ -59,12 +60,12 @@ func (p *Position) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Incarnation is one life of a log: the same stream, never recreated. Sequences
-// are only comparable within one.
+// Incarnation identifies a log between its creation and its loss. Sequences are
+// comparable only within one incarnation.
 type Incarnation struct {
-	Ordinal uint32 `json:"ordinal"` // from 1, in the order of their beginning
-	ID      string `json:"id"`      // of ours, drawn when the stream was created
-	Created string `json:"created"` // the stream's creation time as the log tells it, RFC 3339
+	Ordinal uint32 `json:"ordinal"` // from 1, in order of creation
+	ID      string `json:"id"`      // drawn at random when the log was created
+	Created string `json:"created"` // the log's creation time, RFC 3339
 }
 
 // LanePosition is a position together with its lane and incarnation.
@@ -75,9 +76,9 @@ type LanePosition struct {
 	Sequence    uint64 `json:"sequence"`
 }
 
-// Cut is a list of positions, one for each lane, ordered by lane: everything at or
-// before it belongs to the batch half, everything after it to the live half
-// (H2). Formats hold the list; there is one lane today.
+// Cut is a list of positions, one for each lane, ordered by lane. Everything at or
+// before it belongs to the batch half, everything after it to the live half (H2).
+// Formats hold the list; there is one lane today.
 type Cut []LanePosition
 
 // NewCut returns the cut at a position of lane 0.
@@ -93,7 +94,7 @@ func (c Cut) Position() Position {
 	return NewPosition(c[0].Ordinal, c[0].Sequence)
 }
 
-// String prints one lane:ordinal:sequence for each lane, joined by commas.
+// String returns one lane:ordinal:sequence for each lane, joined by commas.
 func (c Cut) String() string {
 	parts := make([]string, len(c))
 	for i, p := range c {
@@ -102,8 +103,7 @@ func (c Cut) String() string {
 	return strings.Join(parts, ",")
 }
 
-// Account counts what became of events. It always adds up:
-// Received = Accepted + Duplicate + Rejected.
+// Account counts events by verdict. Received = Accepted + Duplicate + Rejected.
 type Account struct {
 	Received  int64 `json:"received"`
 	Accepted  int64 `json:"accepted"`
@@ -122,10 +122,10 @@ func (a *Account) Add(b Account) {
 // Balanced reports whether the account adds up.
 func (a Account) Balanced() bool { return a.Received == a.Accepted+a.Duplicate+a.Rejected }
 
-// Names of the columns that Duet adds to every event. In memory an event
-// carries ColAt and ColRecord; an archive file spells the position out.
+// Names of the columns that Duet adds to every event. In memory an event has ColAt
+// and ColRecord; an archive file has the position's parts as separate columns.
 const (
-	ColAt          = "_duet_at"          // BIGINT, an [At]
+	ColAt          = "_duet_at"          // BIGINT, a [Position]
 	ColRecord      = "_duet_record"      // INTEGER, index in the envelope
 	ColExtra       = "_duet_extra"       // VARCHAR, undeclared members as sent, a JSON object; NULL if none
 	ColLane        = "_duet_lane"        // USMALLINT, archive only

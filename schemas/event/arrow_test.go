@@ -16,8 +16,8 @@ import (
 	"duet/schemas"
 )
 
-// extremes holds, for each column of everyType, values at its type's ends as
-// JSON and as DuckDB casts them to VARCHAR.
+// extremes holds, for each column of everyType, the smallest and largest values of
+// its type as JSON and as DuckDB casts them to VARCHAR.
 var extremes = map[string][][2]string{
 	"id":    {{"-9223372036854775808", ""}, {"9223372036854775807", ""}},
 	"b":     {{"true", ""}, {"false", ""}},
@@ -41,8 +41,7 @@ var extremes = map[string][][2]string{
 	"InvoiceDate": {{`"12/1/2010 8:26"`, "2010-12-01 08:26:00"}},
 }
 
-// Every type at its ends, through Arrow into a table, out to Parquet and back:
-// the same value each time.
+// The smallest and largest values of every type survive Arrow, a table and Parquet.
 func TestRowsKeepTheirValuesThroughDuckDBAndParquet(t *testing.T) {
 	mem := memory.NewCheckedAllocator(memory.DefaultAllocator)
 	defer mem.AssertSize(t, 0)
@@ -132,7 +131,7 @@ func deref(s *string) string {
 	return *s
 }
 
-// An id has the same hash at decode, from our Arrow, and from the archive.
+// An id has the same hash when decoded, from a batch's Arrow, and from the archive.
 func TestIDsHashAlikeFromEverySource(t *testing.T) {
 	mem := memory.NewCheckedAllocator(memory.DefaultAllocator)
 	defer mem.AssertSize(t, 0)
@@ -200,6 +199,6 @@ func TestIDsHashAlikeFromEverySource(t *testing.T) {
 	b.Reset()
 	NewSequencer(schemasOf, fromArchive).Apply(m, b)
 	if a := b.Accounts()[0]; a.Accepted != 0 || a.Duplicate == 0 {
-		t.Fatalf("sent again: %+v", a)
+		t.Fatalf("the account of the same events, sent again, is %+v", a)
 	}
 }

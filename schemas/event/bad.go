@@ -6,19 +6,19 @@ import (
 	"unicode/utf8"
 )
 
-// Members of a record that is no event but the report of one that its source
-// could not read, such as a malformed CSV line.
+// Members of a bad record: one that reports a line that its source could not
+// read, such as a malformed CSV line.
 const (
 	badName = `{"_duet_bad":"`
 	rawName = `","_duet_raw":"`
 )
 
-// maxBadReason bounds the reason that a source gives, in bytes.
+// maxBadReason is the maximum length of a source's reason, in bytes.
 const maxBadReason = 1000
 
-// AppendBad appends a record that the decoder rejects with reason and with raw
-// as its raw bytes, whatever they are: for a source that could not turn a line
-// into a record.
+// AppendBad appends a record that the decoder rejects with reason and whose raw
+// bytes are raw. A source appends one for each line that it cannot turn into a
+// record.
 func AppendBad(dst []byte, reason string, raw []byte) []byte {
 	dst = append(dst, badName...)
 	dst = appendEscaped(dst, []byte(reason))
@@ -27,7 +27,8 @@ func AppendBad(dst []byte, reason string, raw []byte) []byte {
 	return append(dst, `"}`...)
 }
 
-// appendEscaped escapes what must be; bytes that are not UTF-8 stay as they are.
+// appendEscaped escapes quotes, backslashes and control characters. It keeps
+// bytes that are not UTF-8.
 func appendEscaped(dst, s []byte) []byte {
 	for _, c := range s {
 		switch {
@@ -42,9 +43,9 @@ func appendEscaped(dst, s []byte) []byte {
 	return dst
 }
 
-// badRecord is the reject that such a record stands for; nil if the record is
-// none. The spelling need not be AppendBad's: any JSON object of these two
-// string members in this order will do.
+// badRecord returns the reject that a bad record stands for, or nil if record is
+// not one. It accepts any JSON object of the two string members in this order,
+// however it is spelled.
 func badRecord(record []byte) *Reject {
 	if !bytes.HasPrefix(record, []byte(`{"_duet_bad"`)) {
 		return nil
@@ -59,10 +60,11 @@ func badRecord(record []byte) *Reject {
 	return &Reject{Reason: string(bytes.ToValidUTF8(why, []byte("\uFFFD"))), Raw: raw[1]}
 }
 
-// lenient reads strings that may hold NULs and any bytes.
+// lenient scans strings that may hold NULs and bytes that are not UTF-8.
 type lenient struct{ scanner }
 
-// pair reads before, a name and a string, and gives both unescaped.
+// pair reads the byte before, then a name and a string, and returns both
+// unescaped.
 func (s *lenient) pair(i int, before byte) (next int, texts [2][]byte) {
 	for k, mark := range []byte{before, ':'} {
 		if i < 0 {
@@ -93,7 +95,7 @@ func (s *lenient) pair(i int, before byte) (next int, texts [2][]byte) {
 	return i, texts
 }
 
-// checkText refuses bytes that are not UTF-8, before anything reads them.
+// checkText rejects a record with bytes that are not UTF-8.
 func (d *decoder) checkText() bool {
 	if utf8.Valid(d.b) {
 		return true

@@ -15,14 +15,14 @@ import (
 	"duet/schemas/project"
 )
 
-// When a batch is [Batch.Full].
+// Limits at which [Batch.Full] returns true.
 const (
 	MaxBatchEvents = 131_072
 	MaxBatchBytes  = 64 << 20 // of messages
 )
 
 // RejectArrow is the schema of [Batch.RejectRecord]: the record as it was sent,
-// why it was refused, and the log's timestamp.
+// the reason, and the log's timestamp.
 var RejectArrow = arrow.NewSchema([]arrow.Field{
 	{Name: "stream", Type: arrow.BinaryTypes.String},
 	{Name: "reason", Type: arrow.BinaryTypes.String},
@@ -34,13 +34,14 @@ var RejectArrow = arrow.NewSchema([]arrow.Field{
 	{Name: schemas.ColRecord, Type: arrow.PrimitiveTypes.Int32},
 }, nil)
 
-// RejectSQLColumns is RejectArrow as CREATE TABLE lists it.
+// RejectSQLColumns lists the columns of RejectArrow for CREATE TABLE.
 const RejectSQLColumns = "stream VARCHAR, reason VARCHAR, column_name VARCHAR, raw BLOB, received_at TIMESTAMP, session VARCHAR, " +
 	schemas.ColAt + " BIGINT, " + schemas.ColRecord + " INTEGER"
 
-// LinesArrow is the schema of [Batch.LinesRecord], one row a run that added
-// lines: their digests in order, 8 bytes each, little-endian; which of them were
-// rejected, as 4-byte indexes into these, and under which definition.
+// LinesArrow is the schema of [Batch.LinesRecord]. Each row is one run that added
+// lines: their digests in order (8 bytes each, little-endian), the rejected ones
+// (4-byte little-endian indexes into the digests), and the definition that
+// rejected them.
 var LinesArrow = arrow.NewSchema([]arrow.Field{
 	{Name: "stream", Type: arrow.BinaryTypes.String},
 	{Name: "chunk", Type: arrow.BinaryTypes.Binary},
@@ -51,19 +52,20 @@ var LinesArrow = arrow.NewSchema([]arrow.Field{
 	{Name: schemas.ColRecord, Type: arrow.PrimitiveTypes.Int32},
 }, nil)
 
-// LinesSQLColumns is LinesArrow as CREATE TABLE lists it.
+// LinesSQLColumns lists the columns of LinesArrow for CREATE TABLE.
 const LinesSQLColumns = "stream VARCHAR, chunk BLOB, digests BLOB, rejected BLOB, definition BIGINT, " +
 	schemas.ColAt + " BIGINT, " + schemas.ColRecord + " INTEGER"
 
-// Batch collects what messages come to, for one transaction of the store. Apply
-// fills it; Records and its sisters then close it, and what they give belongs to
-// the batch until Reset or Release. One goroutine at a time.
+// Batch collects the results of messages for one transaction of the store.
+// [Sequencer.Apply] fills it. Records, RejectRecord and LinesRecord finish the
+// batch; the records they return belong to the batch and are valid until Reset
+// or Release. A Batch is not safe for concurrent use.
 type Batch struct {
 	// Through is the last message applied: everything at or before it is in
 	// this batch or an earlier one.
 	Through schemas.Position
-	Events  int   // received, whatever the verdict
-	Bytes   int64 // of messages
+	Events  int   // received events, whatever the verdict
+	Bytes   int64 // bytes of messages
 
 	alloc     memory.Allocator
 	streams   map[string]*rows
@@ -72,7 +74,6 @@ type Batch struct {
 	accounts  map[string]*schemas.Account
 	sessions  map[string]*schemas.Account
 	producers map[string]uint64
-	newest    int64
 
 	closed       bool
 	records      []StreamRecord
@@ -80,64 +81,67 @@ type Batch struct {
 	linesRecord  arrow.RecordBatch
 }
 
-// StreamRecord is the accepted events of one stream, in the order of their
-// positions, in the columns of its [Schema.Arrow].
+// StreamRecord holds the accepted events of one stream, ordered by position, in
+// the columns of its [Schema.Arrow].
 type StreamRecord struct {
 	Stream string
 	Schema *Schema
 	Record arrow.RecordBatch
+	// NewestEventTime is the latest event time in Record, in UTC. It is the zero
+	// time if no event has one.
+	NewestEventTime time.Time
 }
 
-// StreamAccount is what became of one stream's events.
+// StreamAccount counts one stream's events by verdict.
 type StreamAccount struct {
 	Stream string
 	schemas.Account
 }
 
-// SessionAccount is what became of one session's events.
+// SessionAccount counts one session's events by verdict.
 type SessionAccount struct {
 	Session string
 	schemas.Account
 }
 
-// Producer is a producer's last number.
+// Producer holds a producer's last number.
 type Producer struct {
 	Name string
 	Last uint64
 }
 
-// NewBatch is an empty batch; Release gives its memory back.
+// NewBatch returns an empty batch. Release frees its memory.
 func NewBatch(alloc memory.Allocator) *Batch {
 	return &Batch{
-		alloc: alloc, streams: map[string]*rows{}, newest: math.MinInt64,
+		alloc: alloc, streams: map[string]*rows{},
 		rejects: array.NewRecordBuilder(alloc, RejectArrow), lines: array.NewRecordBuilder(alloc, LinesArrow),
 		accounts: map[string]*schemas.Account{}, sessions: map[string]*schemas.Account{}, producers: map[string]uint64{},
 	}
 }
 
-// Full reports whether the batch should be stored before more is applied.
+// Full reports whether the batch should be stored before another message is applied.
 func (b *Batch) Full() bool { return b.Events >= MaxBatchEvents || b.Bytes >= MaxBatchBytes }
 
-// Records is the accepted events, ordered by stream; a stream without any is
-// left out.
+// Records returns the accepted events, ordered by stream. It omits streams
+// without accepted events.
 func (b *Batch) Records() []StreamRecord {
 	b.close()
 	return b.records
 }
 
-// RejectRecord is the rejected events, nil if there are none.
+// RejectRecord returns the rejected events, or nil if there are none.
 func (b *Batch) RejectRecord() arrow.RecordBatch {
 	b.close()
 	return b.rejectRecord
 }
 
-// LinesRecord is the lines of files that became known, nil if there are none.
+// LinesRecord returns the file lines that became known, or nil if there are none.
 func (b *Batch) LinesRecord() arrow.RecordBatch {
 	b.close()
 	return b.linesRecord
 }
 
-// Accounts is what became of the events, ordered by stream.
+// Accounts returns each stream's account, ordered by stream.
 func (b *Batch) Accounts() []StreamAccount {
 	out := make([]StreamAccount, 0, len(b.accounts))
 	for _, name := range slices.Sorted(maps.Keys(b.accounts)) {
@@ -146,7 +150,7 @@ func (b *Batch) Accounts() []StreamAccount {
 	return out
 }
 
-// Sessions is what became of the events that name a session, ordered by it.
+// Sessions returns each session's account, ordered by session.
 func (b *Batch) Sessions() []SessionAccount {
 	out := make([]SessionAccount, 0, len(b.sessions))
 	for _, name := range slices.Sorted(maps.Keys(b.sessions)) {
@@ -155,9 +159,9 @@ func (b *Batch) Sessions() []SessionAccount {
 	return out
 }
 
-// Producers is the producers that advanced, with their last numbers, ordered by
-// name. The producers at a cut are those of every batch up to it, the later
-// number winning.
+// Producers returns the producers that advanced, with their last numbers, ordered
+// by name. To get all producers at a cut, merge those of every batch up to it;
+// the later number wins.
 func (b *Batch) Producers() []Producer {
 	out := make([]Producer, 0, len(b.producers))
 	for name, last := range b.producers {
@@ -165,15 +169,6 @@ func (b *Batch) Producers() []Producer {
 	}
 	slices.SortFunc(out, func(x, y Producer) int { return cmp.Compare(x.Name, y.Name) })
 	return out
-}
-
-// NewestEventTime is the latest event time that was accepted, in UTC; the zero
-// time if no accepted event has one.
-func (b *Batch) NewestEventTime() time.Time {
-	if b.newest == math.MinInt64 {
-		return time.Time{}
-	}
-	return time.UnixMicro(b.newest).UTC()
 }
 
 // Reset empties the batch for reuse.
@@ -193,10 +188,10 @@ func (b *Batch) Reset() {
 	clear(b.accounts)
 	clear(b.sessions)
 	clear(b.producers)
-	b.Through, b.Events, b.Bytes, b.newest = 0, 0, 0, math.MinInt64
+	b.Through, b.Events, b.Bytes = 0, 0, 0
 }
 
-// Release gives all memory back; the batch cannot be used after.
+// Release frees all memory. The batch cannot be used afterwards.
 func (b *Batch) Release() {
 	b.Reset()
 	for _, r := range b.streams {
@@ -206,7 +201,7 @@ func (b *Batch) Release() {
 	b.lines.Release()
 }
 
-// begin takes note of a message.
+// begin counts a message.
 func (b *Batch) begin(m Message) {
 	if b.closed {
 		panic("event: Apply to a batch that was read; Reset it first")
@@ -215,7 +210,7 @@ func (b *Batch) begin(m Message) {
 	b.Bytes += int64(len(m.Data))
 }
 
-// close turns builders into records, once.
+// close builds the records, once.
 func (b *Batch) close() {
 	if b.closed {
 		return
@@ -223,7 +218,7 @@ func (b *Batch) close() {
 	b.closed = true
 	for _, name := range slices.Sorted(maps.Keys(b.streams)) {
 		if r := b.streams[name]; r.at.Len() > 0 {
-			b.records = append(b.records, StreamRecord{name, r.schema, r.take()})
+			b.records = append(b.records, r.take())
 		}
 	}
 	if b.rejects.Field(0).Len() > 0 {
@@ -259,7 +254,7 @@ func (b *Batch) reject(m Message, record int, session string, r *Reject) {
 	f(7).(*array.Int32Builder).Append(int32(record))
 }
 
-// appendName appends a name, "" as NULL.
+// appendName appends a name; "" becomes NULL.
 func appendName(b array.Builder, name string) {
 	if name == "" {
 		b.AppendNull()
@@ -273,7 +268,7 @@ func (b *Batch) addLines(m Message, record int, r *lineRun) {
 	f(0).(*array.StringBuilder).Append(r.key.stream)
 	f(1).(*array.BinaryBuilder).Append(r.key.chunk[:])
 	f(2).(*array.BinaryBuilder).Append(r.added)
-	f(3).(*array.BinaryBuilder).Append(r.refused)
+	f(3).(*array.BinaryBuilder).Append(r.rejected)
 	f(4).(*array.Int64Builder).Append(int64(r.definition))
 	f(5).(*array.Int64Builder).Append(int64(m.At))
 	f(6).(*array.Int32Builder).Append(int32(record))
@@ -289,11 +284,12 @@ type rows struct {
 	at      *array.Int64Builder
 	record  *array.Int32Builder
 	texts   []*array.StringBuilder
-	last    int   // rows of the batch before
-	bytes   []int // of each text column in the batch before
+	newest  int64 // the latest event time in microseconds, math.MinInt64 if none
+	last    int   // rows of the previous batch
+	bytes   []int // bytes of each text column in the previous batch
 }
 
-// rowsOf is the stream's builder. A batch has one definition of a stream: it
+// rowsOf returns the stream's builder. A batch has one definition of a stream: it
 // never spans a control record.
 func (b *Batch) rowsOf(s *Schema) *rows {
 	r := b.streams[s.stream.Name]
@@ -306,7 +302,7 @@ func (b *Batch) rowsOf(s *Schema) *rows {
 		}
 		r.builder.Release()
 	}
-	r = &rows{schema: s, builder: array.NewRecordBuilder(b.alloc, s.arrow)}
+	r = &rows{schema: s, builder: array.NewRecordBuilder(b.alloc, s.arrow), newest: math.MinInt64}
 	for i, t := range s.types {
 		r.columns = append(r.columns, r.builder.Field(i))
 		r.kinds = append(r.kinds, t.Kind)
@@ -323,16 +319,16 @@ func (b *Batch) rowsOf(s *Schema) *rows {
 	return r
 }
 
-// ahead is how many envelopes' rows are made room for when a batch begins, if
-// the batch before had as many: enough to grow seldom under load, without
-// clearing megabytes for a single event.
-const ahead = 16
+// reserveEnvelopes bounds how many envelopes' rows reserve allocates when a batch
+// begins, up to the size of the previous batch. Builders then grow seldom under
+// load, and a batch of one event does not clear megabytes.
+const reserveEnvelopes = 16
 
 // reserve makes room for n more rows.
 func (r *rows) reserve(n int) {
 	first := r.at.Len() == 0
 	if first {
-		n = max(n, min(r.last, ahead*n))
+		n = max(n, min(r.last, reserveEnvelopes*n))
 	}
 	for _, c := range r.columns {
 		c.Reserve(n)
@@ -347,13 +343,19 @@ func (r *rows) reserve(n int) {
 	}
 }
 
-// take gives the rows and remembers how many there were.
-func (r *rows) take() arrow.RecordBatch {
+// take returns the rows and empties the builder. It records their number and
+// size, so that reserve can allocate as much for the next batch.
+func (r *rows) take() StreamRecord {
 	r.last = r.at.Len()
 	for i, t := range r.texts {
 		r.bytes[i] = t.DataLen()
 	}
-	return r.builder.NewRecordBatch()
+	out := StreamRecord{Stream: r.schema.stream.Name, Schema: r.schema, Record: r.builder.NewRecordBatch()}
+	if r.newest != math.MinInt64 {
+		out.NewestEventTime = time.UnixMicro(r.newest).UTC()
+	}
+	r.newest = math.MinInt64
+	return out
 }
 
 // append adds the event that d decoded.
@@ -368,4 +370,7 @@ func (r *rows) append(d *decoder, at schemas.Position, record int) {
 	}
 	r.at.Append(int64(at))
 	r.record.Append(int32(record))
+	if t, ok := d.eventMicros(); ok {
+		r.newest = max(r.newest, t)
+	}
 }

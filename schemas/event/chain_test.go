@@ -9,7 +9,7 @@ import (
 	"duet/schemas/source"
 )
 
-// Files as package source reads them begin where ChainStart says.
+// Package source begins a file's chain with ChainStart.
 func TestChainStartIsWhereFilesBegin(t *testing.T) {
 	s := &project.Stream{
 		Name: "visits", Columns: []project.Column{{Name: "a", From: "a", Type: project.Type{Kind: project.Integer}}},

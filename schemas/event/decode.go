@@ -9,13 +9,14 @@ import (
 	"duet/schemas/project"
 )
 
-// Reject says why an event was refused.
+// Reject says why an event was rejected.
 type Reject struct {
 	Column string // the column whose value was refused; "" if the record itself was
 	Reason string // one sentence without a full stop: `sold_at: "12/1/2010 8:26" is not a TIMESTAMP`
-	Raw    []byte // the record as it was sent, whole; it may alias the message
-	// passing is a verdict that time may change: the event lay too far ahead.
-	passing bool
+	Raw    []byte // the whole record as it was sent; it may alias the message
+	// retryable is set if the event was beyond the future bound: the same record
+	// may be accepted later.
+	retryable bool
 }
 
 // cell is one value of the record that is being decoded.
@@ -34,8 +35,8 @@ const (
 	set
 )
 
-// decoder reads records of one stream, one after the other, without allocating
-// for those that it accepts. One goroutine.
+// decoder decodes the records of one stream. It does not allocate for records that
+// it accepts, and is not safe for concurrent use.
 type decoder struct {
 	scanner
 	schema *Schema
@@ -43,10 +44,10 @@ type decoder struct {
 	cells  []cell
 	ints   [][2]int64  // ranges of the integer columns
 	extra  []byte      // the undeclared members, "{" if none
-	seen   []uint64    // by member mark: the record that had it
-	record uint64      // counts records
-	orders [][]*member // by node: the order in which its members came last
-	column int         // that fault is about; -1 if none
+	seen   []uint64    // by member mark: the last record that had the member
+	record uint64      // number of records so far
+	orders [][]*member // by node: the order of the members in the last record
+	column int         // the column of the fault; -1 if none
 }
 
 func newDecoder(s *Schema) *decoder {
@@ -60,8 +61,8 @@ func newDecoder(s *Schema) *decoder {
 	return d
 }
 
-// decode fills the cells from a record; logTime is the message's log timestamp
-// in microseconds since 1970. A nil answer is an event.
+// decode fills the cells from a record, or returns why it is rejected. logTime is
+// the message's log timestamp in microseconds since 1970.
 func (d *decoder) decode(record []byte, logTime int64) *Reject {
 	d.record++
 	d.fault, d.column = "", -1
@@ -108,14 +109,14 @@ func (d *decoder) readRecord() bool {
 	return true
 }
 
-// fail records why column's value is refused.
+// fail sets the fault of a column's value and returns false.
 func (d *decoder) fail(column int, format string, args ...any) bool {
 	d.column, d.fault = column, fmt.Sprintf(format, args...)
 	return false
 }
 
 // object reads the object at b[i]: columns into their cells, undeclared members
-// into extra. Members are guessed to come in the order of the last record.
+// into extra. It first tries the member at the same place in the last record.
 func (d *decoder) object(n *node, i, depth int) int {
 	if d.tooDeep(i, depth) {
 		return -1
@@ -147,7 +148,7 @@ func (d *decoder) object(n *node, i, depth int) int {
 		if m == nil {
 			i = d.undeclared(i, value, depth)
 		} else if d.seen[m.mark] == d.record {
-			d.fault = fmt.Sprintf("member %s is there twice", m.name)
+			d.fault = fmt.Sprintf("member %s occurs twice", m.name)
 			if len(m.columns) > 0 {
 				d.column = m.columns[0]
 			}
@@ -169,7 +170,7 @@ func (d *decoder) object(n *node, i, depth int) int {
 	}
 }
 
-// guessed is guess if the name at b[i] is its, in plain spelling.
+// guessed returns guess if its name is at b[i], spelled without escapes.
 func (d *decoder) guessed(guess *member, i int) *member {
 	if guess == nil {
 		return nil
@@ -181,7 +182,7 @@ func (d *decoder) guessed(guess *member, i int) *member {
 	return nil
 }
 
-// find reads the name at b[i] and looks it up; nil is an undeclared one.
+// find reads the name at b[i] and looks it up; m is nil if it is not declared.
 func (d *decoder) find(n *node, i int) (m *member, value int) {
 	raw, escaped, value := d.name(i)
 	if value < 0 {
@@ -196,10 +197,10 @@ func (d *decoder) find(n *node, i int) (m *member, value int) {
 	return m, value
 }
 
-// maxOrder bounds what a record with very many members makes us remember.
+// maxOrder bounds an entry of decoder.orders, whatever a record's number of members.
 const maxOrder = 1024
 
-// remember makes m the guess for the k-th member.
+// remember makes m the guess for member k.
 func remember(order []*member, k int, m *member) []*member {
 	if k >= maxOrder || m != nil && !m.plain {
 		return order
@@ -213,7 +214,7 @@ func remember(order []*member, k int, m *member) []*member {
 	return order
 }
 
-// undeclared keeps the member whose name is at b[i] as it was sent.
+// undeclared appends the member whose name is at b[i] to extra, as it was sent.
 func (d *decoder) undeclared(i, value, depth int) int {
 	end := d.skip(value, depth)
 	if end < 0 {
@@ -300,7 +301,7 @@ func (d *decoder) value(m *member, i, depth int) int {
 		}
 		for _, column := range m.columns {
 			if d.schema.types[column].Kind != project.Boolean {
-				d.refuse(column, d.b[i:end], notOne)
+				d.refuse(column, d.b[i:end], mismatch)
 				return -1
 			}
 			d.setBool(column, c == 't')
@@ -318,7 +319,7 @@ func (d *decoder) value(m *member, i, depth int) int {
 	case '{', '[':
 		end := d.skip(i, depth)
 		if end >= 0 {
-			d.refuse(m.columns[0], d.b[i:end], notOne)
+			d.refuse(m.columns[0], d.b[i:end], mismatch)
 		}
 		return -1
 	}
@@ -331,7 +332,7 @@ func (d *decoder) value(m *member, i, depth int) int {
 		return -1
 	}
 	for _, column := range m.columns {
-		if v := d.setNumber(column, &n); v != fits {
+		if v := d.setNumber(column, &n); v != exact {
 			d.refuse(column, n.text, v)
 			return -1
 		}
@@ -347,7 +348,7 @@ func (d *decoder) setBool(column int, v bool) {
 	}
 }
 
-func (d *decoder) setNumber(column int, n *number) (v verdict) {
+func (d *decoder) setNumber(column int, n *number) (v conversion) {
 	c, t := &d.cells[column], &d.schema.types[column]
 	c.state = set
 	switch t.Kind {
@@ -366,20 +367,20 @@ func (d *decoder) setNumber(column int, n *number) (v verdict) {
 		f, v = n.float(32)
 		c.i = int64(math.Float64bits(f))
 	case project.Date, project.Time, project.Timestamp:
-		// A number is a time only where a format says how to read it: 20101201 by %Y%m%d.
+		// A number is a time only if the column has a format, such as %Y%m%d for 20101201.
 		if d.schema.formats[column] == nil {
-			return notOne
+			return mismatch
 		}
 		return d.setTime(column, n.text)
 	default:
-		return notOne
+		return mismatch
 	}
 	return v
 }
 
 // setText reads a string's text into a column.
 func (d *decoder) setText(column int, text []byte) bool {
-	c, v := &d.cells[column], notOne
+	c, v := &d.cells[column], mismatch
 	c.state = set
 	switch d.schema.types[column].Kind {
 	case project.Varchar:
@@ -402,13 +403,13 @@ func (d *decoder) setText(column int, text []byte) bool {
 			v = d.setNumber(column, &n)
 		}
 	}
-	if v == fits {
+	if v == exact {
 		return true
 	}
 	return d.refuse(column, quoted(text), v)
 }
 
-// setUUID takes 8-4-4-4-12 hexadecimal digits.
+// setUUID reads 8-4-4-4-12 hexadecimal digits.
 func (d *decoder) setUUID(c *cell, text []byte) bool {
 	if len(text) != 36 {
 		return false
@@ -431,22 +432,22 @@ func (d *decoder) setUUID(c *cell, text []byte) bool {
 	return true
 }
 
-func (d *decoder) setTime(column int, text []byte) verdict {
+func (d *decoder) setTime(column int, text []byte) conversion {
 	c, kind, f := &d.cells[column], d.schema.types[column].Kind, d.schema.formats[column]
 	var t stamp
-	var v verdict
+	var v conversion
 	switch {
 	case f != nil:
 		v = f.parse(text, &t)
 	case kind == project.Time:
 		var rest []byte
 		if rest, v = t.isoClock(text); len(rest) > 0 {
-			v = notOne
+			v = mismatch
 		}
 	default:
 		v = t.iso(text)
 	}
-	if v != fits {
+	if v != exact {
 		return v
 	}
 	c.state = set
@@ -458,7 +459,7 @@ func (d *decoder) setTime(column int, text []byte) verdict {
 			return inexact
 		}
 		if t.zoned {
-			return notOne
+			return mismatch
 		}
 		c.i = t.days
 	default:
@@ -469,10 +470,10 @@ func (d *decoder) setTime(column int, text []byte) verdict {
 			return outOfRange
 		}
 	}
-	return fits
+	return exact
 }
 
-// checkNulls sees to NOT NULL.
+// checkNulls enforces NOT NULL.
 func (d *decoder) checkNulls() bool {
 	for i := range d.schema.stream.Columns {
 		if state := d.cells[i].state; state != set && d.schema.notNull[i] {
@@ -485,7 +486,7 @@ func (d *decoder) checkNulls() bool {
 	return true
 }
 
-// derive computes the local time and the business day, once.
+// derive computes the local time and the business date.
 func (d *decoder) derive() bool {
 	s := d.schema
 	if s.local < 0 {
@@ -495,7 +496,7 @@ func (d *decoder) derive() bool {
 	if local.state, date.state = event.state, event.state; event.state != set {
 		return true
 	}
-	if s.types[s.eventTime].Kind == project.Date { // a day is its own business day
+	if s.types[s.eventTime].Kind == project.Date { // a date is its own business date
 		local.i, date.i = event.i*day, event.i
 		return true
 	}
@@ -507,7 +508,7 @@ func (d *decoder) derive() bool {
 	return true
 }
 
-// eventMicros is the event's time in microseconds since 1970, if it has one.
+// eventMicros returns the event's time in microseconds since 1970, if it has one.
 func (d *decoder) eventMicros() (int64, bool) {
 	if d.schema.eventTime < 0 || d.cells[d.schema.eventTime].state != set {
 		return 0, false
@@ -526,15 +527,16 @@ func (d *decoder) checkFuture(logTime int64) *Reject {
 	}
 	name := d.schema.names[d.schema.eventTime]
 	return &Reject{
-		Column: name, Raw: d.b, passing: true,
+		Column: name, Raw: d.b, retryable: true,
 		Reason: fmt.Sprintf("%s: %s is more than %v ahead of the log, which was at %s", name, formatMicros(t), d.schema.stream.FutureBound, formatMicros(logTime)),
 	}
 }
 
 func quoted(text []byte) []byte { return append(append([]byte{'"'}, shown(text)...), '"') }
 
-// refuse records that v is the matter with a value; shown as it was sent.
-func (d *decoder) refuse(column int, value []byte, v verdict) bool {
+// refuse sets the fault of a value that does not convert. value is its text as it
+// was sent.
+func (d *decoder) refuse(column int, value []byte, v conversion) bool {
 	t := d.schema.types[column]
 	what, name := shownWhole(value), t.SQL()
 	article := "a"
@@ -565,7 +567,7 @@ func (d *decoder) refuse(column int, value []byte, v verdict) bool {
 	return d.fail(column, "%s is not %s %s", what, article, name)
 }
 
-// shownWhole is shown, except that a quoted value was cut before.
+// shownWhole is like shown, but does not shorten a quoted value again.
 func shownWhole(v []byte) string {
 	if len(v) > 0 && v[0] == '"' {
 		return string(v)

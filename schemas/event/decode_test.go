@@ -56,7 +56,7 @@ func everyType() *project.Stream {
 	}
 }
 
-// Values that tempt a decoder, as JSON.
+// Values, as JSON, that a decoder may get wrong.
 var tempting = strings.Split(`0
 -0
 1
@@ -274,7 +274,7 @@ var temptingNames = strings.Split(`"id"
 ""
 "shop"`, "\n")
 
-// genRecord writes a record that is often almost right.
+// genRecord returns a record that is often almost valid.
 func genRecord(r *rand.Rand) []byte {
 	space := func() string { return []string{"", "", "", "", " ", "\n\t"}[r.IntN(6)] }
 	value := func() string { return tempting[r.IntN(len(tempting))] }
@@ -344,11 +344,11 @@ func TestDecoderAgreesWithTheReference(t *testing.T) {
 		}
 	})
 	if accepted < 1000 {
-		t.Fatalf("only %d records were accepted: the generator tests nothing", accepted)
+		t.Fatalf("only %d records were accepted; the generator must produce more valid ones", accepted)
 	}
 }
 
-// Every tempting value in every column, and zones whose clocks jump oddly.
+// Every such value in every column, and zones with unusual clock changes.
 func TestEveryValueInEveryColumn(t *testing.T) {
 	for _, zone := range []string{"", "Europe/London", "America/St_Johns", "Pacific/Apia", "Australia/Lord_Howe", "Asia/Manila"} {
 		s := everyType()
@@ -384,7 +384,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// What people read when a value is refused.
+// The reason of a reject names the column, the value and the type.
 func TestRejectsSayColumnValueAndType(t *testing.T) {
 	s := everyType()
 	d := NewDecoder(NewSchema(s))
@@ -410,20 +410,20 @@ func TestRejectsSayColumnValueAndType(t *testing.T) {
 		{`{"id":1,"i32":"` + long + `"}`, "i32", `i32: "` + strings.Repeat("é", 30) + `…" is not an INTEGER`},
 		{`{"b":true}`, "id", `id: missing, but NOT NULL`},
 		{`{"id":null}`, "id", `id: null, but NOT NULL`},
-		{`{"id":1,"id":1}`, "id", `id: member id is there twice`},
-		{`{"id":1,"shop":{"floor":1},"shop.floor":1}`, "floor", `floor: member shop.floor is there twice`},
-		{`{"id":1,"x":1,"\u0078":1}`, "", `member x is there twice`},
+		{`{"id":1,"id":1}`, "id", `id: member id occurs twice`},
+		{`{"id":1,"shop":{"floor":1},"shop.floor":1}`, "floor", `floor: member shop.floor occurs twice`},
+		{`{"id":1,"x":1,"\u0078":1}`, "", `member x occurs twice`},
 		{`{"id":1,"shop":5}`, "", `member shop: 5 is not an object`},
-		{`{"id":1`, "", `not JSON at byte 8: it ends where , should be`},
+		{`{"id":1`, "", `not JSON at byte 8: it ends, but , should follow`},
 		{`{"id":1} x`, "", `not JSON at byte 10: something follows the object`},
-		{`[1]`, "", `not JSON at byte 1: [ where a JSON object should be`},
-		{``, "", `not JSON at byte 1: it ends where a JSON object should be`},
+		{`[1]`, "", `not JSON at byte 1: [ is there instead of a JSON object`},
+		{``, "", `not JSON at byte 1: it ends, but a JSON object should follow`},
 		{`{"id":01}`, "", `not JSON at byte 7: a number starts with 0`},
 		{`{"id":1,"x":` + deep + `}`, "", `not JSON at byte 76: more than 64 levels deep`},
 		{"{\"id\":1,\"x\":\"\xff\"}", "", `not UTF-8 at byte 14: 0xff`},
 		{"{\"id\":1,\"x\":\"\x00\"}", "", `not JSON at byte 14: control character 0x00 in a string`},
 		{`{"id":1,"x":"\u0000"}`, "", `not JSON at byte 14: a NUL in a string`},
-		{`{"id":1,"x":"\ud800"}`, "", `not JSON at byte 14: half of a surrogate pair`},
+		{`{"id":1,"x":"\ud800"}`, "", `not JSON at byte 14: an unpaired surrogate`},
 		{`{"id":` + strings.Repeat("1", MaxRecordBytes) + `}`, "", `1048583 bytes; a record has at most 1048576`},
 		{`{"id":` + strings.Repeat("9", 1_000_000) + `}`, "id", `id: ` + strings.Repeat("9", 60) + `… is out of range for BIGINT`},
 	} {
@@ -475,26 +475,26 @@ func TestDecodedValues(t *testing.T) {
 	}
 }
 
-// A source's report of a line that it could not read.
+// A bad record keeps the source's reason and the raw bytes.
 func TestBadRecordKeepsReasonAndRaw(t *testing.T) {
 	d := NewDecoder(NewSchema(everyType()))
 	longReason := "field 1: a quote is followed by neither a delimiter nor the line's end; a quote within quotes is written \"twice\""
 	for _, raw := range []string{`a,"b`, "\x00\xff\xfe\n\t\"\\", "", "😀"} {
 		_, r := d.Decode(AppendBad(nil, longReason, []byte(raw)), logTime)
 		if r == nil || r.Reason != longReason || string(r.Raw) != raw {
-			t.Errorf("%q came back as %+v", raw, r)
+			t.Errorf("the bad record of %q decodes as %+v", raw, r)
 		}
 	}
 	_, r := d.Decode([]byte(`{"_duet_bad" : "why\n", "_duet_raw":"\ud83d\ude00\u0000"} `), logTime)
 	if r == nil || r.Reason != "why\n" || string(r.Raw) != "😀\x00" {
-		t.Errorf("spelled otherwise it came back as %+v", r)
+		t.Errorf("a bad record with other spelling decodes as %+v", r)
 	}
 	if _, r := d.Decode([]byte(`{"_duet_bad":"x","id":1}`), logTime); r != nil {
-		t.Errorf("an event was taken for a bad line: %+v", r)
+		t.Errorf("an event decodes as a bad record: %+v", r)
 	}
 }
 
-// Accepting allocates nothing, whatever the order of members.
+// Accepting a record does not allocate, whatever the order of its members.
 func TestDecodeDoesNotAllocate(t *testing.T) {
 	records := retailRecords(100)
 	records = append(records, []byte(`{"sku":"\u0041","invoice":"x","line":1,"quantity":1e0,"price":"1.50","sold_at":"2011-01-01","other":{"a":[1,{"b":2}]}}`))
@@ -512,7 +512,7 @@ func TestDecodeDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// Thousands of undeclared members cost no more than their sorting.
+// Many undeclared members do not take quadratic time.
 func TestManyMembers(t *testing.T) {
 	var b bytes.Buffer
 	b.WriteString(`{"id":1`)
@@ -523,7 +523,7 @@ func TestManyMembers(t *testing.T) {
 	if _, r := d.Decode(append(b.Bytes(), '}'), logTime); r != nil {
 		t.Fatal(r.Reason)
 	}
-	if _, r := d.Decode([]byte(b.String()+`,"m77":2}`), logTime); r == nil || r.Reason != "member m77 is there twice" {
-		t.Fatalf("got %+v", r)
+	if _, r := d.Decode([]byte(b.String()+`,"m77":2}`), logTime); r == nil || r.Reason != "member m77 occurs twice" {
+		t.Fatalf("the reject is %.200v; want member m77 occurs twice", r)
 	}
 }

@@ -2,14 +2,15 @@ package event
 
 import "slices"
 
-// digestSet holds 64-bit digests: few in order, with the newest aside, at 8 to 9
-// bytes each; many in an open hash table, at 11 to 21. The zero value is empty.
+// digestSet is a set of 64-bit digests. A small set is a sorted list with the
+// newest digests apart (8 to 9 bytes a digest); a large one is an open hash table
+// (11 to 21 bytes a digest). The zero value is an empty set.
 type digestSet struct {
 	sorted []uint64
-	recent []uint64 // at most maxRecent, as they came
-	table  []uint64 // instead of both: 0 is free; a power of two, at most 3/4 full
-	zero   bool     // the table holds 0
-	used   int      // digests in the table, 0 aside
+	recent []uint64 // at most maxRecent, in order of arrival
+	table  []uint64 // replaces both lists: 0 is a free slot; a power of two, at most 3/4 full
+	zero   bool     // the set holds the digest 0
+	used   int      // digests in the table, not counting 0
 }
 
 const (
@@ -35,7 +36,7 @@ func (s *digestSet) has(digest uint64) bool {
 	return slices.Contains(s.recent, digest)
 }
 
-// slot is where digest is, or the free place where it belongs.
+// slot returns the index of digest, or of the free slot where it belongs.
 func (s *digestSet) slot(digest uint64) int {
 	i := int(digest) & (len(s.table) - 1)
 	for s.table[i] != 0 && s.table[i] != digest {
@@ -44,7 +45,7 @@ func (s *digestSet) slot(digest uint64) int {
 	return i
 }
 
-// add adds a digest that the set does not have.
+// add adds a digest. The set must not have it yet.
 func (s *digestSet) add(digest uint64) {
 	if s.table != nil {
 		s.addToTable(digest)
@@ -54,7 +55,7 @@ func (s *digestSet) add(digest uint64) {
 		s.recent = make([]uint64, 0, maxRecent)
 	}
 	if s.recent = append(s.recent, digest); len(s.recent) == maxRecent {
-		s.settle()
+		s.mergeRecent()
 	}
 }
 
@@ -76,9 +77,9 @@ func (s *digestSet) addToTable(digest uint64) {
 	s.used++
 }
 
-// settle merges recent into sorted, from the back, and turns to a table when
-// there are many.
-func (s *digestSet) settle() {
+// mergeRecent merges recent into sorted, from the back. It switches to a table
+// when the list reaches maxSorted.
+func (s *digestSet) mergeRecent() {
 	slices.Sort(s.recent)
 	if need := s.len(); need > cap(s.sorted) && need > LinesInChunk/4 && need <= LinesInChunk {
 		s.sorted = append(make([]uint64, 0, LinesInChunk), s.sorted...)

@@ -1,16 +1,16 @@
-// Package event turns log messages into typed rows: the envelope that a
-// message holds, the strict decoder from JSON text to Arrow, and the sequencer
-// that gives every event its one verdict (H1).
+// Package event turns log messages into typed rows. It holds the envelope, which
+// is the body of a log message; the strict decoder from JSON text to Arrow; and the
+// sequencer, which gives every event its one verdict (H1).
 //
-// Start with [Sequencer]. Everything here is pure: no clock ("now" is the
-// message's log timestamp), no randomness, no map order in an output. It knows
-// nothing of logs, files or databases.
+// Start with [Sequencer]. The package is pure: it reads no clock ("now" is the
+// message's log timestamp), draws no random numbers, and no output depends on map
+// order. It knows nothing about logs, files or databases.
 //
 // # Envelope, version 1
 //
-// A log message is one envelope: events of one stream, in runs. A run is what
-// one producer sent at once. Integers of fixed size are little-endian; uvarint
-// is [encoding/binary]'s; text is a uvarint length and that many bytes.
+// An envelope holds events of one stream, in runs. A run holds the records that one
+// producer sent together. Fixed-size integers are little-endian; uvarint is that of
+// [encoding/binary]; text is a uvarint length and that many bytes.
 //
 //	offset  bytes
 //	0       3      "DUE"
@@ -26,10 +26,10 @@
 //	                 session, text      "" = not accounted by session
 //	                 lines, 1 byte      0 or 1
 //	                 if lines is 1: chunk, 16 bytes; one 8-byte digest a record
-//	               ends, 4 bytes a record: where it ends, from the first record's start
-//	               records, one after the other, nothing between or after them
+//	               ends, 4 bytes a record: its end, counted from the first record's start
+//	               records, concatenated, with nothing between or after them
 //
-// The runs' counts add up to the number of records. Records are in the order
+// The runs' counts add up to the number of records, and the records have the order
 // of the runs. An envelope is at most [MaxEnvelopeBytes] long.
 //
 // Worked example: stream "s", one run of producer "p" with first number 7,
@@ -43,29 +43,30 @@
 //	02 00 00 00  09 00 00 00    record 0 ends at 2, record 1 at 9
 //	7b 7d  7b 22 61 22 3a 31 7d {} {"a":1}
 //
-// # What a value must be
+// # Values
 //
-// A value that its column's type cannot hold exactly rejects the event:
+// An event is rejected if a column's type cannot hold its value exactly:
 //
-//   - a number is taken from its text, never through a double. It may stand in
-//     a string, where it may also have a leading + or zeros and no digit before
-//     or after the point. 17850.0 and 1e3 are integers; 17850.5 is not. More
-//     decimals than a DECIMAL's scale must be zeros. -0 is 0;
-//   - DOUBLE and FLOAT take the nearest value, for that is what they mean;
-//     what would become infinite is refused, and so are NaN and Infinity;
-//   - BOOLEAN is true, false, or these words in a string, in any case;
-//   - VARCHAR is a string, kept as it is after unescaping; a number is refused;
-//   - UUID is 8-4-4-4-12 hexadecimal digits; it is kept in lower case;
+//   - A number is read from its text, never through a double. It may be a string;
+//     there it may also have a leading + or zeros, and no digit before or after the
+//     point. 17850.0 and 1e3 are integers; 17850.5 is not. Decimals beyond a
+//     DECIMAL's scale must be zeros. -0 is 0.
+//   - DOUBLE and FLOAT hold the nearest value. Values that would become infinite,
+//     NaN and Infinity are rejected.
+//   - BOOLEAN is true, false, or these words in a string, in any case.
+//   - VARCHAR is a string, kept as it is after unescaping. A number is rejected.
+//   - UUID is 8-4-4-4-12 hexadecimal digits, stored in lower case.
 //   - DATE, TIME and TIMESTAMP are ISO 8601 text, or match the column's format
-//     (see [CheckFormat]). A fraction has at most 6 digits that are not zero. A DATE
-//     may be written as its midnight. A year is 0001 to 9999. A TIMESTAMP with
+//     (see [CheckFormat]). Digits of a fraction after the sixth must be zeros. A
+//     DATE may be written as its midnight. Years are 0001 to 9999. A TIMESTAMP with
 //     an offset becomes UTC; text without one is read in the stream's zone.
-//     A number is refused: nobody can tell what it counts.
+//     A number is rejected, because its unit is unknown.
 //
-// Local time and zones: a wall clock that a change of the clocks skipped is
-// read with the offset before the change (01:30 becomes 02:30 in spring); one
-// that came twice means the first. This is RFC 5545's rule.
+// Zones follow RFC 5545: a local time that a clock change skipped is read with the
+// offset before the change (01:30 becomes 02:30 in spring), and a local time that
+// occurred twice means the first occurrence.
 //
-// A member that is there twice, an unpaired surrogate, a NUL, bytes that are not
-// UTF-8, nesting beyond [MaxDepth], or bytes after the object reject the event.
+// An event is also rejected if a member occurs twice, or if the record has an
+// unpaired surrogate, a NUL, bytes that are not UTF-8, nesting beyond [MaxDepth], or
+// bytes after the object.
 package event

@@ -9,12 +9,12 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// Limits of an envelope and of a record. The door keeps them; an envelope or
-// record that breaks one is a reject.
+// Limits of an envelope and of a record. The appender keeps them; the sequencer
+// rejects an envelope or record that exceeds one.
 const (
 	MaxRecords       = 65_536  // records in an envelope
 	MaxRecordBytes   = 1 << 20 // bytes of one record
-	MaxEnvelopeBytes = 4 << 20 // bytes of an envelope, header and digests included
+	MaxEnvelopeBytes = 4 << 20 // bytes of an envelope, including header and digests
 )
 
 const (
@@ -24,18 +24,18 @@ const (
 	sumFrom         = 12 // the checksum covers everything from here
 )
 
-// Run is what one producer sent at once: Count records with the numbers First,
-// First+1, ...
+// Run is a sequence of records that one producer sent together. They have the
+// numbers First, First+1, ...
 type Run struct {
 	Producer string // "" means not deduplicated by number
 	First    uint64 // number of the first record, from 1
 	Count    uint32
-	Session  string   // whose account the records belong to; "" means nobody's
+	Session  string   // the account that counts the records; "" means none
 	Chunk    [16]byte // of a file: the chain's digest before the chunk's first line
 	Lines    []uint64 // of a file: one digest a record; otherwise nil
 }
 
-// Envelope is a parsed message. Its records alias the bytes it was parsed from.
+// Envelope is a parsed log message. Its records alias the message's bytes.
 type Envelope struct {
 	Stream string
 	Runs   []Run
@@ -43,11 +43,11 @@ type Envelope struct {
 	body   []byte
 }
 
-// Count is the number of records.
+// Count returns the number of records.
 func (e *Envelope) Count() int { return len(e.ends) / 4 }
 
-// Record is the i-th record's bytes; they alias the message and must not be
-// changed.
+// Record returns the bytes of record i. They alias the message and must not be
+// modified.
 func (e *Envelope) Record(i int) []byte {
 	start := uint32(0)
 	if i > 0 {
@@ -57,9 +57,9 @@ func (e *Envelope) Record(i int) []byte {
 	return e.body[start:end:end]
 }
 
-// AppendEnvelope appends an envelope to dst. The runs' counts must add up to
-// len(records), and a run's Lines must be nil or one a record; anything else is
-// a mistake of the caller and panics. It does not check the limits.
+// AppendEnvelope appends an envelope to dst. It panics unless the runs' counts add
+// up to len(records) and each run's Lines are nil or one a record. It does not
+// check the limits.
 func AppendEnvelope(dst []byte, stream string, runs []Run, records [][]byte) []byte {
 	start := len(dst)
 	dst = append(dst, envelopeMagic...)
@@ -108,16 +108,16 @@ func appendText(dst []byte, s string) []byte {
 	return append(dst, s...)
 }
 
-// errEnvelopeShort is also what a forged length runs into.
-var errEnvelopeShort = errors.New("envelope: it ends before what its header promises")
+// errEnvelopeShort is returned for a truncated envelope and for a forged length.
+var errEnvelopeShort = errors.New("envelope: it ends before the records and runs that its header counts")
 
-// ParseEnvelope checks an envelope's version, checksum, limits and counts. The
-// records alias b; everything else is copied. It never allocates more than a
-// small multiple of len(b).
+// ParseEnvelope parses b and checks its version, checksum, limits and counts. The
+// returned records alias b; everything else is copied. It allocates at most a
+// small multiple of len(b), whatever lengths b claims.
 func ParseEnvelope(b []byte) (Envelope, error) {
 	var e Envelope
 	if len(b) < envelopeHeader || string(b[:3]) != envelopeMagic {
-		return e, errors.New("envelope: not an envelope")
+		return e, errors.New("envelope: it does not begin with " + envelopeMagic)
 	}
 	if b[3] != envelopeVersion {
 		return e, fmt.Errorf("envelope: version %d; this program reads version %d", b[3], envelopeVersion)
@@ -126,7 +126,7 @@ func ParseEnvelope(b []byte) (Envelope, error) {
 		return e, fmt.Errorf("envelope: %d bytes; the limit is %d", len(b), MaxEnvelopeBytes)
 	}
 	if want, got := binary.LittleEndian.Uint64(b[4:]), xxh3.Hash(b[sumFrom:]); want != got {
-		return e, fmt.Errorf("envelope: checksum %016x, its bytes have %016x", want, got)
+		return e, fmt.Errorf("envelope: the checksum is %016x, but that of its bytes is %016x", want, got)
 	}
 	count, runs := binary.LittleEndian.Uint32(b[12:]), binary.LittleEndian.Uint32(b[16:])
 	if count > MaxRecords {
@@ -153,7 +153,7 @@ func ParseEnvelope(b []byte) (Envelope, error) {
 		return Envelope{}, r.err
 	}
 	if total != uint64(count) {
-		return Envelope{}, fmt.Errorf("envelope: the header says %d records, the runs hold %d", count, total)
+		return Envelope{}, fmt.Errorf("envelope: the header counts %d records, the runs %d", count, total)
 	}
 	e.ends = r.take(uint64(count) * 4)
 	if r.err != nil {
@@ -163,7 +163,8 @@ func ParseEnvelope(b []byte) (Envelope, error) {
 	return e, e.checkEnds()
 }
 
-// checkEnds makes Record safe: ends never go back and end where the body does.
+// checkEnds checks that the records' ends do not decrease and that the last one is
+// the body's end, so that Record cannot slice out of bounds.
 func (e *Envelope) checkEnds() error {
 	last := uint32(0)
 	for i := 0; i < len(e.ends); i += 4 {
@@ -179,7 +180,7 @@ func (e *Envelope) checkEnds() error {
 	return nil
 }
 
-// envelopeReader takes parts off the front of b and keeps the first error.
+// envelopeReader consumes b from the front and keeps the first error.
 type envelopeReader struct {
 	b   []byte
 	err error

@@ -14,7 +14,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The bytes of the package comment's example, which is the format.
+// The package comment's example is the encoding.
 func TestEnvelopeIsAsDrawn(t *testing.T) {
 	got := AppendEnvelope(nil, "s", []Run{{Producer: "p", First: 7, Count: 2}}, [][]byte{[]byte(`{}`), []byte(`{"a":1}`)})
 	want := strings.Join([]string{
@@ -22,7 +22,7 @@ func TestEnvelopeIsAsDrawn(t *testing.T) {
 	}, "")
 	want = strings.Replace(want, "CHECKSUM", "64406ae36f335c3a", 1)
 	if hex.EncodeToString(got) != want {
-		t.Fatalf("envelope is\n%x, drawn as\n%s", got, want)
+		t.Fatalf("the envelope is\n%x, but the package comment has\n%s", got, want)
 	}
 }
 
@@ -66,27 +66,27 @@ func TestEnvelopeComesBackAsItWas(t *testing.T) {
 	})
 }
 
-// Row 7 of the faults: a flipped bit or a lost end is seen, always.
+// A flipped bit or a missing end is always detected.
 func TestEnvelopeDamageIsSeen(t *testing.T) {
 	good := AppendEnvelope(nil, "orders", []Run{{Producer: "p", First: 1, Count: 3, Session: "s", Lines: []uint64{1, 2, 3}}}, retailRecords(3))
 	for bit := range 8 * len(good) {
 		b := bytes.Clone(good)
 		b[bit/8] ^= 1 << (bit % 8)
 		if _, err := ParseEnvelope(b); err == nil {
-			t.Fatalf("bit %d flipped, and no error", bit)
+			t.Fatalf("no error although bit %d is flipped", bit)
 		}
 	}
 	for n := range len(good) {
 		if _, err := ParseEnvelope(good[:n]); err == nil {
-			t.Fatalf("cut at %d, and no error", n)
+			t.Fatalf("no error although only %d bytes are left", n)
 		}
 	}
 	if _, err := ParseEnvelope(append(bytes.Clone(good), 0)); err == nil {
-		t.Fatal("a byte follows, and no error")
+		t.Fatal("no error although a byte follows")
 	}
 }
 
-// seal makes a forged envelope's checksum right.
+// seal corrects the checksum of a forged envelope.
 func seal(b []byte) []byte {
 	if len(b) >= envelopeHeader {
 		binary.LittleEndian.PutUint64(b[4:], xxh3.Hash(b[sumFrom:]))
@@ -102,9 +102,9 @@ func TestEnvelopeSaysWhatIsWrong(t *testing.T) {
 		why  string
 		edit func([]byte) []byte
 	}{
-		{"not an envelope", func([]byte) []byte { return []byte("{}") }},
+		{"does not begin with DUE", func([]byte) []byte { return []byte("{}") }},
 		{"version 2; this program reads version 1", func(b []byte) []byte { b[3] = 2; return b }},
-		{"the header says 3 records, the runs hold 2", func(b []byte) []byte { b[12] = 3; return seal(b) }},
+		{"the header counts 3 records, the runs 2", func(b []byte) []byte { b[12] = 3; return seal(b) }},
 		{"2 runs for 1 records", func(b []byte) []byte { b[12], b[16] = 1, 2; return seal(b) }},
 		{"65537 records; the limit is 65536", func(b []byte) []byte { b[12], b[14] = 1, 1; return seal(b) }},
 		{"a run of 9 records in an envelope of 2", func(b []byte) []byte { b[25] = 9; return seal(b) }},
@@ -127,7 +127,7 @@ func TestAppendEnvelopeRefusesWrongCounts(t *testing.T) {
 		func() {
 			defer func() {
 				if recover() == nil {
-					t.Errorf("%v for two records, and no panic", runs)
+					t.Errorf("no panic for the runs %v of two records", runs)
 				}
 			}()
 			AppendEnvelope(nil, "s", runs, [][]byte{nil, nil})
@@ -135,7 +135,7 @@ func TestAppendEnvelopeRefusesWrongCounts(t *testing.T) {
 	}
 }
 
-// Whatever the bytes are, parsing and reading every record is safe.
+// Parsing any bytes and reading every record is safe.
 func FuzzParseEnvelope(f *testing.F) {
 	f.Add(AppendEnvelope(nil, "orders", []Run{{Producer: "p", First: 1, Count: 3, Session: "s", Lines: []uint64{1, 2, 3}}}, retailRecords(3)))
 	f.Add(AppendEnvelope(nil, "", nil, nil))
@@ -159,11 +159,11 @@ func checkAnyEnvelope(t *testing.T, b []byte) {
 	}
 	again, err := ParseEnvelope(AppendEnvelope(nil, e.Stream, e.Runs, records))
 	if err != nil || again.Count() != e.Count() || again.Stream != e.Stream || fmt.Sprint(again.Runs) != fmt.Sprint(e.Runs) {
-		t.Fatalf("written again it is another: %v", err)
+		t.Fatalf("encoding the parsed envelope gives another one: %v", err)
 	}
 }
 
-// The fuzz target's property over forged lengths, in every test run.
+// Forged lengths have the property of the fuzz target in every test run.
 func TestForgedEnvelopesAreSafe(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))
 	good := AppendEnvelope(nil, "orders", []Run{{Producer: "p", First: 1, Count: 3, Session: "s", Lines: []uint64{1, 2, 3}}}, retailRecords(3))

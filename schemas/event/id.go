@@ -10,14 +10,14 @@ import (
 	"duet/schemas/project"
 )
 
-// hashID is the 128-bit hash of an event's declared id. cells are
-// by column; ok is false if every one is NULL: then the event has no id. A NULL beside
-// values is a value of its own. buf is scratch.
+// hashID returns the 128-bit hash of an event's declared id. cells are the event's
+// values by column. ok is false if all id columns are NULL: the event then has no
+// id. Otherwise a NULL counts as a value of its own. buf is scratch space.
 //
-// The hash covers, for each id column in the stream's order, one byte (0 NULL,
-// 1 a value), then a text's uvarint length and bytes, or 16 bytes for any other
-// type; it is seeded with the columns' names and types, so another definition
-// of the id never matches this one's.
+// The hash covers, for each id column in the stream's order, one byte (0 for
+// NULL, 1 for a value), then a text's uvarint length and bytes, or 16 bytes for
+// any other type. Its seed covers the columns' names and types, so that ids of
+// different definitions never match.
 func (s *Schema) hashID(buf []byte, cells []cell) (h xxh3.Uint128, scratch []byte, ok bool) {
 	buf = buf[:0]
 	for _, i := range s.id {
@@ -43,13 +43,13 @@ func (s *Schema) hashID(buf []byte, cells []cell) (h xxh3.Uint128, scratch []byt
 	return xxh3.Hash128Seed(buf, s.idSeed), buf, ok
 }
 
-// idWindow remembers the last n ids: a ring in order of arrival, and an open
-// hash table of places in it. 24 to 32 bytes an id.
+// idWindow holds the last n ids: a ring in order of arrival, and an open hash
+// table of indexes into it. It takes 24 to 32 bytes an id.
 type idWindow struct {
 	n     int
 	ring  []xxh3.Uint128 // grows up to n
-	next  int            // where the next id goes, once the ring is full
-	table []uint32       // place in the ring + 1; 0 is free; a power of two, at most half full
+	next  int            // index of the next id, once the ring is full
+	table []uint32       // index into the ring + 1; 0 is free; a power of two, at most half full
 }
 
 func newIDWindow(n int) *idWindow {
@@ -67,7 +67,8 @@ func (w *idWindow) has(h xxh3.Uint128) bool {
 	return false
 }
 
-// add remembers an id that it does not hold, and forgets the oldest if full.
+// add adds an id, which the window must not hold yet. If the window is full, it
+// drops the oldest id.
 func (w *idWindow) add(h xxh3.Uint128) {
 	if len(w.ring) < w.n {
 		w.ring = append(w.ring, h)
@@ -99,7 +100,7 @@ func (w *idWindow) rebuild(size int) {
 	}
 }
 
-// remove takes h out of the table and closes the hole (Knuth, TAOCP 3, 6.4,
+// remove deletes h from the table and fills the gap (Knuth, TAOCP 3, 6.4,
 // algorithm R).
 func (w *idWindow) remove(h xxh3.Uint128) {
 	mask := len(w.table) - 1
@@ -115,7 +116,7 @@ func (w *idWindow) remove(h xxh3.Uint128) {
 				return
 			}
 			home := w.slot(w.ring[w.table[j]-1])
-			if (j-home)&mask >= (j-i)&mask { // its way from home passes the hole
+			if (j-home)&mask >= (j-i)&mask { // the probe from home to j crosses the gap
 				break
 			}
 		}
@@ -124,7 +125,7 @@ func (w *idWindow) remove(h xxh3.Uint128) {
 	}
 }
 
-// ordered lists the ids, the oldest first.
+// ordered returns the ids, oldest first.
 func (w *idWindow) ordered() []xxh3.Uint128 {
 	if len(w.ring) < w.n {
 		return append([]xxh3.Uint128(nil), w.ring...)
@@ -132,7 +133,7 @@ func (w *idWindow) ordered() []xxh3.Uint128 {
 	return append(append([]xxh3.Uint128(nil), w.ring[w.next:]...), w.ring[:w.next]...)
 }
 
-// resized is a window of n that holds the youngest of w.
+// resized returns a window of n with the newest ids of w.
 func (w *idWindow) resized(n int) *idWindow {
 	r := newIDWindow(n)
 	ids := w.ordered()
@@ -149,10 +150,10 @@ func (w *idWindow) clone() *idWindow {
 	return &c
 }
 
-// RestoreIDs remembers the ids of rows that were accepted, in the order of their
-// positions: before replay, the last rows of the archive up to the stream's
-// window. rec has the stream's id columns by name, in the types that Arrow of
-// the schema has; others are ignored.
+// RestoreIDs adds the ids of accepted rows, which must come in order of position.
+// Call it before replay with the last rows of the archive, as many as the stream's
+// window. rec needs the stream's id columns, by name and in the types of
+// [Schema.Arrow]; other columns are ignored.
 func (st *State) RestoreIDs(s *Schema, rec arrow.RecordBatch) error {
 	if len(s.id) == 0 {
 		return nil
@@ -161,7 +162,7 @@ func (st *State) RestoreIDs(s *Schema, rec arrow.RecordBatch) error {
 	for _, i := range s.id {
 		at := rec.Schema().FieldIndices(s.names[i])
 		if len(at) != 1 {
-			return fmt.Errorf("event: restore ids of %s: the rows have no column %s", s.stream.Name, s.names[i])
+			return fmt.Errorf("event: restore ids of %s: the rows need one column %s", s.stream.Name, s.names[i])
 		}
 		arrays[i] = rec.Column(at[0])
 	}

@@ -11,34 +11,35 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// A file's identity is a hash chain over its lines, cut in chunks: h(i) is a
-// 128-bit hash of h(i-1) and line i, beginning with ChainStart; a run's Chunk is
-// h before the chunk's first line, a line's digest the low 64 bits of its h. So
-// a digest under its chunk stands for the line and everything before it,
-// whatever the file is called: the same content again adds nothing, a grown file
-// adds its new lines, and a file that differs from some line on is new from there.
-// All this without a time window, in any concurrency.
+// A file's identity is a hash chain over its lines, divided into chunks. h(i) is
+// the 128-bit hash of h(i-1) and line i; the chain begins with ChainStart. A run's
+// Chunk is h before the chunk's first line, and a line's digest is the low 64 bits
+// of its h. A digest within its chunk therefore identifies the line and everything
+// before it, whatever the file's name: the same content sent again adds nothing, a
+// grown file adds its new lines, and a changed file is new from its first
+// difference on. No time window is involved, and files may be sent concurrently.
 //
-// A line is known once it was accepted, or was a duplicate by id. A rejected one
-// is known only to the definition that rejected it: after an edit of the stream
-// the same file heals what was refused. A line that lay too far in the future is
-// not known at all: its time may come.
+// A line is known once it was accepted or was a duplicate by id. A rejected line
+// is known only to the definition that rejected it, so sending the same file again
+// after an edit of the stream accepts lines that were rejected before. A line
+// beyond the future bound is never known: it may become valid.
 //
-// Memory is bounded: beyond DefaultMaxLines digests the oldest full chunks keep
-// only their last digest. Clients send a file's lines in order, so it proves all
-// lines before it, and a run that reaches it is still decided; any other line of
-// the chunk is rejected, saying so. The chunk that a file begins with is never
-// forgotten, for every file of the stream begins there: up to 1,024 digests a file.
+// Memory is bounded (H14). Beyond DefaultMaxLines digests, the oldest full chunks
+// keep only their last digest. Clients send a file's lines in order, so that digest
+// proves all lines before it, and a run that contains it is still decided exactly.
+// Any other line of such a chunk is rejected with that reason. The first chunk of a
+// stream's files is never reduced, because every file begins there; it holds up to
+// 1,024 digests a file.
 
-// LinesInChunk is the number of lines of a file's chunk, the last one's aside.
+// LinesInChunk is the number of lines in a chunk. A file's last chunk has fewer.
 const LinesInChunk = 1024
 
-// DefaultMaxLines is how many line digests a State remembers one by one, those
-// of files' first chunks aside: about 300 MB of them.
+// DefaultMaxLines is the number of line digests that a State holds one by one, not
+// counting those of first chunks. They take about 300 MB.
 const DefaultMaxLines = 32 << 20
 
-// ChainStart is h before the first line of every file of a stream: the hash
-// xxh3-128 of "duet file 1", a zero byte, and the stream's name.
+// ChainStart returns h before the first line of every file of a stream: xxh3-128
+// of "duet file 1", a zero byte, and the stream's name.
 func ChainStart(stream string) [16]byte {
 	return xxh3.HashString128("duet file 1\x00" + stream).Bytes()
 }
@@ -48,21 +49,21 @@ type chunkKey struct {
 	chunk  [16]byte
 }
 
-// chunk is what is known of a chunk's lines.
+// chunk holds the known lines of one chunk.
 type chunk struct {
-	digests digestSet
-	refused map[uint64]uint64 // digest to the definition that rejected the line; nil if none
-	last    uint64            // digest of the line that was added last
-	start   bool              // files begin here
-	whole   bool              // digests are forgotten: last proves them
+	digests  digestSet
+	rejected map[uint64]uint64 // digest to the definition that rejected the line; nil if none
+	last     uint64            // digest of the line that was added last
+	start    bool              // the first chunk of the stream's files
+	whole    bool              // digests were dropped: last proves them
 }
 
-// lineSet is every chunk that is known, of every stream.
+// lineSet holds the known chunks of all streams.
 type lineSet struct {
 	chunks map[chunkKey]*chunk
-	order  []*chunk // as they were first met, starts aside; those before oldest are whole
+	order  []*chunk // in order of arrival, without first chunks; those before oldest are whole
 	oldest int
-	count  int // digests that are held, starts' aside
+	count  int // digests held, not counting first chunks
 	max    int
 }
 
@@ -70,13 +71,13 @@ func newLineSet() *lineSet {
 	return &lineSet{chunks: map[chunkKey]*chunk{}, max: DefaultMaxLines}
 }
 
-// trim makes whole chunks of the oldest full ones while there are too many
-// digests. It runs before a run of lines and depends on the state alone, so a
-// restored state and one that never stopped decide alike.
+// trim reduces the oldest full chunks to their last digest while there are too
+// many digests. It runs before each run of lines and depends on the state alone, so
+// that a restored state decides like one that never stopped.
 func (l *lineSet) trim() {
 	for i := l.oldest; i < len(l.order) && l.count > l.max; i++ {
 		c := l.order[i]
-		if !c.whole && c.digests.len()+len(c.refused) >= LinesInChunk {
+		if !c.whole && c.digests.len()+len(c.rejected) >= LinesInChunk {
 			l.count -= c.digests.len()
 			c.digests, c.whole = digestSet{}, true
 		}
@@ -86,7 +87,7 @@ func (l *lineSet) trim() {
 	}
 }
 
-// chunk is the chunk of a key, made if it is not known.
+// chunk returns the chunk of a key. It creates an unknown one.
 func (l *lineSet) chunk(key chunkKey) *chunk {
 	c := l.chunks[key]
 	if c == nil {
@@ -99,18 +100,18 @@ func (l *lineSet) chunk(key chunkKey) *chunk {
 	return c
 }
 
-// lineRun decides the lines of one run.
+// lineRun looks up and adds the lines of one run.
 type lineRun struct {
 	set        *lineSet
 	key        chunkKey
-	chunk      *chunk // nil until something is known of it
+	chunk      *chunk // nil while the chunk is unknown
 	definition uint64
 	lines      []uint64
 	proven     int // of a whole chunk: lines before this index are at or before its last
 
-	added   []byte // as LinesArrow holds them
-	refused []byte
-	first   int // index in lines of the first that was added
+	added    []byte // in the form of LinesArrow
+	rejected []byte // in the form of LinesArrow
+	first    int    // index of the first added line
 }
 
 func (l *lineSet) run(key chunkKey, lines []uint64, definition uint64) lineRun {
@@ -122,21 +123,21 @@ func (l *lineSet) run(key chunkKey, lines []uint64, definition uint64) lineRun {
 	return r
 }
 
-// lineVerdict says what is known of a line.
-type lineVerdict uint8
+// lineStatus says whether a line is known.
+type lineStatus uint8
 
 const (
-	lineNew lineVerdict = iota
+	lineNew lineStatus = iota
 	lineKnown
 	lineForgotten
 )
 
-func (r *lineRun) verdict(i int) lineVerdict {
+func (r *lineRun) status(i int) lineStatus {
 	digest := r.lines[i]
 	if r.chunk == nil {
 		return lineNew
 	}
-	if definition, ok := r.chunk.refused[digest]; ok {
+	if definition, ok := r.chunk.rejected[digest]; ok {
 		if definition == r.definition {
 			return lineKnown
 		}
@@ -153,7 +154,7 @@ func (r *lineRun) verdict(i int) lineVerdict {
 	return lineNew
 }
 
-// remember adds line i; rejected says that the definition refused it.
+// remember adds line i. rejected reports that the definition rejected it.
 func (r *lineRun) remember(i int, rejected bool) {
 	if r.chunk == nil {
 		r.chunk = r.set.chunk(r.key)
@@ -162,7 +163,7 @@ func (r *lineRun) remember(i int, rejected bool) {
 		r.first = i
 	}
 	if rejected {
-		r.refused = binary.LittleEndian.AppendUint32(r.refused, uint32(len(r.added)/8))
+		r.rejected = binary.LittleEndian.AppendUint32(r.rejected, uint32(len(r.added)/8))
 	}
 	r.added = binary.LittleEndian.AppendUint64(r.added, r.lines[i])
 	r.set.remember(r.chunk, r.lines[i], r.definition, rejected)
@@ -170,14 +171,14 @@ func (r *lineRun) remember(i int, rejected bool) {
 
 func (l *lineSet) remember(c *chunk, digest, definition uint64, rejected bool) {
 	if rejected {
-		if c.refused == nil {
-			c.refused = map[uint64]uint64{}
+		if c.rejected == nil {
+			c.rejected = map[uint64]uint64{}
 		}
-		c.refused[digest] = definition
+		c.rejected[digest] = definition
 	} else {
-		delete(c.refused, digest)
+		delete(c.rejected, digest)
 	}
-	if c.whole { // its last line proves this one
+	if c.whole { // c.last proves this line
 		return
 	}
 	c.last = digest
@@ -194,7 +195,7 @@ func (l *lineSet) clone() *lineSet {
 	copies := make(map[*chunk]*chunk, len(l.chunks))
 	for key, old := range l.chunks {
 		n := *old
-		n.digests, n.refused = old.digests.clone(), maps.Clone(old.refused)
+		n.digests, n.rejected = old.digests.clone(), maps.Clone(old.rejected)
 		c.chunks[key], copies[old] = &n, &n
 	}
 	for i, old := range l.order {
@@ -203,14 +204,14 @@ func (l *lineSet) clone() *lineSet {
 	return c
 }
 
-// RestoreLines remembers the lines of archived rows, in the order of their
-// positions; rec has the columns of [LinesArrow] by name, others are ignored.
+// RestoreLines adds the lines of archived rows, which must come in order of
+// position. rec needs the columns of [LinesArrow], by name; others are ignored.
 func (st *State) RestoreLines(rec arrow.RecordBatch) error {
 	var columns [5]arrow.Array
 	for i, f := range LinesArrow.Fields()[:len(columns)] {
 		at := rec.Schema().FieldIndices(f.Name)
 		if len(at) != 1 {
-			return fmt.Errorf("event: restore lines: the rows have no column %s", f.Name)
+			return fmt.Errorf("event: restore lines: the rows need one column %s", f.Name)
 		}
 		columns[i] = rec.Column(at[0])
 	}
@@ -220,20 +221,20 @@ func (st *State) RestoreLines(rec arrow.RecordBatch) error {
 	rejected, ok4 := columns[3].(*array.Binary)
 	definitions, ok5 := columns[4].(*array.Int64)
 	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 {
-		return fmt.Errorf("event: restore lines: the columns have other types: %v", rec.Schema())
+		return fmt.Errorf("event: restore lines: the columns have other types than the archive's: %v", rec.Schema())
 	}
 	for row := range int(rec.NumRows()) {
-		id, added, refused := chunks.Value(row), digests.Value(row), rejected.Value(row)
-		if len(id) != 16 || len(added)%8 != 0 || len(refused)%4 != 0 {
-			return fmt.Errorf("event: restore lines: row %d: lengths %d, %d, %d", row, len(id), len(added), len(refused))
+		id, added, rejected := chunks.Value(row), digests.Value(row), rejected.Value(row)
+		if len(id) != 16 || len(added)%8 != 0 || len(rejected)%4 != 0 {
+			return fmt.Errorf("event: restore lines: row %d has a chunk of %d, digests of %d and rejected indexes of %d bytes; want 16 and multiples of 8 and 4", row, len(id), len(added), len(rejected))
 		}
 		st.lines.trim()
-		// The stream's name is copied: the array's memory is not ours to keep.
+		// Copy the stream's name, which aliases the array.
 		c := st.lines.chunk(chunkKey{string([]byte(streams.Value(row))), [16]byte(id)})
 		for i := 0; i < len(added); i += 8 {
-			bad := len(refused) > 0 && int(binary.LittleEndian.Uint32(refused)) == i/8
+			bad := len(rejected) > 0 && int(binary.LittleEndian.Uint32(rejected)) == i/8
 			if bad {
-				refused = refused[4:]
+				rejected = rejected[4:]
 			}
 			st.lines.remember(c, binary.LittleEndian.Uint64(added[i:]), uint64(definitions.Value(row)), bad)
 		}

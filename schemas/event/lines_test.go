@@ -15,7 +15,7 @@ import (
 	"duet/schemas/project"
 )
 
-// file cuts lines into runs as a client does: whole chunks, a hash chain.
+// file divides lines into runs as a client does: whole chunks of a hash chain.
 func file(lines []string) (runs []Run) {
 	h := xxh3.HashString128("duet file 1\x00visits")
 	for i := 0; i < len(lines); i += LinesInChunk {
@@ -31,7 +31,7 @@ func file(lines []string) (runs []Run) {
 	return runs
 }
 
-// numbered are n records {"a":0}, {"a":1}, ...
+// numbered returns n records {"a":0}, {"a":1}, ...
 func numbered(n int) (lines []string) {
 	for i := range n {
 		lines = append(lines, fmt.Sprintf(`{"a":%d}`, i))
@@ -64,7 +64,7 @@ func expect(t *testing.T, what string, got schemas.Account, accepted, duplicate,
 	t.Helper()
 	want := schemas.Account{Received: accepted + duplicate + rejected, Accepted: accepted, Duplicate: duplicate, Rejected: rejected}
 	if got != want {
-		t.Fatalf("%s: %+v, should be %+v", what, got, want)
+		t.Fatalf("%s: the account is %+v, want %+v", what, got, want)
 	}
 }
 
@@ -81,7 +81,7 @@ func TestFilesAreKnownByTheirContent(t *testing.T) {
 	expect(t, "the first one", g.send(file(lines), lines), 0, 2500, 0)
 	same := []string{`{"a":1}`, `{"a":1}`, `{"a":1}`}
 	expect(t, "equal lines", g.send(file(same), same), 3, 0, 0)
-	// A killed ingest is run again: part of a chunk, then all of it.
+	// A killed ingest runs again: it sent part of a chunk, and now sends all of it.
 	other := append([]string{`{"a":-5}`}, numbered(1000)...)
 	part := file(other)[0]
 	part.Lines, part.Count = part.Lines[:400], 400
@@ -89,8 +89,8 @@ func TestFilesAreKnownByTheirContent(t *testing.T) {
 	expect(t, "run again", g.send(file(other), other), 601, 400, 0)
 }
 
-// A refused line is known to the definition that refused it, so that an edited
-// one can accept it.
+// A rejected line is known only to the definition that rejected it, so that an
+// edited definition can accept it.
 func TestAnEditedDefinitionHealsRefusedLines(t *testing.T) {
 	g := newIngest(t)
 	lines := numbered(100)
@@ -107,7 +107,7 @@ func TestAnEditedDefinitionHealsRefusedLines(t *testing.T) {
 	expect(t, "as before", g.send(file(lines), lines), 0, 100, 0)
 }
 
-// A line too far ahead of the log is not remembered: later it may be right.
+// A line beyond the future bound is not known, so that it can be accepted later.
 func TestALineTooFarAheadMayComeAgain(t *testing.T) {
 	g := newIngest(t)
 	run := file([]string{"x"})
@@ -117,8 +117,8 @@ func TestALineTooFarAheadMayComeAgain(t *testing.T) {
 	expect(t, "again", send("2026-01-02 03:04:05"), 0, 1, 0)
 }
 
-// Beyond the limit the oldest chunks are decided by their last line or not at
-// all, and the chunk that files begin with always.
+// Beyond the limit, the oldest chunks are decided by their last line or rejected; a
+// file's first chunk is always decided exactly.
 func TestForgottenLinesAreNeverGuessed(t *testing.T) {
 	g := newIngest(t)
 	g.q.State().lines.max = 3000
@@ -129,12 +129,12 @@ func TestForgottenLinesAreNeverGuessed(t *testing.T) {
 	expect(t, "young file", g.send(file(young), young), 4001, 0, 0)
 	expect(t, "old file again", g.send(file(old), old), 0, 3072, 0)
 	if got := g.q.State().lines.count; got > 3000 {
-		t.Fatalf("%d digests are held", got)
+		t.Fatalf("the state holds %d digests, want at most 3000", got)
 	}
 	part := file(old)[1]
 	part.Lines, part.Count = part.Lines[:100], 100
 	expect(t, "part of its second chunk", g.send([]Run{part}, old), 0, 0, 100)
-	if why := g.b.RejectRecord().Column(1).ValueStr(0); why != "a line of a file that was ingested too long ago to tell whether this line was in it" {
+	if why := g.b.RejectRecord().Column(1).ValueStr(0); why != "the file was ingested too long ago to tell whether it held this line" {
 		t.Fatal(why)
 	}
 	fork := numbered(3072)
@@ -145,11 +145,11 @@ func TestForgottenLinesAreNeverGuessed(t *testing.T) {
 	expect(t, "a new file", g.send(file(fresh), fresh), 3001, 0, 0)
 
 	g.q = NewSequencer(map[string]*Schema{"visits": NewSchema(&project.Stream{Name: "visits", Columns: []project.Column{{Name: "c", Type: project.Type{Kind: project.Varchar}}}})}, g.q.State())
-	expect(t, "what was refused, healed", g.send(file(old), old), 1, 3071, 0)
+	expect(t, "rejected lines under the edited definition", g.send(file(old), old), 1, 3071, 0)
 	expect(t, "and known", g.send(file(old), old), 0, 3072, 0)
 }
 
-// What was forgotten is the same after a restore.
+// A restored state drops the same digests.
 func TestRestoredLinesForgetAlike(t *testing.T) {
 	g, restored := newIngest(t), NewState()
 	g.q.State().lines.max, restored.lines.max = 2000, 2000
@@ -177,11 +177,11 @@ func TestRestoredLinesForgetAlike(t *testing.T) {
 		}
 	}
 	if forgotten == 0 {
-		t.Fatal("nothing was forgotten: the test shows nothing")
+		t.Fatal("no digest was dropped, so this test compares nothing")
 	}
 }
 
-// The chunk that every file begins with grows large, and stays exact and fast.
+// The first chunk of many files stays exact and fast.
 func TestVeryManySmallFiles(t *testing.T) {
 	g := newIngest(t)
 	g.q.State().lines.max = 100
@@ -225,7 +225,7 @@ func TestDigestSetIsASet(t *testing.T) {
 	}
 }
 
-// Rejects and lines go into DuckDB tables and, of lines, back into a state.
+// Rejects and lines can be loaded into DuckDB tables, and lines restored from them.
 func TestLinesAndRejectsThroughDuckDB(t *testing.T) {
 	g := newIngest(t)
 	lines := numbered(1500)

@@ -9,14 +9,14 @@ import (
 	"duet/schemas/project"
 )
 
-// number is a decimal text, read once: (-1)^neg * mant * 10^-scale when simple
-// is set; otherwise its value is in the text alone.
+// number is a decimal number in a text. If simple is set, its value is
+// (-1)^neg * mant * 10^-scale; otherwise only the text has the value.
 type number struct {
-	text   []byte // as it stands, sign and exponent included
+	text   []byte // including sign and exponent
 	mant   uint64
 	scale  int // digits after the point
 	neg    bool
-	simple bool // no exponent and at most 18 digits, leading zeros not counted
+	simple bool // no exponent and at most 18 digits, not counting leading zeros
 }
 
 // number reads a JSON number at i.
@@ -30,13 +30,13 @@ func (s *scanner) number(i int, n *number) int {
 	}
 	end, ok := n.read(b, start, false)
 	if !ok {
-		return s.bad(start, "a number that is not one")
+		return s.bad(start, "a malformed number")
 	}
 	return end
 }
 
-// parseText reads a number that fills a string: also with a leading + or
-// zeros, and without digits on one side of the point.
+// parseText reads a number that fills a string. Unlike a JSON number it may have a
+// leading + or zeros, and no digits on one side of the point.
 func (n *number) parseText(b []byte) bool {
 	end, ok := n.read(b, 0, true)
 	return ok && end == len(b)
@@ -44,7 +44,7 @@ func (n *number) parseText(b []byte) bool {
 
 func isDigit(c byte) bool { return c-'0' <= 9 }
 
-// read takes the longest number at b[i]. Unless loose, each side of a point
+// read reads the longest number at b[i]. Unless loose is set, both sides of a point
 // must have digits.
 func (n *number) read(b []byte, i int, loose bool) (end int, ok bool) {
 	start := i
@@ -56,7 +56,7 @@ func (n *number) read(b []byte, i int, loose bool) (end int, ok bool) {
 	mant, digits := uint64(0), 0
 	from := i
 	for ; i < len(b) && b[i]-'0' <= 9; i++ {
-		mant = mant*10 + uint64(b[i]-'0') // wraps when there are too many; then digits says so
+		mant = mant*10 + uint64(b[i]-'0') // overflows only if digits exceeds 18; mant is then unused
 		if mant != 0 {
 			digits++
 		}
@@ -101,17 +101,17 @@ func (n *number) read(b []byte, i int, loose bool) (end int, ok bool) {
 	return i, true
 }
 
-// verdict says how a value fits its type.
-type verdict uint8
+// conversion is the result of converting a value to a column's type.
+type conversion uint8
 
 const (
-	fits       verdict = iota
-	notOne             // not a value of that type at all
-	outOfRange         // beyond what the type holds
-	inexact            // more decimals than the type holds
+	exact      conversion = iota
+	mismatch              // the text is not a value of the type
+	outOfRange            // the type cannot hold a value of this size
+	inexact               // the value has more decimals than the type holds
 )
 
-// pow10 holds the powers of ten that fit.
+// pow10 holds the powers of ten that fit in a uint64.
 var pow10 = func() (p [20]uint64) {
 	p[0] = 1
 	for i := 1; i < len(p); i++ {
@@ -124,9 +124,9 @@ var pow10 = func() (p [20]uint64) {
 var floatPow10 = [...]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11,
 	1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22}
 
-// decimal is the number times 10^scale as a 128-bit two's complement integer,
-// if that is exact and has at most precision digits.
-func (n *number) decimal(precision, scale int) (hi int64, lo uint64, v verdict) {
+// decimal returns the number times 10^scale as a 128-bit two's complement integer.
+// The conversion is exact only if that has at most precision digits.
+func (n *number) decimal(precision, scale int) (hi int64, lo uint64, v conversion) {
 	if n.simple {
 		up := scale - n.scale
 		if up == 0 || up > 0 && up < len(pow10) {
@@ -135,7 +135,7 @@ func (n *number) decimal(precision, scale int) (hi int64, lo uint64, v verdict) 
 		}
 		if down := -up; up < 0 && (n.mant == 0 || down < len(pow10) && n.mant%pow10[down] == 0) {
 			if n.mant == 0 {
-				return 0, 0, fits
+				return 0, 0, exact
 			}
 			return n.sign(0, n.mant/pow10[down], precision)
 		}
@@ -144,7 +144,7 @@ func (n *number) decimal(precision, scale int) (hi int64, lo uint64, v verdict) 
 }
 
 // sign checks the digits of a magnitude and applies the sign.
-func (n *number) sign(hi, lo uint64, precision int) (int64, uint64, verdict) {
+func (n *number) sign(hi, lo uint64, precision int) (int64, uint64, conversion) {
 	if limit := decimalLimits[precision]; hi > limit[0] || hi == limit[0] && lo >= limit[1] {
 		return 0, 0, outOfRange
 	}
@@ -153,7 +153,7 @@ func (n *number) sign(hi, lo uint64, precision int) (int64, uint64, verdict) {
 		lo, carry = bits.Add64(^lo, 1, 0)
 		hi = ^hi + carry
 	}
-	return int64(hi), lo, fits
+	return int64(hi), lo, exact
 }
 
 // decimalLimits holds 10^p as (high, low) words, p from 0 to 38.
@@ -166,11 +166,11 @@ var decimalLimits = func() (l [39][2]uint64) {
 	return l
 }()
 
-// decimalSlow is decimal for any text, in one pass over its digits.
-func (n *number) decimalSlow(precision, scale int) (int64, uint64, verdict) {
+// decimalSlow is decimal for any text.
+func (n *number) decimalSlow(precision, scale int) (int64, uint64, conversion) {
 	digits, exp := n.significant()
 	if len(digits) == 0 {
-		return 0, 0, fits
+		return 0, 0, exact
 	}
 	// The value is 0.d1d2... * 10^exp, d1 and the last digit not 0.
 	if exp > precision-scale {
@@ -195,11 +195,12 @@ func (n *number) decimalSlow(precision, scale int) (int64, uint64, verdict) {
 	return n.sign(hi, lo, precision)
 }
 
-// tooFar is beyond every exponent that matters, and safe to add to.
+// tooFar is larger than every exponent that can be in range, and small enough that
+// sums do not overflow.
 const tooFar = 1 << 40
 
-// significant gives the digits between the first and the last that is not 0,
-// and the exponent e such that the value is 0.digits * 10^e.
+// significant returns the digits from the first to the last that is not 0, and the
+// exponent e such that the value is 0.digits * 10^e.
 func (n *number) significant() (digits []byte, e int) {
 	b := n.text
 	if b[0] == '-' || b[0] == '+' {
@@ -230,7 +231,7 @@ func (n *number) significant() (digits []byte, e int) {
 	return mantissa, whole + exp
 }
 
-// exponent reads [+-]digits, at most tooFar from 0.
+// exponent reads [+-]digits and limits the result to [-tooFar, tooFar].
 func exponent(b []byte) int {
 	neg := b[0] == '-'
 	if neg || b[0] == '+' {
@@ -246,8 +247,8 @@ func exponent(b []byte) int {
 	return e
 }
 
-// integer is the number as an integer between lo and hi.
-func (n *number) integer(lo, hi int64) (int64, verdict) {
+// integer returns the number as an integer between lo and hi.
+func (n *number) integer(lo, hi int64) (int64, conversion) {
 	if n.simple && n.scale == 0 {
 		v := int64(n.mant)
 		if n.neg {
@@ -256,45 +257,45 @@ func (n *number) integer(lo, hi int64) (int64, verdict) {
 		if v < lo || v > hi {
 			return 0, outOfRange
 		}
-		return v, fits
+		return v, exact
 	}
 	h, l, v := n.decimal(19, 0)
-	if v != fits {
+	if v != exact {
 		return 0, v
 	}
 	x := int64(l)
 	if h != x>>63 || x < lo || x > hi {
 		return 0, outOfRange
 	}
-	return x, fits
+	return x, exact
 }
 
-// double is the nearest double.
-func (n *number) double() (float64, verdict) {
+// double returns the nearest double.
+func (n *number) double() (float64, conversion) {
 	if n.simple && n.mant < 1<<53 && n.scale < len(floatPow10) {
 		// Both are exact, so the division rounds once (Clinger's fast path).
 		f := float64(n.mant) / floatPow10[n.scale]
 		if n.neg && f != 0 {
 			f = -f
 		}
-		return f, fits
+		return f, exact
 	}
 	return n.float(64)
 }
 
-// float is the nearest floating point number of 32 or 64 bits.
-func (n *number) float(size int) (float64, verdict) {
+// float returns the nearest floating-point number of 32 or 64 bits.
+func (n *number) float(size int) (float64, conversion) {
 	f, err := strconv.ParseFloat(unsafe.String(unsafe.SliceData(n.text), len(n.text)), size)
 	if err != nil {
-		return 0, outOfRange // the text is a number: only its size can be wrong
+		return 0, outOfRange // the text is a number, so only its size can be wrong
 	}
 	if f == 0 {
 		f = 0 // -0 is 0
 	}
-	return f, fits
+	return f, exact
 }
 
-// integerRange is what an integer type holds.
+// integerRange returns the range of an integer type.
 func integerRange(k project.Kind) (lo, hi int64) {
 	switch k {
 	case project.TinyInt:

@@ -17,9 +17,9 @@ import (
 	"duet/schemas/project"
 )
 
-// The reference decoder: slow, by encoding/json, math/big, regexp and time,
-// sharing nothing with the decoder. Its answer is the values as text, in the
-// order of Decoder.Decode, or that the record is refused.
+// The reference decoder uses encoding/json, math/big, regexp and time, and shares no
+// code with the decoder. It returns the values as text, in the order of
+// Decoder.Decode, or reports that the record is rejected.
 
 var errRefused = errors.New("refused")
 
@@ -103,7 +103,7 @@ func refDecode(s *project.Stream, record []byte, logTime time.Time) (values []st
 	return append(values, extra), nil
 }
 
-// refValue is a *refObject for an object; lists are searched for doubled names only.
+// refValue returns a *refObject for an object. It only checks lists for repeated names.
 func refValue(raw []byte) (any, error) {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
@@ -171,7 +171,7 @@ func refDepth(record []byte) (deepest int) {
 
 var refEscape = regexp.MustCompile(`\\(?:u([0-9a-fA-F]{4})|[^u])`)
 
-// refEscapes refuses NUL and unpaired surrogates.
+// refEscapes rejects NUL and unpaired surrogates.
 func refEscapes(record []byte) bool {
 	high, highEnd := rune(0), -1
 	for _, m := range refEscape.FindAllSubmatchIndex(record, -1) {
@@ -197,7 +197,7 @@ func refEscapes(record []byte) bool {
 	return highEnd < 0
 }
 
-// refFind is the raw value of a column, nil if it is missing.
+// refFind returns the raw value of a column, or nil if it is missing.
 func refFind(root *refObject, from string) ([]byte, error) {
 	flat := root.get(from)
 	parts := strings.Split(from, ".")
@@ -235,7 +235,7 @@ func refFind(root *refObject, from string) ([]byte, error) {
 	return found, nil
 }
 
-// refExtra is what paths leave of an object, "" if nothing.
+// refExtra returns the undeclared members of an object, or "" if there are none.
 func refExtra(o *refObject, paths [][]string) string {
 	var kept []string
 	for _, m := range o.members {
@@ -273,7 +273,7 @@ var (
 	refSlashed    = regexp.MustCompile(`^(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{1,2})$`)
 )
 
-// refConvert is a value as text, and as an instant if it is a TIMESTAMP.
+// refConvert returns a value as text, and as an instant if it is a TIMESTAMP.
 func refConvert(s *project.Stream, c project.Column, raw []byte) (string, *time.Time, error) {
 	var text string
 	isText := raw[0] == '"'
@@ -328,7 +328,7 @@ func refNumeric(t project.Type, text string) (string, error) {
 		exp.SetInt64(0)
 	}
 	inexactType := t.Kind == project.Double || t.Kind == project.Float
-	// Beyond these nothing but 0 is in range; the numbers would be too long.
+	// Beyond these exponents only 0 is in range, and math/big would need too much memory.
 	bound := big.NewInt(int64(2000 + len(text)))
 	if exp.CmpAbs(bound) > 0 {
 		if exp.Sign() < 0 && inexactType {
@@ -376,7 +376,7 @@ func refNumeric(t project.Type, text string) (string, error) {
 	return v.Num().String(), nil
 }
 
-// zeroSign is what to take off a zero that lost its digits.
+// zeroSign returns the sign to trim from a value that rounded to zero.
 func zeroSign(f float64) string {
 	if f == 0 && math.Signbit(f) {
 		return "-"
@@ -445,8 +445,9 @@ func refMoment(s *project.Stream, c project.Column, text string) (string, *time.
 	return at.Format("2006-01-02 15:04:05.999999"), &at, nil
 }
 
-// refZoned tries every offset that the zone has around the wall clock: the
-// earliest instant that shows it, or, if none does, the offset before the gap.
+// refZoned tries every offset of the zone near the local time. It returns the
+// earliest instant with that local time or, if there is none, uses the offset before
+// the gap.
 func refZoned(wall time.Time, loc *time.Location) time.Time {
 	if loc == nil {
 		return wall
@@ -466,7 +467,7 @@ func refZoned(wall time.Time, loc *time.Location) time.Time {
 	if found != nil {
 		return found.UTC()
 	}
-	// The gap: go forward in time until the zone's clock passes the wall clock.
+	// In a gap, advance until the zone's clock passes the local time.
 	last := 0
 	for minutes := -48 * 60; minutes <= 48*60; minutes++ {
 		t := wall.Add(time.Duration(minutes) * time.Minute)
@@ -479,7 +480,7 @@ func refZoned(wall time.Time, loc *time.Location) time.Time {
 	return wall.Add(-time.Duration(last) * time.Second).UTC()
 }
 
-// same compares the decoder with the reference; it answers what differs.
+// same compares the decoder with the reference and returns what differs.
 func same(d *Decoder, s *project.Stream, record []byte, logTime time.Time) string {
 	got, reject := d.Decode(record, logTime)
 	want, err := refDecode(s, record, logTime)

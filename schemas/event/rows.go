@@ -48,8 +48,9 @@ func appendCell(b array.Builder, k project.Kind, c *cell) {
 	}
 }
 
-// cellAt is row's value in a column that appendCell wrote, or that DuckDB gave
-// back for one. Its text aliases the array.
+// cellAt returns a row's value from a column that appendCell wrote or that DuckDB
+// returned for one. The cell's text aliases the array. It fails if the column's
+// type is not that of k.
 func cellAt(a arrow.Array, k project.Kind, row int) (cell, error) {
 	if a.IsNull(row) {
 		return cell{state: null}, nil
@@ -88,20 +89,21 @@ func cellAt(a arrow.Array, k project.Kind, row int) (cell, error) {
 		c.i, ok = int64(a.Value(row)), k == project.SmallInt
 	}
 	if !ok {
-		return cell{}, fmt.Errorf("%s where %s should be", a.DataType(), project.Type{Kind: k}.SQL())
+		return cell{}, fmt.Errorf("the column is %s, not %s", a.DataType(), project.Type{Kind: k}.SQL())
 	}
 	return c, nil
 }
 
-// Decoder decodes single records for a reader's eyes. One goroutine at a time.
+// Decoder decodes single records into text. It is not safe for concurrent use.
 type Decoder struct {
 	d *decoder
 }
 
-// NewDecoder is a decoder of records of s.
+// NewDecoder returns a Decoder of records of s.
 func NewDecoder(s *Schema) *Decoder { return &Decoder{d: newDecoder(s)} }
 
-// Columns names what Decode gives: the schema's columns up to _duet_extra.
+// Columns returns the names of the values that Decode returns: the schema's
+// columns up to _duet_extra.
 func (d *Decoder) Columns() []string {
 	fields := d.d.schema.arrow.Fields()
 	names := make([]string, len(fields)-2)
@@ -111,8 +113,9 @@ func (d *Decoder) Columns() []string {
 	return names
 }
 
-// Decode gives a record's values as SQL prints them, NULL as "NULL", or why the
-// sequencer would reject it at the log time now.
+// Decode returns a record's values as SQL prints them, with "NULL" for NULL. If
+// the sequencer would reject the record at the log time now, it returns the
+// Reject.
 func (d *Decoder) Decode(record []byte, now time.Time) ([]string, *Reject) {
 	if r := d.d.decode(record, now.UnixMicro()); r != nil {
 		return nil, r
@@ -129,7 +132,8 @@ func (d *Decoder) Decode(record []byte, now time.Time) ([]string, *Reject) {
 	return append(values, extra), nil
 }
 
-// format prints a value as DuckDB casts it to VARCHAR, floats in Go's shortest form.
+// format prints a value as DuckDB casts it to VARCHAR, except that floats have
+// Go's shortest form.
 func (c *cell) format(t project.Type) string {
 	if c.state != set {
 		return "NULL"

@@ -10,20 +10,20 @@ import (
 	"unicode/utf8"
 )
 
-// MaxDepth is how deep objects and lists may nest in a record, the record
-// itself being 1.
+// MaxDepth is the maximum nesting of objects and lists in a record. The record
+// itself is level 1.
 const MaxDepth = 64
 
-// scanner reads JSON text in place. Its methods take an index and return the
-// one after what they read, or -1 after setting fault. They accept exactly
-// RFC 8259, less what the package comment refuses.
+// scanner reads JSON text in place. Its methods take an index and return the index
+// after what they read; on an error they set fault and return -1. They accept
+// RFC 8259 except for what the package comment rejects.
 type scanner struct {
 	b     []byte
 	fault string
-	// names holds the undeclared names of the objects that are open, unescaped,
-	// the innermost object's last.
+	// names holds the undeclared names of all open objects, unescaped; those of the
+	// innermost object come last.
 	names [][]byte
-	text  []byte // backs unescaped texts of the record
+	text  []byte // holds the unescaped texts of the record
 }
 
 func (s *scanner) bad(i int, format string, args ...any) int {
@@ -63,9 +63,9 @@ func (s *scanner) expect(i int, c byte) int {
 
 func (s *scanner) unexpected(i int, want string) int {
 	if i >= len(s.b) {
-		return s.bad(i, "it ends where %s should be", want)
+		return s.bad(i, "it ends, but %s should follow", want)
 	}
-	return s.bad(i, "%s where %s should be", shown(s.b[i:min(len(s.b), i+1)]), want)
+	return s.bad(i, "%s is there instead of %s", shown(s.b[i:min(len(s.b), i+1)]), want)
 }
 
 const (
@@ -73,14 +73,15 @@ const (
 	highs = 0x8080808080808080
 )
 
-// special marks, in each byte's high bit, the first byte of w that is a quote,
-// a backslash or a control character; higher bytes may be marked wrongly.
+// special finds the first byte of w that is a quote, a backslash or a control
+// character, and sets its high bit in the result. Higher bytes may be set wrongly.
 func special(w uint64) uint64 {
 	quote, back := w^(ones*'"'), w^(ones*'\\')
 	return ((quote-ones)&^quote | (back-ones)&^back | (w-ones*' ')&^w) & highs
 }
 
-// stringEnd finds the quote that ends the string whose first byte is b[i].
+// stringEnd returns the index of the quote that ends the string whose first byte
+// is b[i].
 func (s *scanner) stringEnd(i int) (end int, escaped bool) {
 	b := s.b
 	for {
@@ -96,7 +97,7 @@ func (s *scanner) stringEnd(i int) (end int, escaped bool) {
 		}
 		switch {
 		case i >= len(b):
-			return s.bad(i, "a string does not end"), false
+			return s.bad(i, "a string is not closed"), false
 		case b[i] == '"':
 			return i, escaped
 		case b[i] == '\\':
@@ -113,14 +114,14 @@ func (s *scanner) stringEnd(i int) (end int, escaped bool) {
 // escape checks the escape at b[i], the backslash.
 func (s *scanner) escape(i int) int {
 	if i+1 >= len(s.b) {
-		return s.bad(i, "a string does not end")
+		return s.bad(i, "a string is not closed")
 	}
 	switch s.b[i+1] {
 	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
 		return i + 2
 	case 'u':
 	default:
-		return s.bad(i, "no such escape")
+		return s.bad(i, "JSON has no such escape")
 	}
 	r := s.hex4(i + 2)
 	switch {
@@ -136,10 +137,10 @@ func (s *scanner) escape(i int) int {
 			return i + 12
 		}
 	}
-	return s.bad(i, "half of a surrogate pair")
+	return s.bad(i, "an unpaired surrogate")
 }
 
-// hex4 is the value of four hexadecimal digits, or -1.
+// hex4 returns the value of four hexadecimal digits, or -1.
 func (s *scanner) hex4(i int) rune {
 	if i+4 > len(s.b) {
 		return -1
@@ -155,7 +156,7 @@ func (s *scanner) hex4(i int) rune {
 	return v
 }
 
-// hexDigit is the value of c, or more than 15.
+// hexDigit returns the value of c, or more than 15 if c is not a digit.
 func hexDigit(c byte) byte {
 	switch {
 	case c >= '0' && c <= '9':
@@ -166,8 +167,8 @@ func hexDigit(c byte) byte {
 	return 16
 }
 
-// unescape gives the text of a checked string between its quotes. It stays
-// valid until the next record.
+// unescape returns the text of a string that stringEnd has checked. raw is what
+// stands between the quotes. The text is valid until the next record.
 func (s *scanner) unescape(raw []byte) []byte {
 	start := len(s.text)
 	for i := 0; i < len(raw); {
@@ -214,10 +215,10 @@ func (s *scanner) literal(i int, word string) int {
 	if len(s.b)-i >= len(word) && string(s.b[i:i+len(word)]) == word {
 		return i + len(word)
 	}
-	return s.bad(i, "no JSON value starts so")
+	return s.bad(i, "no JSON value starts like this")
 }
 
-// skip reads any value. Objects in it must not repeat a name either.
+// skip reads any value. It rejects repeated names in nested objects, too.
 func (s *scanner) skip(i, depth int) int {
 	if i >= len(s.b) {
 		return s.unexpected(i, "a value")
@@ -288,7 +289,7 @@ func (s *scanner) skipObject(i, depth int) int {
 	}
 }
 
-// name reads a member's name and the colon; raw is what is between the quotes.
+// name reads a member's name and the colon; raw is what stands between the quotes.
 func (s *scanner) name(i int) (raw []byte, escaped bool, next int) {
 	if i >= len(s.b) || s.b[i] != '"' {
 		return nil, false, s.unexpected(i, "a name")
@@ -323,10 +324,11 @@ func (s *scanner) skipList(i, depth int) int {
 	}
 }
 
-// fewNames is where comparing each with each stops being the fastest.
+// fewNames is the number of names up to which comparing all pairs is fastest.
 const fewNames = 16
 
-// closeNames forgets the names of the object that ends at i, unless one is there twice.
+// closeNames removes the names of the object that ends at i. It fails if a name
+// occurs twice.
 func (s *scanner) closeNames(outer, i int) int {
 	names := s.names[outer:]
 	s.names = s.names[:outer]
@@ -340,7 +342,7 @@ func (s *scanner) closeNames(outer, i int) int {
 		}
 		for _, other := range rest {
 			if bytes.Equal(name, other) {
-				s.fault = fmt.Sprintf("member %s is there twice", shown(name))
+				s.fault = fmt.Sprintf("member %s occurs twice", shown(name))
 				return -1
 			}
 		}
@@ -348,10 +350,10 @@ func (s *scanner) closeNames(outer, i int) int {
 	return i
 }
 
-// maxShown is how many bytes of a value a reason shows.
+// maxShown is the maximum number of bytes of a value in a reason.
 const maxShown = 60
 
-// shown is a value as a reason quotes it: cut short, and always UTF-8.
+// shown returns a value for a reason: shortened, and valid UTF-8.
 func shown(v []byte) string {
 	cut := ""
 	if len(v) > maxShown {
@@ -364,7 +366,7 @@ func shown(v []byte) string {
 	return string(bytes.ToValidUTF8(v, []byte("\uFFFD"))) + cut
 }
 
-// plainText reports whether a name stands in JSON as it is.
+// plainText reports whether JSON needs no escapes for s.
 func plainText(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] == '"' || s[i] == '\\' {

@@ -12,23 +12,23 @@ import (
 	"duet/schemas/project"
 )
 
-// BusinessDate is the column that a stream with a zone has beside
+// BusinessDate is a column that every stream with a zone has, beside
 // <event_time>_local: the local date after subtracting the stream's day_starts.
 const BusinessDate = "business_date"
 
-// Schema is how events of one stream become rows: immutable, safe for
-// concurrent use. The order of columns is the same everywhere: those that the
-// stream declares, then with a zone <event_time>_local and business_date, then
-// _duet_extra, _duet_at, _duet_record.
+// Schema describes how the events of one stream become rows. It is immutable and
+// safe for concurrent use. Columns always have the same order: the declared ones,
+// then (of a stream with a zone) <event_time>_local and business_date, then
+// _duet_extra, _duet_at and _duet_record.
 type Schema struct {
 	stream  *project.Stream
 	arrow   *arrow.Schema
-	types   []project.Type // of the declared and the zone's columns
+	types   []project.Type // of the declared and the derived columns
 	notNull []bool
 	names   []string
-	formats []*timeFormat // nil means ISO 8601 or not a time
+	formats []*timeFormat // nil means ISO 8601, or that the column is not a time
 	root    *node
-	leaves  int // how many members there are, for the decoder's marks
+	leaves  int // number of members; bounds member.mark
 	nodes   int
 
 	eventTime   int   // column, -1 if none
@@ -43,8 +43,8 @@ type Schema struct {
 	fingerprint uint64
 }
 
-// node is an object of the record that holds columns: the record itself or one
-// that a dotted path leads through.
+// node is a JSON object that holds columns: the record itself or an object on a
+// dotted path.
 type node struct {
 	index  int
 	byName map[string]*member // by unescaped name
@@ -54,17 +54,17 @@ type node struct {
 // path a.b is found under "a" then "b", and under "a.b".
 type member struct {
 	name  string
-	plain bool // name as it stands in JSON, so raw bytes can be compared
-	// mark numbers what may be there once: the leaf, or the container.
+	plain bool // JSON needs no escapes for the name, so raw bytes can be compared
+	// mark identifies the leaf or container, which may occur once in a record.
 	mark    int
-	columns []int // that are read from here; several may be
-	object  *node // non-nil: paths go on inside
+	columns []int // the columns read from this member
+	object  *node // non-nil if paths continue inside
 }
 
-// defaultIDWindow is how many accepted events an id is remembered.
+// defaultIDWindow is the default number of accepted events whose ids are held.
 const defaultIDWindow = 1_000_000
 
-// NewSchema prepares a stream's decoding. The stream must not change after.
+// NewSchema returns the schema of a stream, which must not change afterwards.
 func NewSchema(s *project.Stream) *Schema {
 	sc := &Schema{
 		stream: s, eventTime: -1, local: -1, zone: newZone(s.Zone),
@@ -114,8 +114,8 @@ func (sc *Schema) addColumn(name string, t project.Type, notNull bool) {
 	sc.formats = append(sc.formats, nil)
 }
 
-// addPath makes column readable under its path and, if that is dotted, under a
-// member whose whole name is the path, as a flat source spells it.
+// addPath adds the members of a column's path. A dotted path also gets a member
+// with the path as its name, because flat sources spell it so.
 func (sc *Schema) addPath(from string, column int) {
 	n, parts := sc.root, strings.Split(from, ".")
 	for _, p := range parts[:len(parts)-1] {
@@ -148,7 +148,7 @@ func (sc *Schema) member(n *node, name string) *member {
 	return m
 }
 
-// fingerprint covers everything in a definition that can change a verdict.
+// fingerprint hashes everything in a definition that can change a verdict.
 func fingerprint(s *project.Stream) uint64 {
 	zone := "UTC"
 	if s.Zone != nil {
@@ -164,7 +164,7 @@ func fingerprint(s *project.Stream) uint64 {
 	}
 	text, err := json.Marshal([]any{"1", s.Name, columns, s.EventTime, zone, s.Zone != nil, s.DayStarts, s.ID, s.FutureBound, s.CSV})
 	if err != nil {
-		panic(err) // strings, numbers and booleans always marshal
+		panic(err) // cannot happen: strings, numbers and booleans marshal
 	}
 	return xxh3.Hash(text)
 }
@@ -181,15 +181,15 @@ func (sc *Schema) buildArrow() {
 	sc.arrow = arrow.NewSchema(fields, nil)
 }
 
-// Stream is the definition that the schema was made from.
+// Stream returns the definition that the schema was made from.
 func (sc *Schema) Stream() *project.Stream { return sc.stream }
 
-// Arrow is the schema of the rows: DECIMAL as decimal128, TIMESTAMP as
-// timestamp[us] without zone, TIME as time64[us], UUID as text.
+// Arrow returns the Arrow schema of the rows: DECIMAL is decimal128, TIMESTAMP is
+// timestamp[us] without zone, TIME is time64[us], UUID is text.
 func (sc *Schema) Arrow() *arrow.Schema { return sc.arrow }
 
-// SQLColumns is the rows' columns as CREATE TABLE lists them. NOT NULL is left
-// out: the decoder has seen to it.
+// SQLColumns lists the rows' columns for CREATE TABLE. It omits NOT NULL, which
+// the decoder enforces.
 func (sc *Schema) SQLColumns() string {
 	var b strings.Builder
 	for i, name := range sc.names {

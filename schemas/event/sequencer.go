@@ -13,56 +13,57 @@ import (
 type Message struct {
 	Stream string // of the message's subject; the envelope must say the same
 	At     schemas.Position
-	Time   time.Time // the log's timestamp: the only "now" there is
-	Data   []byte    // an envelope; not kept after Apply
+	Time   time.Time // the log's timestamp; the sequencer reads no other clock
+	Data   []byte    // an envelope; Apply does not retain it
 }
 
 // Sequencer folds messages into verdicts (H1). It is pure: the same state,
 // messages and definitions give the same batches, byte for byte, in any process
-// and however the messages are spread over batches. One goroutine.
+// and however the messages are divided into batches. It is not safe for
+// concurrent use.
 //
-// The order of verdicts: the envelope is readable; the producer's number is new;
-// the file's line is new; the record decodes; its id is new. A producer's number
-// advances with every record received, whatever its verdict.
+// The checks run in this order: the envelope parses; the producer's number is
+// new; the file's line is new; the record decodes; its id is new. Every record
+// advances its producer's number, whatever its verdict.
 type Sequencer struct {
-	lanes map[string]*lane
-	state *State
-	buf   []byte
+	streams map[string]*streamState
+	state   *State
+	buf     []byte
 }
 
-// lane is what the sequencer needs of one stream.
-type lane struct {
+// streamState is the schema, decoder and id window of one stream.
+type streamState struct {
 	schema *Schema
 	dec    *decoder
 	ids    *idWindow // nil if the stream has no id
 }
 
-// NewSequencer continues from st, which it takes over. schemas are the
-// definitions in force, by stream; after a control record that changes them,
-// make another Sequencer from the same state.
+// NewSequencer returns a Sequencer that continues from st and owns it. schemas
+// holds the definitions in force, by stream. After a control record that changes
+// them, create a new Sequencer from the same state.
 func NewSequencer(schemas map[string]*Schema, st *State) *Sequencer {
-	q := &Sequencer{lanes: map[string]*lane{}, state: st}
-	for name, s := range schemas {
-		l := &lane{schema: s, dec: newDecoder(s)}
-		if len(s.id) > 0 {
-			l.ids = st.window(s)
+	q := &Sequencer{streams: map[string]*streamState{}, state: st}
+	for name, schema := range schemas {
+		s := &streamState{schema: schema, dec: newDecoder(schema)}
+		if len(schema.id) > 0 {
+			s.ids = st.window(schema)
 		}
-		q.lanes[name] = l
+		q.streams[name] = s
 	}
 	return q
 }
 
-// State is the state after the last message applied. It belongs to the
-// sequencer's goroutine; Clone it for another.
+// State returns the state after the last applied message. The sequencer still
+// owns it; another goroutine needs a Clone.
 func (q *Sequencer) State() *State { return q.state }
 
-// Apply adds a message's events to b. It never fails: an envelope that cannot
-// be read is one received and rejected event.
+// Apply adds a message's events to b. It never fails: an envelope that does not
+// parse counts as one received and rejected event.
 func (q *Sequencer) Apply(m Message, b *Batch) {
 	b.begin(m)
 	e, err := ParseEnvelope(m.Data)
 	if err == nil && e.Stream != m.Stream {
-		err = fmt.Errorf("envelope: of stream %s, but it came as one of %s", shown([]byte(e.Stream)), m.Stream)
+		err = fmt.Errorf("envelope: it names the stream %s, but the message's subject is %s", shown([]byte(e.Stream)), m.Stream)
 	}
 	account := b.account(m.Stream)
 	if err != nil {
@@ -72,9 +73,9 @@ func (q *Sequencer) Apply(m Message, b *Batch) {
 		b.reject(m, 0, "", &Reject{Reason: err.Error(), Raw: m.Data})
 		return
 	}
-	f := fold{q: q, m: m, b: b, e: &e, lane: q.lanes[m.Stream], micros: m.Time.UnixMicro()}
-	if f.lane != nil {
-		f.rows = b.rowsOf(f.lane.schema)
+	f := fold{q: q, m: m, b: b, e: &e, stream: q.streams[m.Stream], micros: m.Time.UnixMicro()}
+	if f.stream != nil {
+		f.rows = b.rowsOf(f.stream.schema)
 		f.rows.reserve(e.Count())
 	}
 	b.Events += e.Count()
@@ -87,26 +88,26 @@ func (q *Sequencer) Apply(m Message, b *Batch) {
 	}
 }
 
-// fold is the work on one envelope.
+// fold applies one envelope.
 type fold struct {
 	q      *Sequencer
 	m      Message
 	b      *Batch
 	e      *Envelope
-	lane   *lane // nil if no such stream is defined
+	stream *streamState // nil if no such stream is defined
 	rows   *rows
 	micros int64
-	next   int // record
+	next   int // index of the next record
 }
 
-// run gives every record of a run its verdict.
+// run decides every record of a run and returns the run's account.
 func (f *fold) run(r *Run) (a schemas.Account) {
 	producers := f.q.state.producers
 	before := producers[r.Producer]
 	last := before
 	var lines lineRun
-	if r.Lines != nil && f.lane != nil {
-		lines = f.q.state.lines.run(chunkKey{f.m.Stream, r.Chunk}, r.Lines, f.lane.schema.fingerprint)
+	if r.Lines != nil && f.stream != nil {
+		lines = f.q.state.lines.run(chunkKey{f.m.Stream, r.Chunk}, r.Lines, f.stream.schema.fingerprint)
 	}
 	start := f.next
 	for i := range int(r.Count) {
@@ -117,7 +118,7 @@ func (f *fold) run(r *Run) (a schemas.Account) {
 			number := r.First + uint64(i)
 			if number == 0 {
 				a.Rejected++
-				f.reject(record, r, &Reject{Reason: "a producer's numbers start at 1, not 0"})
+				f.reject(record, r, &Reject{Reason: "the producer's number is 0; numbers start at 1"})
 				continue
 			}
 			if number <= last {
@@ -128,7 +129,7 @@ func (f *fold) run(r *Run) (a schemas.Account) {
 		}
 		known := lineNew
 		if lines.lines != nil {
-			known = lines.verdict(i)
+			known = lines.status(i)
 		}
 		switch known {
 		case lineKnown:
@@ -136,7 +137,7 @@ func (f *fold) run(r *Run) (a schemas.Account) {
 			continue
 		case lineForgotten:
 			a.Rejected++
-			f.reject(record, r, &Reject{Reason: "a line of a file that was ingested too long ago to tell whether this line was in it"})
+			f.reject(record, r, &Reject{Reason: "the file was ingested too long ago to tell whether it held this line"})
 			continue
 		}
 		reject, duplicate := f.decide(record)
@@ -149,7 +150,7 @@ func (f *fold) run(r *Run) (a schemas.Account) {
 		default:
 			a.Accepted++
 		}
-		if lines.lines != nil && (reject == nil || !reject.passing) {
+		if lines.lines != nil && (reject == nil || !reject.retryable) {
 			lines.remember(i, reject != nil)
 		}
 	}
@@ -170,29 +171,26 @@ func (f *fold) reject(record int, r *Run, why *Reject) {
 	f.b.reject(f.m, record, r.Session, why)
 }
 
-// decide decodes a record and looks for its id; an event that is neither
-// rejected nor a duplicate is in the batch.
+// decide decodes a record and looks up its id. If the record is neither rejected
+// nor a duplicate, decide appends it to the batch.
 func (f *fold) decide(record int) (reject *Reject, duplicate bool) {
-	if f.lane == nil {
+	if f.stream == nil {
 		return &Reject{Reason: "no stream " + f.m.Stream + " is defined"}, false
 	}
-	d := f.lane.dec
+	d := f.stream.dec
 	if reject := d.decode(f.e.Record(record), f.micros); reject != nil {
 		return reject, false
 	}
-	if f.lane.ids != nil {
+	if f.stream.ids != nil {
 		var h xxh3.Uint128
 		var ok bool
 		if h, f.q.buf, ok = d.schema.hashID(f.q.buf, d.cells); ok {
-			if f.lane.ids.has(h) {
+			if f.stream.ids.has(h) {
 				return nil, true
 			}
-			f.lane.ids.add(h)
+			f.stream.ids.add(h)
 		}
 	}
 	f.rows.append(d, f.m.At, record)
-	if t, ok := d.eventMicros(); ok {
-		f.b.newest = max(f.b.newest, t)
-	}
 	return nil, false
 }

@@ -19,7 +19,7 @@ import (
 	"duet/schemas/project"
 )
 
-// shopStreams are two small streams, one with an id, window 20.
+// shopStreams returns two small streams. One has an id with a window of 20.
 func shopStreams() map[string]*Schema {
 	orders := &project.Stream{Name: "orders", ID: []string{"a", "b"}, IDWindow: 20, EventTime: "at", FutureBound: time.Hour, Columns: []project.Column{
 		{Name: "a", Type: project.Type{Kind: project.Integer}},
@@ -30,7 +30,7 @@ func shopStreams() map[string]*Schema {
 	return map[string]*Schema{"orders": NewSchema(orders), "visits": NewSchema(visits)}
 }
 
-// genMessages are envelopes whose producers, files and ids repeat themselves.
+// genMessages returns envelopes with repeated producers, files and ids.
 func genMessages(r *rand.Rand, n int) []Message {
 	messages := make([]Message, 0, n)
 	for i := range n {
@@ -74,12 +74,12 @@ func genEvent(r *rand.Rand) []byte {
 	return fmt.Appendf(nil, `{"a":%d,"b":"%d","c":[]}`, r.IntN(6), r.IntN(8))
 }
 
-// dump prints all that a batch says, for comparison.
+// dump prints the contents of a batch, for comparison.
 func dump(b *Batch) string {
 	var out strings.Builder
-	fmt.Fprintln(&out, b.Through, b.Events, b.Accounts(), b.Sessions(), b.Producers(), b.NewestEventTime())
+	fmt.Fprintln(&out, b.Through, b.Events, b.Accounts(), b.Sessions(), b.Producers())
 	for _, r := range b.Records() {
-		fmt.Fprintln(&out, r.Stream)
+		fmt.Fprintln(&out, r.Stream, r.NewestEventTime)
 		dumpRecord(&out, r.Record)
 	}
 	dumpRecord(&out, b.RejectRecord())
@@ -99,14 +99,14 @@ func dumpRecord(out *strings.Builder, rec arrow.RecordBatch) {
 	}
 }
 
-// model is the sequencer by maps and lists, over one message's records.
+// model is a simple sequencer that uses only maps and lists.
 type model struct {
 	producers map[string]uint64
 	lines     map[string]map[uint64]bool
 	ids       map[string][]string
 }
 
-// apply gives "accepted", "duplicate" or "rejected" for each record.
+// apply returns "accepted", "duplicate" or "rejected" for each record.
 func (o *model) apply(m Message, all map[string]*Schema) (verdicts []string) {
 	e, err := ParseEnvelope(m.Data)
 	if err != nil || e.Stream != m.Stream {
@@ -141,7 +141,7 @@ func (o *model) record(m Message, s *Schema, run Run, k int, record []byte) stri
 		return "duplicate"
 	}
 	values, reject := NewDecoder(s).Decode(record, m.Time)
-	if run.Lines != nil && (reject == nil || !reject.passing) {
+	if run.Lines != nil && (reject == nil || !reject.retryable) {
 		if o.lines[key] == nil {
 			o.lines[key] = map[uint64]bool{}
 		}
@@ -165,7 +165,7 @@ func (o *model) record(m Message, s *Schema, run Run, k int, record []byte) stri
 	return "accepted"
 }
 
-// positions collects (at, record) of a record batch's rows.
+// positions adds the (position, record) of each row to into.
 func positions(rec arrow.RecordBatch, verdict string, into map[string]string) {
 	if rec == nil {
 		return
@@ -177,7 +177,7 @@ func positions(rec arrow.RecordBatch, verdict string, into map[string]string) {
 	}
 }
 
-// H1: every event has one verdict, the model's; the accounts add up.
+// H1: every event has one verdict, which is the model's, and the accounts balance.
 func TestSequencerAgreesWithTheModel(t *testing.T) {
 	mem := memory.NewCheckedAllocator(memory.DefaultAllocator)
 	defer mem.AssertSize(t, 0)
@@ -217,7 +217,7 @@ func TestSequencerAgreesWithTheModel(t *testing.T) {
 				}
 			}
 			if a := b.Accounts()[0]; a.Account != want || !a.Balanced() || int64(b.Events) != a.Received || a.Stream != m.Stream {
-				t.Fatalf("%v: account %+v, should be %+v", m.At, a, want)
+				t.Fatalf("%v: the account is %+v, want %+v", m.At, a, want)
 			}
 			for _, s := range b.Sessions() {
 				if !s.Balanced() || s.Received == 0 {
@@ -226,16 +226,16 @@ func TestSequencerAgreesWithTheModel(t *testing.T) {
 			}
 		}
 		if got := q.State().Producers(); !maps.Equal(got, o.producers) {
-			t.Fatalf("producers %v, should be %v", got, o.producers)
+			t.Fatalf("the producers are %v, want %v", got, o.producers)
 		}
 	})
 	if total["accepted"] < 1000 || total["duplicate"] < 1000 || total["rejected"] < 1000 {
-		t.Fatalf("too few of some verdict: %v", total)
+		t.Fatalf("the generator produces too few of some verdict: %v", total)
 	}
 }
 
-// H7: how messages are spread over batches, a restored state and a cloned one
-// change nothing.
+// H7: the verdicts do not depend on how messages are divided into batches, and are
+// the same with a restored and a cloned state.
 func TestSequencerIsPure(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 3))
@@ -261,7 +261,7 @@ func TestSequencerIsPure(t *testing.T) {
 				restore(t, restored, b)
 			}
 		}
-		// The same in batches of several: rows are those of the single ones, in order.
+		// Batches of several messages have the rows of the single ones, in order.
 		other := NewSequencer(streams, NewState())
 		var rows, wants []string
 		for i := 0; i < len(messages); {
@@ -286,12 +286,12 @@ func TestSequencerIsPure(t *testing.T) {
 		slices.Sort(rows)
 		slices.Sort(wants)
 		if !slices.Equal(rows, wants) {
-			t.Fatal("rows depend on how messages were batched")
+			t.Fatal("the rows depend on how messages are divided into batches")
 		}
 	})
 }
 
-// clone0 is the state after messages, by Apply alone.
+// clone0 returns the state after messages, computed by Apply alone.
 func clone0(streams map[string]*Schema, messages []Message) *State {
 	q := NewSequencer(streams, NewState())
 	b := NewBatch(memory.DefaultAllocator)
@@ -302,7 +302,7 @@ func clone0(streams map[string]*Schema, messages []Message) *State {
 	return q.State()
 }
 
-// restore adds what a batch would leave in the archive.
+// restore adds to a state what a batch leaves in the archive.
 func restore(t *rapid.T, st *State, b *Batch) {
 	last := map[string]uint64{}
 	for _, p := range b.Producers() {
@@ -321,7 +321,7 @@ func restore(t *rapid.T, st *State, b *Batch) {
 	}
 }
 
-// compareRest applies the rest to both states and compares all that comes out.
+// compareRest applies the rest of the messages to both states and compares the batches.
 func compareRest(t *rapid.T, streams map[string]*Schema, rest []Message, x, y *State, what string) {
 	b := NewBatch(memory.DefaultAllocator)
 	defer b.Release()
@@ -333,12 +333,12 @@ func compareRest(t *rapid.T, streams map[string]*Schema, rest []Message, x, y *S
 		b.Reset()
 		qy.Apply(m, b)
 		if want := dump(b); got != want {
-			t.Fatalf("%v: %s answers\n%s\nnot\n%s", m.At, what, got, want)
+			t.Fatalf("%v: the batch of %s is\n%s\nwant\n%s", m.At, what, got, want)
 		}
 	}
 }
 
-// one applies one envelope to q and gives the account.
+// one applies one envelope to q and returns the account.
 func one(q *Sequencer, b *Batch, stream string, at uint64, runs []Run, records ...string) schemas.Account {
 	var bs [][]byte
 	for _, r := range records {
@@ -362,7 +362,7 @@ func TestUnreadableEnvelopeIsOneReject(t *testing.T) {
 			t.Fatalf("%q: %+v", data, a)
 		}
 	}
-	if why := b.RejectRecord().Column(1).ValueStr(0); why != "envelope: of stream visits, but it came as one of orders" {
+	if why := b.RejectRecord().Column(1).ValueStr(0); why != "envelope: it names the stream visits, but the message's subject is orders" {
 		t.Fatal(why)
 	}
 	one(q, b, "nowhere", 2, []Run{{Count: 1}}, `{}`)
@@ -371,8 +371,8 @@ func TestUnreadableEnvelopeIsOneReject(t *testing.T) {
 	}
 }
 
-// Row 11: a number at or below the producer's last is a duplicate for ever,
-// whatever became of the record.
+// A number at or below the producer's last is always a duplicate, whatever the
+// verdict of that record was.
 func TestProducerNumbersAdvanceWithRejects(t *testing.T) {
 	q := NewSequencer(shopStreams(), NewState())
 	b := NewBatch(memory.DefaultAllocator)
@@ -409,8 +409,8 @@ func TestIDsAreForgottenAfterTheWindow(t *testing.T) {
 	if a := send(0); a.Accepted != 1 {
 		t.Fatalf("the 21st before: %+v", a)
 	}
-	// Rejected and duplicate events do not push others out; NULL is a value
-	// beside another, but no id when alone.
+	// Rejected and duplicate events take no place in the window. NULL beside another
+	// value is part of an id; NULL alone is no id.
 	for _, c := range []struct {
 		record string
 		want   schemas.Account
@@ -429,7 +429,7 @@ func TestIDsAreForgottenAfterTheWindow(t *testing.T) {
 	}
 }
 
-// The window against a list, through growth, wrap-around and new sizes.
+// The window agrees with a list while it grows, wraps around and is resized.
 func TestIDWindowRemembersTheLastN(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 4))
 	for _, n := range []int{1, 7, 100, 3000} {
@@ -463,8 +463,8 @@ func TestIDWindowRemembersTheLastN(t *testing.T) {
 	}
 }
 
-// Row 17: 10,000 malformed payloads, one in a hundred, change nothing for the
-// others, and every one is kept whole with its reason.
+// Malformed records, one in a hundred, do not affect others, and each is kept whole
+// with its reason.
 func TestPoisonIsSetAside(t *testing.T) {
 	mem := memory.NewCheckedAllocator(memory.DefaultAllocator)
 	defer mem.AssertSize(t, 0)
@@ -512,7 +512,7 @@ func TestPoisonIsSetAside(t *testing.T) {
 	}
 }
 
-// genPoison is a record that no decoder may accept.
+// genPoison returns a record that the decoder must reject.
 func genPoison(r *rand.Rand, good [][]byte) []byte {
 	g := good[r.IntN(len(good))]
 	switch r.IntN(9) {
@@ -544,14 +544,14 @@ func TestBatchSaysWhenItIsMisused(t *testing.T) {
 	b.Records()
 	defer func() {
 		if recover() == nil {
-			t.Fatal("Apply to a batch that was read, and no panic")
+			t.Fatal("Apply to a finished batch did not panic")
 		}
 	}()
 	q.Apply(Message{Stream: "visits", At: 2, Time: logTime}, b)
 }
 
-// A definition edit gets a new sequencer over the same state; a batch that was
-// reset takes the new definition.
+// After an edit of a definition, a new sequencer continues from the same state, and a
+// batch that was reset takes the new definition.
 func TestDefinitionsChangeBetweenBatches(t *testing.T) {
 	mem := memory.NewCheckedAllocator(memory.DefaultAllocator)
 	defer mem.AssertSize(t, 0)

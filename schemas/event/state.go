@@ -4,31 +4,31 @@ import (
 	"maps"
 )
 
-// State is what the sequencer knows of the past: every producer's last number,
-// for ever; the lines of files; the last ids of each stream. Only accepted
-// events enter the ids. One goroutine; a Clone is for another.
+// State is the sequencer's memory: the last number of every producer, the lines
+// of files, and the last ids of each stream. Only accepted events enter the ids.
+// A State is not safe for concurrent use.
 //
-// At an archive's position it is rebuilt by RestoreProducers from the manifest,
-// RestoreLines from the archived lines and RestoreIDs from each stream's last
-// rows, both in the order of positions.
+// To rebuild the state at the archive's end, call RestoreProducers with the
+// manifest's producers, RestoreLines with the archived lines and RestoreIDs with
+// each stream's last rows, the latter two in order of position.
 type State struct {
 	producers map[string]uint64
 	lines     *lineSet
 	ids       map[string]*idWindow // by stream
 }
 
-// NewState is the state before the first message.
+// NewState returns the state before the first message.
 func NewState() *State {
 	return &State{producers: map[string]uint64{}, lines: newLineSet(), ids: map[string]*idWindow{}}
 }
 
-// Producers gives each producer's last number, in a map of the caller's own.
+// Producers returns each producer's last number. The caller owns the map.
 func (st *State) Producers() map[string]uint64 { return maps.Clone(st.producers) }
 
-// RestoreProducers sets producers' last numbers.
+// RestoreProducers sets the last numbers of producers.
 func (st *State) RestoreProducers(last map[string]uint64) { maps.Copy(st.producers, last) }
 
-// Clone is an independent copy. It costs as much as the state is large.
+// Clone returns an independent copy. It copies the whole state.
 func (st *State) Clone() *State {
 	c := &State{producers: maps.Clone(st.producers), lines: st.lines.clone(), ids: map[string]*idWindow{}}
 	for name, w := range st.ids {
@@ -37,7 +37,7 @@ func (st *State) Clone() *State {
 	return c
 }
 
-// window is the id window of a stream, as long as its definition says.
+// window returns the id window of a stream, resized to what its definition says.
 func (st *State) window(s *Schema) *idWindow {
 	w := st.ids[s.stream.Name]
 	if w == nil {

@@ -13,7 +13,7 @@ type timeFormat struct {
 	ops  []formatOp
 	kind project.Kind
 	text string
-	err  error // of a format that CheckFormat refuses; then nothing matches
+	err  error // set if CheckFormat refuses the format; then nothing matches
 }
 
 // formatOp is one specifier, or literal text when spec is 0.
@@ -22,28 +22,27 @@ type formatOp struct {
 	literal string
 }
 
-// shorthands are specifiers that stand for several: %x, %X and %c as DuckDB has
-// them, the others as C's strptime.
+// shorthands are specifiers that stand for several: %x, %X and %c as in DuckDB, the
+// others as in C's strptime.
 var shorthands = map[byte]string{
 	'T': "%H:%M:%S", 'X': "%H:%M:%S", 'R': "%H:%M", 'F': "%Y-%m-%d", 'x': "%Y-%m-%d", 'D': "%m/%d/%y", 'c': "%Y-%m-%d %H:%M:%S",
 }
 
-// CheckFormat reports why a strptime format cannot be used for a column of the
-// kind. The specifiers are:
+// CheckFormat returns an error if a strptime format cannot be used for a column of
+// the kind. The specifiers are:
 //
 //	%Y year, four digits       %y year, two digits: 69 to 99 are 19xx, 00 to 68 are 20xx
 //	%m %d month, day           %b %B month's name, short and full, English
-//	%j day of the year         %a %A %u %w day of the week (Monday is %u 1, Sunday %w 0), which must be right
+//	%j day of the year         %a %A %u %w day of the week (Monday is %u 1, Sunday %w 0), which must match the date
 //	%H %M %S hour, minute, second   %I hour of 12, with %p AM or PM
-//	%f fraction of a second: one digit or more, those after the sixth zeros; %g %n are the same
+//	%f fraction of a second: one digit or more, zeros after the sixth; %g %n are the same
 //	%z offset: Z, +HH, +HHMM or +HH:MM   %Z UTC, GMT or Z
 //	%s seconds since 1970-01-01 UTC, alone in its format
 //	%T %X %H:%M:%S   %R %H:%M   %F %x %Y-%m-%d   %D %m/%d/%y   %c %F %T   %% a percent sign
 //
-// Names are read in any case. Numbers need no leading zero, with or without the
-// - of %-d. Anything else stands for itself, blanks included. A text without
-// offset is read in the stream's zone. Unlike DuckDB's, %Y does not take 10 as
-// the year 10.
+// Names match in any case. Numbers need no leading zero, with or without the - of
+// %-d. Any other character, including a blank, matches itself. A text without
+// offset is read in the stream's zone. Unlike in DuckDB, %Y needs four digits.
 func CheckFormat(k project.Kind, format string) error {
 	if format == "" {
 		return nil
@@ -51,7 +50,7 @@ func CheckFormat(k project.Kind, format string) error {
 	return compileFormat(k, format).err
 }
 
-// compileFormat is nil for "".
+// compileFormat returns nil for "".
 func compileFormat(k project.Kind, format string) *timeFormat {
 	if format == "" {
 		return nil
@@ -84,7 +83,7 @@ func (f *timeFormat) compile(format string) error {
 			i++
 		}
 		if i == len(format) {
-			return errors.New("it ends with a lone %; write %% for a percent sign")
+			return errors.New("it ends with a single %; write %% for a percent sign")
 		}
 		switch c := format[i]; {
 		case c == '%':
@@ -104,18 +103,18 @@ func (f *timeFormat) compile(format string) error {
 	return nil
 }
 
-// complete refuses a format that does not say all that the kind needs.
+// complete returns an error if the format does not determine a value of the kind.
 func (f *timeFormat) complete() error {
 	var has [256]bool
 	for _, op := range f.ops {
 		if op.spec != 0 && has[op.spec] {
-			return fmt.Errorf("%%%c is there twice", op.spec)
+			return fmt.Errorf("%%%c occurs twice", op.spec)
 		}
 		has[op.spec] = true
 	}
 	if has['s'] {
 		if len(f.ops) > 1 || f.kind != project.Timestamp {
-			return errors.New("%s stands alone, for a TIMESTAMP")
+			return errors.New("%s must be the only specifier, of a TIMESTAMP")
 		}
 		return nil
 	}
@@ -129,11 +128,11 @@ func (f *timeFormat) complete() error {
 	}
 	switch {
 	case anyOf("Yy") > 1 || anyOf("mbB") > 1 || anyOf("HI") > 1 || anyOf("zZ") > 1:
-		return errors.New("one part of the time is there twice")
+		return errors.New("two specifiers give the same part of the time")
 	case has['j'] && anyOf("mbBd") > 0:
-		return errors.New("%j is the month and the day; leave out the others")
+		return errors.New("%j gives the month and the day; remove %m, %b, %B and %d")
 	case has['I'] != has['p']:
-		return errors.New("%I and %p need each other")
+		return errors.New("%I needs %p, and %p needs %I")
 	case has['M'] && anyOf("HI") == 0, has['S'] && !has['M'], has['f'] && !has['S']:
 		return errors.New("minutes need hours, seconds need minutes, fractions need seconds")
 	}
@@ -155,45 +154,45 @@ func (f *timeFormat) complete() error {
 	return nil
 }
 
-// fields collects what the specifiers read; -1 is absent.
+// fields holds the values that the specifiers read; -1 means absent.
 type fields struct {
 	year, month, dom, doy, weekday, hour, minute, second int
 	pm                                                   int
 	fraction                                             int64
-	verdict                                              verdict
+	conversion                                           conversion
 }
 
-// parse reads all of b.
-func (f *timeFormat) parse(b []byte, t *stamp) verdict {
+// parse reads b, which the format must match completely.
+func (f *timeFormat) parse(b []byte, t *stamp) conversion {
 	*t = stamp{}
 	if f.err != nil {
-		return notOne
+		return mismatch
 	}
 	p := fields{month: 1, dom: 1, doy: -1, weekday: -1, pm: -1}
 	for _, op := range f.ops {
 		n := 0
 		if op.spec == 0 {
 			if n = len(op.literal); len(b) < n || string(b[:n]) != op.literal {
-				return notOne
+				return mismatch
 			}
 		} else if op.spec == 's' {
 			return t.epoch(b)
 		} else if n = p.read(op.spec, b, t); n == 0 {
-			return notOne
+			return mismatch
 		}
 		b = b[n:]
 	}
 	if len(b) > 0 {
-		return notOne
+		return mismatch
 	}
 	return p.finish(f.kind, t)
 }
 
 // epoch reads whole seconds since 1970.
-func (t *stamp) epoch(b []byte) verdict {
+func (t *stamp) epoch(b []byte) conversion {
 	var n number
 	if !n.parseText(b) {
-		return notOne
+		return mismatch
 	}
 	s, v := n.integer(firstDay*86_400, (lastDay+1)*86_400-1)
 	t.days, t.zoned = floorDiv(s, 86_400), true
@@ -201,8 +200,8 @@ func (t *stamp) epoch(b []byte) verdict {
 	return v
 }
 
-// read reads one specifier at the start of b and returns how many bytes it
-// took, 0 if it does not match.
+// read reads one specifier at the start of b. It returns the number of bytes read,
+// 0 if the specifier does not match.
 func (p *fields) read(spec byte, b []byte, t *stamp) (n int) {
 	switch spec {
 	case 'Y':
@@ -241,7 +240,7 @@ func (p *fields) read(spec byte, b []byte, t *stamp) (n int) {
 	case 'S':
 		p.second, n = readNumber(b, 2)
 	case 'f':
-		p.fraction, n, p.verdict = readFraction(b)
+		p.fraction, n, p.conversion = readFraction(b)
 	case 'p':
 		p.pm, n = readName(b, halfDays, false)
 	case 'z', 'Z':
@@ -265,8 +264,8 @@ func readNumber(b []byte, width int) (v, n int) {
 	return v, n
 }
 
-// readName finds which of names b starts with, in any case; short compares
-// three letters.
+// readName returns the index and length of the name that b starts with, in any
+// case. short compares three letters.
 func readName(b []byte, names []string, short bool) (i, n int) {
 	for i, name := range names {
 		if short {
@@ -279,7 +278,8 @@ func readName(b []byte, names []string, short bool) (i, n int) {
 	return 0, 0
 }
 
-// equalFold compares with a lower-case ASCII word of the same length.
+// equalFold compares b, in any case, with a lower-case ASCII word of the same
+// length.
 func equalFold(b []byte, lower string) bool {
 	for i, c := range b {
 		if c >= 'A' && c <= 'Z' {
@@ -309,34 +309,34 @@ func (t *stamp) readZone(spec byte, b []byte) (n int) {
 	return n
 }
 
-func (p *fields) finish(k project.Kind, t *stamp) verdict {
+func (p *fields) finish(k project.Kind, t *stamp) conversion {
 	if p.hour > 23 || p.minute > 59 || p.second > 59 {
-		return notOne
+		return mismatch
 	}
 	if p.pm >= 0 {
 		p.hour = p.hour%12 + 12*p.pm
 	}
 	t.micros = int64(p.hour*3600+p.minute*60+p.second)*second + p.fraction
 	if k == project.Time {
-		return p.verdict
+		return p.conversion
 	}
-	var v verdict
+	var v conversion
 	if p.doy >= 0 {
 		if p.doy == 0 || p.doy > 365 && !(p.doy == 366 && leap(p.year)) {
-			return notOne
+			return mismatch
 		}
-		if v = t.setDate(p.year, 1, 1); v == fits {
+		if v = t.setDate(p.year, 1, 1); v == exact {
 			t.days += int64(p.doy) - 1
 		}
 	} else {
 		v = t.setDate(p.year, p.month, p.dom)
 	}
 	// 1970-01-01 was a Thursday, day 4 counted from Sunday.
-	if v == fits && p.weekday >= 0 && (t.days+4)-floorDiv(t.days+4, 7)*7 != int64(p.weekday) {
-		return notOne
+	if v == exact && p.weekday >= 0 && (t.days+4)-floorDiv(t.days+4, 7)*7 != int64(p.weekday) {
+		return mismatch
 	}
-	if v != fits {
+	if v != exact {
 		return v
 	}
-	return p.verdict
+	return p.conversion
 }

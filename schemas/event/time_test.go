@@ -23,8 +23,8 @@ func TestCivilIsTheGregorianCalendar(t *testing.T) {
 	}
 }
 
-// Both ways, around every change of the clocks, against the reference that
-// tries all offsets.
+// The conversions in both directions agree with the reference, which tries all
+// offsets, around every clock change.
 func TestZonesAgreeWithTheReference(t *testing.T) {
 	for _, name := range []string{"Europe/London", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "Africa/Casablanca", "Asia/Kathmandu", "America/Sao_Paulo"} {
 		loc := mustZone(name)
@@ -60,15 +60,15 @@ func TestZonesAgreeWithTheReference(t *testing.T) {
 	}
 }
 
-// Formats that DuckDB and we both know.
+// Formats that DuckDB and Duet both support.
 var formats = []string{
 	"%m/%d/%Y %H:%M", "%d.%m.%y %H:%M:%S", "%Y%m%d", "%Y-%m-%dT%H:%M:%S.%f", "%-d %b %Y, %-I:%M %p", "%B %d %Y",
 	"%Y-%j", "%a %d %b %Y %H:%M:%S", "%A, %d %B %Y", "%d/%m/%Y %H:%M:%S %z", "%Y-%m-%d %H:%M:%S%z", "100%% %Y-%m-%d",
 	"%c", "%x %X", "%-m/%-d/%-y %-H:%-M:%-S", "%b %d %Y %I %p", "%Y %m %d %H %M %S %f", "%Y-%m-%d %H:%M %Z",
 }
 
-// Whatever a format accepts, DuckDB's strptime reads as the same instant; and
-// all that its strftime writes is accepted.
+// DuckDB's strptime reads every accepted text as the same instant, and every text
+// that its strftime writes is accepted.
 func TestFormatsMeanWhatDuckDBSays(t *testing.T) {
 	db, err := duck.Open(duck.Config{})
 	if err != nil {
@@ -104,7 +104,7 @@ func TestFormatsMeanWhatDuckDBSays(t *testing.T) {
 			}
 			var s stamp
 			v := f.parse([]byte(text), &s)
-			if v != fits {
+			if v != exact {
 				if i < len(written) {
 					t.Errorf("%s: %q is refused", format, text)
 				}
@@ -133,7 +133,7 @@ func show(micros *int64) string {
 	return formatMicros(*micros)
 }
 
-// written is what DuckDB's strftime makes of random times.
+// written returns what DuckDB's strftime makes of random times.
 func written(t *testing.T, db *duck.DB, format string, r *rand.Rand) (texts []string) {
 	from := strings.NewReplacer("%z", "+01:30", "%Z", "UTC").Replace(format)
 	for range 40 {
@@ -174,13 +174,13 @@ func TestCheckFormatSaysWhatIsWrong(t *testing.T) {
 		{project.Varchar, "%Y", "only a DATE, TIME or TIMESTAMP has a format"},
 		{project.Timestamp, "%Y-%m", "a date needs a year, a month and a day, or a year and %j"},
 		{project.Timestamp, "%Y-%m-%d %M", "minutes need hours, seconds need minutes, fractions need seconds"},
-		{project.Timestamp, "%Y-%m-%d %I", "%I and %p need each other"},
-		{project.Timestamp, "%Y-%m-%d %H %H", "%H is there twice"},
-		{project.Timestamp, "%Y-%m-%d %H %I %p", "one part of the time is there twice"},
-		{project.Timestamp, "%Y-%j-%d", "%j is the month and the day; leave out the others"},
-		{project.Timestamp, "%Y %", "it ends with a lone %; write %% for a percent sign"},
+		{project.Timestamp, "%Y-%m-%d %I", "%I needs %p, and %p needs %I"},
+		{project.Timestamp, "%Y-%m-%d %H %H", "%H occurs twice"},
+		{project.Timestamp, "%Y-%m-%d %H %I %p", "two specifiers give the same part of the time"},
+		{project.Timestamp, "%Y-%j-%d", "%j gives the month and the day; remove %m, %b, %B and %d"},
+		{project.Timestamp, "%Y %", "it ends with a single %; write %% for a percent sign"},
 		{project.Timestamp, "%Y %Q", "%Q is not a specifier"},
-		{project.Timestamp, "%s %z", "%s stands alone, for a TIMESTAMP"},
+		{project.Timestamp, "%s %z", "%s must be the only specifier, of a TIMESTAMP"},
 		{project.Time, "%Y %H", "a TIME has no date and no zone"},
 		{project.Time, "%M", "minutes need hours, seconds need minutes, fractions need seconds"},
 		{project.Date, "%Y-%m-%d %z", "a DATE has no zone"},
@@ -221,7 +221,7 @@ func TestFormatsByHand(t *testing.T) {
 	} {
 		var s stamp
 		got := "refused"
-		if compileFormat(c.kind, c.format).parse([]byte(c.text), &s) == fits {
+		if compileFormat(c.kind, c.format).parse([]byte(c.text), &s) == exact {
 			got = formatMicros(s.wall() - s.offset*second)
 		}
 		if got != c.answer {
@@ -230,7 +230,7 @@ func TestFormatsByHand(t *testing.T) {
 	}
 }
 
-// A format that cannot be used refuses every value, and says so.
+// A format that cannot be used rejects every value with that reason.
 func TestUnusableFormatRejects(t *testing.T) {
 	s := retailStream()
 	s.Columns[7].Format = "%Y"

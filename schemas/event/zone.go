@@ -2,22 +2,22 @@ package event
 
 import "time"
 
-// zone converts between UTC and a wall clock, fast: it remembers the spans of
-// constant offset that it has met. One goroutine at a time; see clone.
+// zone converts between UTC and local time. It caches spans of constant offset and
+// is not safe for concurrent use; see clone.
 type zone struct {
 	loc   *time.Location // nil means UTC
 	spans [zoneSlots]span
 }
 
-// span is a time of constant offset: [from, until) in Unix seconds.
+// span is a span of constant offset: [from, until) in Unix seconds.
 type span struct {
 	from, until, offset int64
 }
 
 const (
 	zoneSlots = 256
-	// slotBits makes a slot of about 24 days: spans last months, so 256 slots
-	// hold the last 17 years.
+	// slotBits makes a slot cover about 24 days. Spans last months, so 256 slots
+	// cover about 17 years.
 	slotBits = 21
 	dayS     = 86_400
 )
@@ -29,10 +29,10 @@ func newZone(loc *time.Location) *zone {
 	return &zone{loc: loc}
 }
 
-// clone is a zone for another goroutine.
+// clone returns a zone for another goroutine.
 func (z *zone) clone() *zone { return &zone{loc: z.loc} }
 
-// at is the span that unix lies in.
+// at returns the span that contains unix.
 func (z *zone) at(unix int64) span {
 	slot := &z.spans[uint64(unix)>>slotBits%zoneSlots]
 	if unix >= slot.from && unix < slot.until {
@@ -49,16 +49,16 @@ func (z *zone) at(unix int64) span {
 		s.until = end.Unix()
 	}
 	if s.until <= unix {
-		// Go's rule-based years end after 365 days, so on the last day of a leap
-		// year past a zone's table ZoneBounds answers an end that has passed. No
-		// rule changes clocks on that day: the span lasts at least to its end.
+		// Beyond a zone's table, Go computes years of 365 days, so on the last day of
+		// a leap year ZoneBounds returns an end in the past. No rule changes clocks on
+		// that day: the span lasts at least until its end.
 		s.until = (floorDiv(unix, dayS) + 1) * dayS
 	}
 	*slot = s
 	return s
 }
 
-// local is the wall clock at utc, both in microseconds since 1970.
+// local returns the local time at utc, both in microseconds since 1970.
 func (z *zone) local(utc int64) int64 {
 	if z.loc == nil {
 		return utc
@@ -66,16 +66,16 @@ func (z *zone) local(utc int64) int64 {
 	return utc + z.at(floorDiv(utc, second)).offset*second
 }
 
-// utc is the instant of a wall clock, both in microseconds since 1970. A wall
-// clock that was skipped is read with the offset before the change, one that
-// came twice is the first.
+// utc returns the instant of a local time, both in microseconds since 1970. A
+// skipped local time is read with the offset before the change; a repeated one
+// means the first occurrence.
 func (z *zone) utc(wall int64) int64 {
 	if z.loc == nil {
 		return wall
 	}
 	w := floorDiv(wall, second)
-	// Offsets stay within a day, so the instant is later than w - 1 day, and a
-	// span that began two days before it cannot share the wall clock with another.
+	// Offsets are less than a day, so the instant is after w - 1 day, and no later
+	// span repeats a local time of the span at w - 1 day that is within that span.
 	s := z.at(w - dayS)
 	if u := w - s.offset; u >= s.from && u < s.until {
 		return wall - s.offset*second

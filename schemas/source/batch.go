@@ -2,23 +2,22 @@ package source
 
 import "io"
 
-// arenaBytes is the size of the pieces that a Batch allocates.
+// arenaBytes is the size of the blocks that a Batch allocates.
 const arenaBytes = 1 << 20
 
 // Batch holds records that stay valid until Reset. The zero value is ready.
 type Batch struct {
 	Records []Record
-	Bytes   int // of all records' JSON
+	Bytes   int // total length of the records' JSON
 	arena   []byte
 }
 
-// Reset empties the batch and reuses its memory: the records of before become
-// invalid.
+// Reset empties the batch and reuses its memory. Its records become invalid.
 func (b *Batch) Reset() {
 	b.Records, b.Bytes, b.arena = b.Records[:0], 0, b.arena[:0]
 }
 
-// Runs gives the records in their order, cut at the chunks' borders.
+// Runs yields the records in order, one run for each chunk.
 func (b *Batch) Runs(yield func(chunk [16]byte, records []Record) bool) {
 	for from := 0; from < len(b.Records); {
 		to := from + 1
@@ -34,7 +33,7 @@ func (b *Batch) Runs(yield func(chunk [16]byte, records []Record) bool) {
 
 func (b *Batch) add(rec Record) {
 	if cap(b.arena)-len(b.arena) < len(rec.JSON) {
-		b.arena = make([]byte, 0, max(arenaBytes, len(rec.JSON))) // the old piece lives on in its records
+		b.arena = make([]byte, 0, max(arenaBytes, len(rec.JSON))) // records keep the old block alive
 	}
 	from := len(b.arena)
 	b.arena = append(b.arena, rec.JSON...)
@@ -43,9 +42,9 @@ func (b *Batch) add(rec Record) {
 	b.Bytes += len(rec.JSON)
 }
 
-// ReadBatch adds records to b until it holds so many records or bytes. It gives
-// io.EOF when there were none to add; with any other error, b still holds what
-// came before.
+// ReadBatch adds records to b until it holds the given number of records or bytes.
+// It returns io.EOF if there was no record to add. After any other error, b holds
+// the records before it.
 func (r *Reader) ReadBatch(b *Batch, records, bytes int) error {
 	before := len(b.Records)
 	for len(b.Records) < records && b.Bytes < bytes {

@@ -10,7 +10,7 @@ import (
 	"duet/schemas/project"
 )
 
-// csvFile reads a CSV file behind its header.
+// csvFile reads the records of a CSV file.
 type csvFile struct {
 	*window
 	chain     *chain
@@ -18,12 +18,12 @@ type csvFile struct {
 	columns   []csvColumn
 	encoding  encoding
 	nulls     []string
-	emptyNull bool // "" is one of nulls
-	comma     bool // the decimal sign is a comma
-	advice    string
+	emptyNull bool   // "" is one of nulls
+	comma     bool   // the decimal sign is a comma
+	advice    string // remedy for text that is not UTF-8
 	json      []byte
-	number0   []byte // a number being rewritten
-	last      int
+	number0   []byte // scratch space of decimalPoint
+	last      int    // line that was read last
 }
 
 // csvColumn is one column of the file.
@@ -63,16 +63,16 @@ func (c *csvFile) next(r *Record) error {
 	}
 }
 
-// rawRecord is one record as it stands in the window.
+// rawRecord is one record in the window.
 type rawRecord struct {
 	text  []byte // without the line end
-	next  int    // bytes to take
-	lines int    // line ends among them
+	next  int    // bytes including the line end
+	lines int    // line ends in these bytes
 }
 
-// record finds the record at the start of the window and splits it into fields.
-// A nil record is a line above the limit. reason is set when the record is
-// malformed; then it is its first line alone.
+// record finds the record at the start of the window and splits it into fields. It
+// returns nil for a line above the limit. If the record is malformed, reason is set
+// and the record is its first line alone.
 func (c *csvFile) record() (*rawRecord, string, error) {
 	end, next, ok, err := c.lineEnd()
 	if err != nil {
@@ -91,8 +91,8 @@ func (c *csvFile) record() (*rawRecord, string, error) {
 		return first, "", nil
 	}
 	for {
-		// The same prefix is looked at whatever the window holds, so that a
-		// record ends at the same place however the file is read.
+		// Look at the same prefix whatever the window holds, so that a record ends at
+		// the same place however the file is read.
 		text := c.bytes()
 		text = text[:min(len(text), MaxLineBytes+2)]
 		switch s.quoted(text) {
@@ -122,13 +122,14 @@ func (c *csvFile) record() (*rawRecord, string, error) {
 
 var newline = []byte{'\n'}
 
-// firstLine is the first line of a malformed record; the window may have moved.
+// firstLine returns the first line of a malformed record. It takes the text from the
+// window again, because the window may have moved.
 func (c *csvFile) firstLine(end, next int) *rawRecord {
 	return &rawRecord{text: c.bytes()[:end], next: next, lines: 1}
 }
 
-// object writes the fields of text as a JSON object into c.json; otherwise it
-// gives the reason why it cannot.
+// object writes the fields of text as a JSON object into c.json. If it cannot, it
+// returns the reason.
 func (c *csvFile) object(text []byte) string {
 	fields := c.splitter.fields
 	if len(fields) != len(c.columns) {
@@ -168,7 +169,7 @@ func (c *csvFile) object(text []byte) string {
 func (c *csvFile) wrongCount(n int) string {
 	reason := fmt.Sprintf("%d fields where the header has %d", n, len(c.columns))
 	if n > len(c.columns) {
-		return reason + ". A field that holds the delimiter needs quotes"
+		return reason + ". Quote fields that hold the delimiter"
 	}
 	return reason
 }
@@ -185,7 +186,7 @@ func (c *csvFile) isNull(value []byte) bool {
 	return false
 }
 
-// notUTF8 names the column and byte.
+// notUTF8 returns the reason for text that is not UTF-8: the column and the byte.
 func (c *csvFile) notUTF8(text []byte) string {
 	for i := range c.splitter.fields {
 		value := c.splitter.value(text, i)
@@ -200,9 +201,9 @@ func (c *csvFile) notUTF8(text []byte) string {
 	return "the record is not UTF-8. " + c.advice
 }
 
-// decimalPoint rewrites a number with a decimal comma and, in groups of three,
-// thousands' points. A text that is no such number is left for the decoder to
-// refuse, but a decimal point is not taken for one.
+// decimalPoint rewrites a number with a decimal comma and optional points between
+// groups of three digits. It returns false if a point cannot separate thousands;
+// any other malformed number is left to the decoder.
 func decimalPoint(dst, text []byte) (out []byte, ok bool) {
 	whole, fraction, hasComma := bytes.Cut(text, []byte{','})
 	if bytes.IndexByte(whole, '.') >= 0 {
@@ -229,7 +230,7 @@ func decimalPoint(dst, text []byte) (out []byte, ok bool) {
 
 func notDigit(r rune) bool { return r < '0' || r > '9' }
 
-// newSplitter is the splitter of a stream's dialect.
+// newSplitter returns the splitter of a stream's dialect.
 func newSplitter(s *project.Stream, e encoding) splitter {
 	return splitter{delimiter: encodeText(e, s.CSV.Delimiter)}
 }

@@ -10,17 +10,17 @@ import (
 	"duet/schemas/project"
 )
 
-// Row is one record of a CSV file as texts, for those who look at a file before
-// there is a stream.
+// Row is one record of a CSV file as texts. It is used to look at a file before
+// a stream is defined.
 type Row struct {
 	Line   int
-	Values [][]byte // UTF-8, as many as the header has; valid until the next row
-	Bad    string   // why the record cannot be read; then there are no Values
-	Broken bool     // some byte is not in the file's encoding
+	Values [][]byte // UTF-8, one for each column of the header; valid until the next row
+	Bad    string   // why the record cannot be read; Values is then empty
+	Broken bool     // a byte is not valid in the file's encoding
 }
 
-// Head gives up to n bytes of the beginning of a file, decompressed and without
-// a byte order mark, and its format.
+// Head returns a file's format and up to n bytes of its beginning, decompressed and
+// without a byte order mark.
 func Head(in io.Reader, name string, n int) ([]byte, Format, error) {
 	r := &Reader{name: name}
 	defer r.Close()
@@ -44,8 +44,8 @@ func Head(in io.Reader, name string, n int) ([]byte, Format, error) {
 	return head, format, nil
 }
 
-// Fields reads a CSV file, plain or compressed, in a dialect. It gives the
-// header to begin with, then every record to each, until that returns false.
+// Fields reads a CSV file, plain or compressed, in a dialect. It calls header with
+// the column names, then each with every record until each returns false.
 func Fields(in io.Reader, name string, dialect project.CSV, header func([]string) error, each func(*Row) bool) error {
 	r := &Reader{name: name}
 	defer r.Close()
@@ -83,7 +83,7 @@ func Fields(in io.Reader, name string, dialect project.CSV, header func([]string
 	}
 }
 
-// row reads the next record that is not blank.
+// row reads the next record that is not a blank line.
 func (c *csvFile) row(row *Row, columns int) error {
 	for {
 		raw, reason, err := c.record()
@@ -112,7 +112,8 @@ func (c *csvFile) row(row *Row, columns int) error {
 	}
 }
 
-// values splits into texts of their own: unescaped ones would share a buffer.
+// values sets the row's values. It copies unescaped values, which otherwise share a
+// buffer.
 func (c *csvFile) values(row *Row, text []byte) {
 	for i := range c.splitter.fields {
 		v := c.splitter.value(text, i)
@@ -125,8 +126,8 @@ func (c *csvFile) values(row *Row, text []byte) {
 	}
 }
 
-// Delimiter guesses the delimiter of a CSV file from its beginning: the one
-// that cuts the most lines into as many fields as the first.
+// Delimiter guesses the delimiter of a CSV file from its beginning: the one that
+// splits most lines into as many fields as the first line.
 func Delimiter(head []byte) string {
 	best, bestScore := ",", 0
 	for _, d := range []string{",", ";", "\t", "|"} {
@@ -137,8 +138,8 @@ func Delimiter(head []byte) string {
 	return best
 }
 
-// fit counts the fields of the records that have as many as the first, of at
-// most a hundred.
+// fit looks at up to a hundred records and counts the fields of those that have as
+// many as the first.
 func fit(head []byte, delimiter string) int {
 	const most = 100
 	s := splitter{delimiter: []byte(delimiter)}

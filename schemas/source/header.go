@@ -10,7 +10,7 @@ import (
 	"duet/schemas/project"
 )
 
-// openCSV reads the header and binds it to the stream's columns.
+// openCSV reads the header and matches it with the stream's columns.
 func (r *Reader) openCSV(w *window, s *project.Stream, chain *chain) error {
 	e := newEncoding(s.CSV.Encoding)
 	c := &csvFile{
@@ -35,7 +35,7 @@ func (r *Reader) openCSV(w *window, s *project.Stream, chain *chain) error {
 		return r.broken(err, 0)
 	}
 	if i := bytes.IndexByte(text, '\r'); i >= 0 {
-		return r.fault(1, "its lines end with a carriage return alone", `convert it: tr '\r' '\n' < FILE | duet ingest --stream `+s.Name+" -")
+		return r.fault(1, "its lines end with a carriage return and no line feed", `convert it: tr '\r' '\n' < FILE | duet ingest --stream `+s.Name+" -")
 	}
 	if fault := r.wrongDelimiter(s, seen, text); fault != nil {
 		return fault
@@ -79,7 +79,8 @@ func (c *csvFile) header() (names []string, text []byte, err error) {
 	return names, text, nil
 }
 
-// wrongDelimiter sees a header of one column that holds another delimiter.
+// wrongDelimiter returns a fault if the header is one column that contains another
+// delimiter.
 func (r *Reader) wrongDelimiter(s *project.Stream, seen []string, text []byte) error {
 	if len(seen) != 1 || len(s.Columns) == 1 && s.Columns[0].From == seen[0] {
 		return nil
@@ -93,7 +94,7 @@ func (r *Reader) wrongDelimiter(s *project.Stream, seen []string, text []byte) e
 	return nil
 }
 
-// place is the file, and line if it has one, of a key of a stream.
+// place returns the file of a stream's key, with its line if known.
 func place(s *project.Stream, key string) string {
 	file := s.File
 	if file == "" {
@@ -105,9 +106,8 @@ func place(s *project.Stream, key string) string {
 	return file
 }
 
-// bind checks that the stream's columns are among those of the file. A nullable
-// column may be missing, unless the file has one that it was likely meant to be
-// read from.
+// bind checks that the file has the stream's columns. A nullable column may be
+// missing, unless the file has a column that it was likely meant to be read from.
 func (r *Reader) bind(s *project.Stream, seen []string, where string) error {
 	have := map[string]bool{}
 	for _, name := range seen {
@@ -149,7 +149,7 @@ func from(c project.Column) string {
 	return c.From
 }
 
-// hasParent reports whether a dotted path may lie within a column of the file.
+// hasParent reports whether a dotted path may be inside a column of the file.
 func hasParent(have map[string]bool, path string) bool {
 	for i := range len(path) {
 		if path[i] == '.' && have[path[:i]] {
@@ -159,7 +159,8 @@ func hasParent(have map[string]bool, path string) bool {
 	return false
 }
 
-// likely is the column of the file that c was meant to be read from, or "".
+// likely returns the column of the file that c was probably meant to be read from,
+// or "".
 func likely(c project.Column, free []string) string {
 	for _, name := range free {
 		if project.SnakeName(name, "") == c.Name || strings.EqualFold(name, from(c)) {
@@ -169,7 +170,8 @@ func likely(c project.Column, free []string) string {
 	return project.Nearest(from(c), free)
 }
 
-// keyToAdd is the line to write in the stream's file.
+// keyToAdd returns the remedy for a missing column: the line to write in the
+// stream's file.
 func keyToAdd(s *project.Stream, c project.Column, meant string) string {
 	at := place(s, "columns")
 	if c.Line > 0 {
@@ -199,7 +201,7 @@ func yamlName(name string) string {
 	return name
 }
 
-// list shows the first names of a file.
+// list returns the first names of a file, joined by commas.
 func list(names []string) string {
 	const most = 20
 	if len(names) > most {
@@ -208,7 +210,7 @@ func list(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// members gives every column of the file its member of the record.
+// members returns the record's member for each column of the file.
 func (r *Reader) members(s *project.Stream, seen []string) ([]csvColumn, error) {
 	numeric, declared := map[string]bool{}, map[string]bool{}
 	for _, c := range s.Columns {
@@ -221,15 +223,15 @@ func (r *Reader) members(s *project.Stream, seen []string) ([]csvColumn, error) 
 			return nil, r.fault(1, fmt.Sprintf("the header has the column %q; names that begin with _duet_ are reserved", name), "rename it in the file")
 		}
 		if name != seen[i] && declared[seen[i]] && !declared[name] {
-			return nil, r.fault(1, fmt.Sprintf("the header has %q twice", seen[i]), fmt.Sprintf("rename one in the file, or declare the second too, with from: %s", name))
+			return nil, r.fault(1, fmt.Sprintf("the header has %q twice", seen[i]), fmt.Sprintf("rename one in the file, or also declare the second, with from: %s", name))
 		}
 		columns[i] = csvColumn{name: name, key: memberKey(name), numeric: numeric[name]}
 	}
 	return columns, nil
 }
 
-// Members gives the columns of a header names that differ: a column without a
-// name is column_N, N being its place from 1, and a second column of a name is
+// Members returns distinct names for the columns of a header. A column without a
+// name becomes column_N, where N is its place from 1; a repeated name becomes
 // NAME_N.
 func Members(header []string) []string {
 	taken := map[string]bool{}

@@ -8,19 +8,19 @@ import (
 	"github.com/apache/arrow-go/v18/parquet/schema"
 )
 
-// leaf reads one column of a Parquet file that holds at most one value a row.
+// leaf reads one column of a Parquet file. The column has at most one value a row.
 type leaf struct {
 	column *schema.Column
 	index  int    // in the file
 	key    []byte // `,"name":`
 	quoted bool   // declared VARCHAR: numbers become strings
 	defs   []int16
-	rows   int // in the batch
-	row    int // next of it
-	value  int // next of the batch's values; nulls have none
-	values int
+	rows   int // rows of the batch
+	row    int // index of the next row
+	value  int // index of the next value; a null has none
+	values int // values of the batch
 	read   func() (total int64, values int, err error)
-	text   func(dst []byte, i int) ([]byte, error) // of value i
+	text   func(dst []byte, i int) ([]byte, error) // appends value i
 }
 
 // fill reads the next batch.
@@ -51,7 +51,7 @@ func (l *leaf) appendNext(dst []byte) ([]byte, error) {
 	return l.text(dst, l.value-1)
 }
 
-// open begins a row group.
+// open starts reading a row group.
 func (l *leaf) open(r file.ColumnChunkReader) error {
 	l.rows, l.row = 0, 0
 	switch r := r.(type) {
@@ -82,12 +82,13 @@ func (l *leaf) open(r file.ColumnChunkReader) error {
 		buf, text := batchOf(l, r.ReadBatch), bytesText(l.column, l.quoted)
 		l.text = func(dst []byte, i int) ([]byte, error) { return text(dst, buf[i]) }
 	default:
-		return fmt.Errorf("column %s: its type is not read", l.column.Path())
+		return fmt.Errorf("column %s: its physical type is not supported", l.column.Path())
 	}
 	return nil
 }
 
-// batchOf gives l a read of a column's typed reader, and where it reads to.
+// batchOf sets l.read to read from a column's typed reader. It returns the buffer
+// that l.read fills.
 func batchOf[T bool | int32 | int64 | float32 | float64 | parquet.Int96 | parquet.ByteArray | parquet.FixedLenByteArray](
 	l *leaf, read func(int64, []T, []int16, []int16) (int64, int, error),
 ) []T {

@@ -8,7 +8,7 @@ import (
 	"duet/schemas/event"
 )
 
-// ndjson reads one JSON object a line, as it stands: the decoder judges it.
+// ndjson reads one JSON object a line and passes it on unchanged.
 type ndjson struct {
 	*window
 	chain *chain
@@ -43,12 +43,12 @@ func (n *ndjson) next(r *Record) error {
 	}
 }
 
-// long reports a line above the limit.
+// long turns a line above the limit into a bad record.
 func (n *ndjson) long(r *Record) error {
 	return longLine(n.window, n.chain, &n.bad, r)
 }
 
-// excerptBytes of a line above the limit are kept with its reject.
+// excerptBytes is how much of a line above the limit its reject keeps.
 const excerptBytes = 1024
 
 func longLine(w *window, c *chain, buf *[]byte, r *Record) error {
@@ -58,7 +58,7 @@ func longLine(w *window, c *chain, buf *[]byte, r *Record) error {
 		return err
 	}
 	c.stamp(r)
-	*buf = event.AppendBad((*buf)[:0], fmt.Sprintf("the line has %d bytes; the limit is %d; its first %d are kept", size, MaxLineBytes, excerptBytes), excerpt)
+	*buf = event.AppendBad((*buf)[:0], fmt.Sprintf("the line has %d bytes; the limit is %d. Only its first %d are kept", size, MaxLineBytes, excerptBytes), excerpt)
 	r.JSON = *buf
 	return nil
 }

@@ -16,38 +16,38 @@ import (
 )
 
 const (
-	// parquetRows of each column are in memory at a time.
+	// parquetRows is the number of rows in memory at a time.
 	parquetRows = 1024
-	// maxPage bounds what a page of a Parquet file may take in memory.
+	// maxPage is the maximum size of a page of a Parquet file in memory.
 	maxPage = 256 << 20
 )
 
-// parquetFile reads the rows of a Parquet file as JSON. It reads the columns by
-// itself, on the caller's goroutine: the library's own assembly of rows uses
-// goroutines, where a panic about a damaged file would end the process.
+// parquetFile reads the rows of a Parquet file as JSON. It reads the columns on the
+// caller's goroutine, because the library's row reader starts goroutines, in which
+// a panic over a damaged file would end the process.
 type parquetFile struct {
 	file   *file.Reader
 	chain  *chain
 	leaves []*leaf
-	group  int   // row group that is open, from 0
-	left   int64 // rows of it
-	number int   // of the row that was read last, from 1
+	group  int   // index of the current row group
+	left   int64 // rows left in it
+	number int   // number of the last row read, from 1
 	json   []byte
 }
 
-// openParquet reads the footer and binds the columns. Files from elsewhere can
-// hold anything: what the library panics about is an error here.
+// openParquet reads the footer and matches the columns. A file may hold anything,
+// so it turns the library's panics into errors.
 func (r *Reader) openParquet(in io.Reader, s *project.Stream, chain *chain) error {
 	seeker, ok := in.(parquet.ReaderAtSeeker)
 	if ok {
 		_, err := seeker.Seek(0, io.SeekCurrent)
-		ok = err == nil // a pipe has the methods, too
+		ok = err == nil // a pipe has the methods but cannot seek
 	}
 	if !ok {
 		return r.fault(0, "is Parquet, which cannot be read from a pipe", "name the file: duet ingest --stream "+s.Name+" FILE.parquet")
 	}
 	p := &parquetFile{chain: chain, group: -1}
-	r.read.Store(0) // from here on, the parts that are read
+	r.read.Store(0) // count what the Parquet reader reads
 	err := guarded(func() (err error) {
 		props := parquet.NewReaderProperties(memory.NewGoAllocator())
 		props.BufferedStreamEnabled = true // pages, not whole columns, in memory
@@ -61,8 +61,8 @@ func (r *Reader) openParquet(in io.Reader, s *project.Stream, chain *chain) erro
 	return guarded(func() error { return r.bindParquet(p, s) })
 }
 
-// bindParquet makes a member of each column that holds one value a row. A
-// column of a struct is named by its dotted path; lists are left out.
+// bindParquet maps each column with one value a row to a member. A column inside a
+// struct has its dotted path as its name. Lists are omitted, with a note.
 func (r *Reader) bindParquet(p *parquetFile, s *project.Stream) error {
 	declared := map[string]bool{}
 	text := map[string]bool{}
@@ -89,11 +89,11 @@ func (r *Reader) bindParquet(p *parquetFile, s *project.Stream) error {
 	}
 	for name := range lists {
 		if declared[name] {
-			return r.fault(0, fmt.Sprintf("the column %q holds lists", name), "declare columns that hold one value; write the file with one row an element")
+			return r.fault(0, fmt.Sprintf("the column %q holds lists", name), "write the file with one row for each element")
 		}
 	}
 	if len(seen) == 0 {
-		return r.fault(0, "has no column that holds one value a row", "write the file with one value a column and row")
+		return r.fault(0, "has only columns that hold lists", "write the file with one value for each column and row")
 	}
 	if err := r.bind(s, seen, "the file"); err != nil {
 		return err
@@ -109,7 +109,7 @@ func (r *Reader) bindParquet(p *parquetFile, s *project.Stream) error {
 	return nil
 }
 
-// guarded turns a panic into an error.
+// guarded calls f and turns a panic into an error.
 func guarded(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -144,7 +144,7 @@ func (p *parquetFile) nextGroup() error {
 	p.group++
 	if p.group >= p.file.NumRowGroups() {
 		if want := p.file.NumRows(); int64(p.number) != want {
-			return fmt.Errorf("damaged: %d rows, and the footer says %d", p.number, want)
+			return fmt.Errorf("damaged: it has %d rows, but its footer counts %d", p.number, want)
 		}
 		return io.EOF
 	}
@@ -165,8 +165,8 @@ func (p *parquetFile) nextGroup() error {
 	return nil
 }
 
-// object writes the next row into p.json. A value without a text makes a record
-// that the decoder rejects.
+// object writes the next row into p.json. If a value has no text form, it writes a
+// bad record, which the decoder rejects.
 func (p *parquetFile) object() error {
 	dst := p.json[:0]
 	reason := ""
@@ -191,9 +191,9 @@ func (p *parquetFile) object() error {
 	return nil
 }
 
-var errShortColumn = errors.New("damaged: it ends before its row group does")
+var errShortColumn = errors.New("damaged: it has fewer rows than its row group")
 
-// readerAt counts what is read of a file.
+// readerAt counts the bytes read.
 type readerAt struct {
 	parquet.ReaderAtSeeker
 	read *atomic.Int64

@@ -22,7 +22,7 @@ import (
 	"duet/schemas/project"
 )
 
-// parquetOf writes the JSON rows under the schema.
+// parquetOf returns a Parquet file of the JSON rows.
 func parquetOf(t testing.TB, schema *arrow.Schema, fill func(*array.RecordBuilder)) []byte {
 	t.Helper()
 	b := array.NewRecordBuilder(memory.NewGoAllocator(), schema)
@@ -153,7 +153,7 @@ func TestParquetNeedsItsColumns(t *testing.T) {
 	}
 }
 
-// Whatever bytes of a file are damaged, reading ends with an error or with rows.
+// Reading a damaged file returns rows or an error and never panics.
 func TestDamagedParquetNeverPanics(t *testing.T) {
 	whole := everyType(t, 100)
 	s := stream(t, everyColumn)

@@ -1,11 +1,11 @@
 // Package source turns files into records for the log: CSV, NDJSON and
 // Parquet, plain or compressed with gzip or zstd. Start with [Open].
 //
-// A record is one JSON object. Values are passed on as the text that the file
-// has, so that the one decoder (schemas/event) judges them all; a line that
-// cannot be read becomes a record that the decoder rejects with the reason
-// (event.AppendBad). Nothing a line holds ends the reading; only a file that
-// cannot be read at all does.
+// A record is one JSON object. Its values are the texts of the file, so that one
+// decoder (schemas/event) decides all of them. A line that cannot be read becomes a
+// bad record (event.AppendBad), which the decoder rejects with the reason. The
+// content of a line never ends the reading; only an I/O or format error of the
+// whole file does.
 //
 // # A line's identity
 //
@@ -14,30 +14,29 @@
 //	h(-1) = xxh3-128("duet file 1" 0x00 stream)
 //	h(i)  = xxh3-128(h(i-1), 16 bytes big-endian, then the bytes of line i)
 //
-// A line of a CSV file is a record: one whose quoted field holds line ends is
-// one line. The header and blank lines are lines too; a byte order mark is not
-// part of any. A line of a Parquet file is the JSON of its row. Lines are cut in chunks of
-// [ChunkLines]; a record carries the h before its chunk (Chunk) and the low 64
-// bits of its own h (Digest). So the same content has the same identities
-// whatever the file is called and however it is compressed; a grown file has
-// those of what it was, then new ones; and from the first difference on
-// everything differs.
+// In a CSV file each record is one line of the chain, even if its quoted fields
+// contain line ends. The header and blank lines belong to the chain, a byte order
+// mark does not. In a Parquet file the JSON of each row is a line. Lines are divided
+// into chunks of [ChunkLines]. A record carries the h before its chunk (Chunk) and
+// the low 64 bits of its own h (Digest). The same content therefore has the same
+// identities whatever the file's name and compression; a grown file keeps those it
+// had; and from the first difference on everything differs.
 //
 // # CSV
 //
-// RFC 4180, and what is left open there is decided so:
+// The rules are those of RFC 4180. Where it leaves a choice:
 //
-//   - a quoted field ends at a quote before a delimiter, a line end or the end
-//     of the file; two quotes are one; anything else after a quote makes the
-//     record malformed. Then its first line alone is reported, and reading goes
-//     on with the next, so that a stray quote costs a line and not the file;
-//   - a quote within a field that did not begin with one is kept;
-//   - a record must have as many fields as the header;
-//   - blank lines are skipped; blanks around a field are kept;
-//   - a field that is one of csv.nulls becomes null, quoted or not;
-//   - with decimal: "," a numeric column's 1.234,5 becomes 1234.5.
+//   - A quoted field ends at a quote before a delimiter, a line end or the end of
+//     the file. Two quotes are one. Anything else after a quote makes the record
+//     malformed: its first line is a bad record and reading continues with the next
+//     line, so that a stray quote costs one line and not the rest of the file.
+//   - A quote inside a field that does not begin with one is kept.
+//   - A record must have as many fields as the header.
+//   - Blank lines are skipped. Blanks around a field are kept.
+//   - A field equal to one of csv.nulls becomes null, quoted or not.
+//   - With decimal: "," a numeric column's 1.234,5 becomes 1234.5.
 //
-// A line, and a record over several lines, has at most [MaxLineBytes].
+// A line, or a record of several lines, has at most [MaxLineBytes].
 package source
 
 import (
@@ -58,14 +57,14 @@ import (
 
 // Limits of a file.
 const (
-	MaxLineBytes = 1 << 20 // of a line without its line end
-	ChunkLines   = 1024    // lines of a chunk
+	MaxLineBytes = 1 << 20 // bytes of a line without its line end
+	ChunkLines   = 1024    // lines in a chunk
 )
 
-// Format is how a file is written.
+// Format is the format of a file.
 type Format string
 
-// The formats. Auto chooses by content and name.
+// The formats. Auto detects the format by content and name.
 const (
 	Auto    Format = ""
 	CSV     Format = "csv"
@@ -73,18 +72,18 @@ const (
 	Parquet Format = "parquet"
 )
 
-// Options tell what the file itself cannot.
+// Options configure Open.
 type Options struct {
-	Name   string // the file's name, for the choice of a format and for messages; "-" is stdin
+	Name   string // the file's name, used to detect the format and in messages; "-" is stdin
 	Format Format // defaults to Auto
 }
 
 // Record is one event as JSON with its place in the file.
 type Record struct {
 	JSON   []byte   // one JSON object, without a line end; valid until the next call of Next
-	Line   int      // from 1, where the record begins; of a Parquet file the row
+	Line   int      // from 1, where the record begins; in a Parquet file the row
 	Chunk  [16]byte // the chain before the record's chunk
-	Digest uint64   // of the chain up to and including the record
+	Digest uint64   // the chain's digest up to and including the record
 }
 
 // Reader reads the records of one file in order. It is not safe for
@@ -98,16 +97,16 @@ type Reader struct {
 	close  []func()
 }
 
-// records is one format's reader. After an error it is not called again.
+// records reads one format. It is not called again after an error.
 type records interface {
-	next(*Record) error // io.EOF at the end
-	line() int          // that was read last
+	next(*Record) error // returns io.EOF at the end
+	line() int          // number of the last line read
 }
 
-// Open begins to read a file of a stream. It looks at the beginning of the
-// file: for the compression, the format and the header. What is wrong there is
-// a project.Fault or project.Faults with remedies. The caller closes in after
-// closing the Reader. Parquet needs an io.ReaderAt and io.Seeker, such as *os.File.
+// Open starts reading a file of a stream. It detects the compression and format
+// and reads the header. If one of them is wrong, it returns a project.Fault or
+// project.Faults with remedies. The caller closes in after closing the Reader.
+// Parquet needs an io.ReaderAt and io.Seeker, such as *os.File.
 func Open(in io.Reader, s *project.Stream, o Options) (*Reader, error) {
 	r := &Reader{name: o.Name}
 	if r.name == "" || r.name == "-" {
@@ -151,7 +150,8 @@ func (r *Reader) open(in io.Reader, s *project.Stream, o Options) error {
 	return r.openCSV(w, s, chain)
 }
 
-// decompress puts the decompressor that the first bytes ask for in front of w.
+// decompress detects the compression by the first bytes and lets w read
+// decompressed bytes.
 func (r *Reader) decompress(w *window) (kind string, err error) {
 	head := string(w.peek(6))
 	switch {
@@ -160,7 +160,7 @@ func (r *Reader) decompress(w *window) (kind string, err error) {
 		if err != nil {
 			return "", r.broken(err, 0)
 		}
-		r.close = append(r.close, func() { _ = z.Close() }) // it only reads
+		r.close = append(r.close, func() { _ = z.Close() }) // closing a reader cannot lose data
 		w.reset(z)
 		return "gzip", nil
 	case strings.HasPrefix(head, "\x28\xb5\x2f\xfd"):
@@ -181,7 +181,7 @@ func (r *Reader) decompress(w *window) (kind string, err error) {
 	return "", nil
 }
 
-// refuseContent names what is neither CSV, NDJSON nor Parquet.
+// refuseContent returns a fault for content that is neither CSV, NDJSON nor Parquet.
 func (r *Reader) refuseContent(head []byte) error {
 	text := string(head)
 	switch {
@@ -198,7 +198,8 @@ func (r *Reader) refuseContent(head []byte) error {
 	return nil
 }
 
-// choose takes the format that was asked for, or else goes by content and name.
+// choose returns the format that the caller asked for, or detects it by content and
+// name.
 func (r *Reader) choose(asked Format, head []byte, compressed bool, w *window) (Format, error) {
 	isParquet := strings.HasPrefix(string(head), "PAR1")
 	switch asked {
@@ -237,8 +238,8 @@ func (r *Reader) choose(asked Format, head []byte, compressed bool, w *window) (
 	return CSV, nil
 }
 
-// Next reads one record. It gives io.EOF after the last; any other error means
-// that the file cannot be read further.
+// Next reads one record. It returns io.EOF after the last. After any other error
+// the file cannot be read further.
 func (r *Reader) Next() (Record, error) {
 	var rec Record
 	if err := r.src.next(&rec); err != nil {
@@ -247,25 +248,25 @@ func (r *Reader) Next() (Record, error) {
 		}
 		return Record{}, r.broken(err, r.src.line())
 	}
-	if len(rec.JSON) > event.MaxRecordBytes { // escapes make it longer than the line
+	if len(rec.JSON) > event.MaxRecordBytes { // escapes can make it longer than the line
 		excerpt := bytes.Clone(rec.JSON[:excerptBytes])
-		rec.JSON = event.AppendBad(nil, fmt.Sprintf("the record has %d bytes as JSON; the limit is %d; its first %d are kept", len(rec.JSON), event.MaxRecordBytes, excerptBytes), excerpt)
+		rec.JSON = event.AppendBad(nil, fmt.Sprintf("the record has %d bytes as JSON; the limit is %d. Only its first %d are kept", len(rec.JSON), event.MaxRecordBytes, excerptBytes), excerpt)
 	}
 	return rec, nil
 }
 
-// Format is the format that was found.
+// Format returns the file's format.
 func (r *Reader) Format() Format { return r.format }
 
-// Notes are worth telling the user: columns that the file does not have, which
+// Notes returns remarks for the user, such as columns that the file lacks and that
 // are NULL in every record.
 func (r *Reader) Notes() []string { return r.notes }
 
-// BytesRead counts bytes of the file as it lies there, compressed, for
-// progress. Safe from any goroutine.
+// BytesRead returns the number of bytes read from the file, before decompression.
+// It is safe for concurrent use.
 func (r *Reader) BytesRead() int64 { return r.read.Load() }
 
-// Close gives back what decompressors hold. It does not close the file.
+// Close frees the decompressors. It does not close the file.
 func (r *Reader) Close() {
 	for _, f := range r.close {
 		f()
@@ -277,7 +278,8 @@ func (r *Reader) fault(line int, reason, remedy string) error {
 	return project.Fault{File: r.name, Line: line, Reason: reason, Remedy: remedy}
 }
 
-// broken tells an error of reading or decompressing, with the line it follows.
+// broken wraps an error of reading or decompressing with the file's name and the
+// last line read.
 func (r *Reader) broken(err error, line int) error {
 	var fault project.Fault
 	if errors.As(err, &fault) {
@@ -289,7 +291,7 @@ func (r *Reader) broken(err error, line int) error {
 	return fmt.Errorf("%s: cannot be read after line %d: %w", r.name, line, err)
 }
 
-// counter counts what is read.
+// counter counts the bytes read.
 type counter struct {
 	in   io.Reader
 	read *atomic.Int64

@@ -41,7 +41,7 @@ type identity struct {
 	Digest uint64
 }
 
-// retailFile is the real data set, which lies beside the repository.
+// retailFile returns the path of the real data set, which is beside the repository.
 func retailFile(t testing.TB) string {
 	t.Helper()
 	file := filepath.Join("..", "..", "..", "shared", "data", "online_retail.csv.gz")
@@ -57,7 +57,7 @@ func retailFile(t testing.TB) string {
 	return file
 }
 
-// readAll gives the JSON of all records.
+// readAll returns the JSON of all records.
 func readAll(t testing.TB, in io.Reader, s *project.Stream, o Options) (texts []string, places []identity) {
 	t.Helper()
 	r, err := Open(in, s, o)
@@ -100,7 +100,7 @@ func TestCSVRecordsHoldTheTextOfTheFile(t *testing.T) {
 		"malformed lines are reported one by one": {anyColumn, "a,b\n1\n\"x\"y,2\n1,2,3\n4,w\n5,\"v\n", []string{
 			`{"_duet_bad":"1 fields where the header has 2","_duet_raw":"1"}`,
 			`{"_duet_bad":"field 1: a quote is followed by neither a delimiter nor the line's end; a quote within quotes is written twice","_duet_raw":"\"x\"y,2"}`,
-			`{"_duet_bad":"3 fields where the header has 2. A field that holds the delimiter needs quotes","_duet_raw":"1,2,3"}`,
+			`{"_duet_bad":"3 fields where the header has 2. Quote fields that hold the delimiter","_duet_raw":"1,2,3"}`,
 			`{"a":"4","b":"w"}`,
 			`{"_duet_bad":"field 2 begins with a quote that is not closed before the end of the file","_duet_raw":"5,\"v"}`,
 		}},
@@ -161,7 +161,7 @@ func TestWhatIsNoSuchFileIsRefusedWithARemedy(t *testing.T) {
 		"":                         "f: is empty: a CSV file begins with a header",
 		"\n\n":                     "f: is empty: a CSV file begins with a header",
 		"a;b\n1;2\n":               `f:1: the header is one column, "a;b", under the delimiter ",". In streams/s.yaml write: csv: {delimiter: ";"}`,
-		"a,b\r1,2\r":               "f:1: its lines end with a carriage return alone",
+		"a,b\r1,2\r":               "f:1: its lines end with a carriage return and no line feed",
 		"\xff\xfea\x00,\x00":       "f:1: is UTF-16",
 		"PK\x03\x04":               "f: is a ZIP archive",
 		"BZh9":                     "f: is compressed with bzip2",
@@ -169,7 +169,7 @@ func TestWhatIsNoSuchFileIsRefusedWithARemedy(t *testing.T) {
 		"PAR1xxxx":                 "f: is Parquet that cannot be read",
 		"\x1f\x8b\x08\x00":         "f: the compressed file is cut off after line 0",
 		"a,b,_duet_at\n":           `f:1: the header has the column "_duet_at"; names that begin with _duet_ are reserved`,
-		"a,b,b\n":                  `f:1: the header has "b" twice. rename one in the file, or declare the second too, with from: b_3`,
+		"a,b,b\n":                  `f:1: the header has "b" twice. rename one in the file, or also declare the second, with from: b_3`,
 		"a,\"b\nc\n":               "f:1: the header is malformed: field 2 begins with a quote that is not closed before the end of the file",
 		"\x28\xb5\x2f\xfdgarbage!": "f: cannot be read after line 0",
 	} {
@@ -200,7 +200,7 @@ func TestALineAboveTheLimitIsOneReject(t *testing.T) {
 		if len(got) != 3 || !strings.HasPrefix(got[0], `{"_duet_bad":"the line has 3145736 bytes; the limit is 1048576`) || got[1] != `{"a":2}` || records[1].Line != 2 {
 			t.Fatal(len(got), got[0][:100])
 		}
-		// The chain is that of the whole lines.
+		// The chain covers the whole lines.
 		h := xxh3.HashString128("duet file 1\x00s")
 		for i, line := range []string{long, `{"a":2}`, long} {
 			before := h.Bytes()
@@ -224,7 +224,7 @@ func TestALineAboveTheLimitIsOneReject(t *testing.T) {
 	}
 }
 
-// odd is a CSV file with everything that cuts lines.
+// odd is a CSV file with every kind of line end and quote.
 func odd(records int) string {
 	var b strings.Builder
 	b.WriteString("\ufeffa,b\r\n")
@@ -278,7 +278,7 @@ func TestChainDependsOnContentAlone(t *testing.T) {
 	if chunks := len(slices.CompactFunc(slices.Clone(want), func(a, b identity) bool { return a.Chunk == b.Chunk })); chunks != 5 {
 		t.Error(chunks, "chunks")
 	}
-	// Line ends and the mark are no part of it; the stream is.
+	// The chain covers the stream, but not line ends and the byte order mark.
 	_, unix := readAll(t, strings.NewReader("a\n1\n2"), s, Options{Format: CSV})
 	_, windows := readAll(t, strings.NewReader("\ufeffa\r\n1\r\n2\r\n"), s, Options{Format: CSV})
 	if !slices.Equal(unix, windows) {
@@ -396,7 +396,7 @@ func TestTheRetailFileIsReadWhole(t *testing.T) {
 	}
 }
 
-// FuzzCSV compares with encoding/csv wherever that accepts the file whole.
+// FuzzCSV compares with encoding/csv if that accepts the whole file.
 func FuzzCSV(f *testing.F) {
 	f.Add("a,b\n1,2\n", byte(','))
 	f.Add("a,b\n\"x\"\"y\",\"1\n2\"\r\n\n5\" p,2\n\"a", byte(';'))

@@ -2,19 +2,19 @@ package source
 
 import "bytes"
 
-// splitter cuts a record into fields; see the package comment for its rules.
+// splitter splits a record into fields by the rules in the package comment.
 type splitter struct {
 	delimiter []byte
 	fields    []field
-	end, next int // of a whole record: where its text ends, where the next begins
+	end, next int // of a whole record: the end of its text and the start of the next record
 	fault     struct {
 		field int
 		what  string
 	}
-	buf []byte // of fields with doubled quotes
+	buf []byte // holds fields with doubled quotes
 }
 
-// field is text[from:to] of a record; doubled says that it holds pairs of quotes.
+// field is text[from:to] of a record. doubled is set if it contains doubled quotes.
 type field struct {
 	from, to int
 	doubled  bool
@@ -24,11 +24,11 @@ type splitState int
 
 const (
 	whole     splitState = iota // the record ends within the text
-	open                        // a quoted field goes on after the text
-	malformed                   // fault says why
+	open                        // a quoted field continues after the text
+	malformed                   // splitter.fault says why
 )
 
-// plain splits a line that holds no quote.
+// plain splits a line without quotes.
 func (s *splitter) plain(line []byte) {
 	s.fields = s.fields[:0]
 	from := 0
@@ -53,8 +53,8 @@ func (s *splitter) plain(line []byte) {
 	s.fields = append(s.fields, field{from: from, to: len(line)})
 }
 
-// quoted splits the record at the beginning of text, which may go on over
-// several lines and end before text does.
+// quoted splits the record at the beginning of text. The record may span several
+// lines and end before text does.
 func (s *splitter) quoted(text []byte) splitState {
 	s.fields = s.fields[:0]
 	for i := 0; ; {
@@ -63,7 +63,7 @@ func (s *splitter) quoted(text []byte) splitState {
 			j := i + 1
 			for {
 				k := bytes.IndexByte(text[j:], '"')
-				if k < 0 || j+k+1 >= len(text) { // what follows the quote decides
+				if k < 0 || j+k+1 >= len(text) { // the byte after the quote is needed
 					s.fault.field = len(s.fields)
 					return open
 				}
@@ -84,7 +84,7 @@ func (s *splitter) quoted(text []byte) splitState {
 				return s.finish(f, j, j+1)
 			case text[j] == '\r' && j+1 < len(text) && text[j+1] == '\n':
 				return s.finish(f, j, j+2)
-			case len(text)-j < 2 || len(text)-j < len(s.delimiter): // may be the beginning of a delimiter or line end
+			case len(text)-j < 2 || len(text)-j < len(s.delimiter): // may be the start of a delimiter or line end
 				s.fault.field = len(s.fields)
 				return open
 			}
@@ -93,7 +93,7 @@ func (s *splitter) quoted(text []byte) splitState {
 		}
 		f := field{from: i}
 		for {
-			if i >= len(text) { // only at the end of the file, see atEnd
+			if i >= len(text) { // at the end of the file, see atEnd
 				s.fault.field = len(s.fields)
 				return open
 			}
@@ -121,7 +121,7 @@ func (s *splitter) finish(f field, end, next int) splitState {
 	return whole
 }
 
-// atEnd splits the record that text ends with: the end of the file is a line end.
+// atEnd splits the file's last record. The end of the file counts as a line end.
 func (s *splitter) atEnd(text []byte) splitState {
 	s.buf = append(append(s.buf[:0], text...), '\n')
 	state := s.quoted(s.buf)
@@ -131,7 +131,7 @@ func (s *splitter) atEnd(text []byte) splitState {
 	return state
 }
 
-// value is the text of a field, without its quotes.
+// value returns the text of a field without its quotes.
 func (s *splitter) value(text []byte, i int) []byte {
 	f := s.fields[i]
 	if !f.doubled {

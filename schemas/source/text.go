@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// encoding gives the character of each byte from 0x80; nil is UTF-8.
+// encoding maps each byte from 0x80 to its character. nil is UTF-8.
 type encoding *[128]rune
 
 var windows1252 = [32]rune{
@@ -14,7 +14,7 @@ var windows1252 = [32]rune{
 	0x90, 0x2018, 0x2019, 0x201c, 0x201d, 0x2022, 0x2013, 0x2014, 0x02dc, 0x2122, 0x0161, 0x203a, 0x0153, 0x9d, 0x017e, 0x0178,
 }
 
-// newEncoding knows the names that project.CSV.Encoding may have.
+// newEncoding returns the encoding of a name that project.CSV.Encoding may have.
 func newEncoding(name string) encoding {
 	if name != "latin-1" && name != "windows-1252" {
 		return nil
@@ -29,7 +29,8 @@ func newEncoding(name string) encoding {
 	return &table
 }
 
-// encodeText gives the bytes that a text has in the encoding, where it has any.
+// encodeText encodes a text. It skips characters that the encoding lacks, and
+// returns UTF-8 if it lacks all of them.
 func encodeText(e encoding, text string) []byte {
 	if e == nil {
 		return []byte(text)
@@ -52,7 +53,7 @@ func encodeText(e encoding, text string) []byte {
 	return out
 }
 
-// decodeText is the text of bytes in the encoding.
+// decodeText decodes bytes.
 func decodeText(e encoding, b []byte) string {
 	if e == nil {
 		return strings.ToValidUTF8(string(b), string(utf8.RuneError))
@@ -68,7 +69,7 @@ func decodeText(e encoding, b []byte) string {
 	return out.String()
 }
 
-// direct marks the bytes that stand for themselves in a JSON string.
+// direct marks the bytes that a JSON string holds unescaped.
 var direct = func() (t [256]bool) {
 	for i := range t {
 		t[i] = i >= ' ' && i != '"' && i != '\\'
@@ -76,8 +77,8 @@ var direct = func() (t [256]bool) {
 	return t
 }()
 
-// appendText appends the inside of a JSON string: b, which is valid in its
-// encoding, escaped.
+// appendText appends b, which must be valid in its encoding, as the inside of a
+// JSON string.
 func appendText(dst, b []byte, e encoding) []byte {
 	from := 0
 	for i, c := range b {
@@ -104,7 +105,7 @@ func appendText(dst, b []byte, e encoding) []byte {
 	return append(dst, b[from:]...)
 }
 
-// memberKey is `,"name":`.
+// memberKey returns `,"name":`.
 func memberKey(name string) []byte {
 	return append(append([]byte(`,"`), appendText(nil, []byte(name), nil)...), `":`...)
 }

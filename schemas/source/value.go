@@ -14,9 +14,9 @@ import (
 	"github.com/apache/arrow-go/v18/parquet/schema"
 )
 
-// Values of a Parquet file become their exact text as JSON: integers and floats
-// as numbers, or as strings where the column is declared VARCHAR; decimals and
-// times as strings.
+// The functions below write values of a Parquet file as JSON with their exact text:
+// integers and floats as numbers, or as strings if the column is declared VARCHAR;
+// decimals and times as strings.
 
 func appendBool(dst []byte, v, quoted bool) []byte {
 	if quoted {
@@ -37,8 +37,8 @@ func appendFloat(dst []byte, v float64, bits int, quoted bool) []byte {
 	return strconv.AppendFloat(dst, v, format, -1, bits)
 }
 
-// integerText is how a column of integers is written: as numbers, decimals,
-// dates or times.
+// integerText returns the function that writes a column of integers, which may be
+// numbers, decimals, dates or times.
 func integerText(c *schema.Column, quoted bool) func(dst []byte, v int64) ([]byte, error) {
 	switch t := c.LogicalType().(type) {
 	case schema.DecimalLogicalType:
@@ -51,13 +51,13 @@ func integerText(c *schema.Column, quoted bool) func(dst []byte, v int64) ([]byt
 		per := perSecond(t.TimeUnit())
 		return func(dst []byte, v int64) ([]byte, error) {
 			if v < 0 || v >= 86400*per {
-				return dst, errors.New("the time is not within a day")
+				return dst, errors.New("the time is not between 00:00 and 24:00")
 			}
 			return appendTime(dst, instant(v, per), "15:04:05.999999999")
 		}
 	case schema.TimestampLogicalType:
 		layout := "2006-01-02T15:04:05.999999999"
-		if t.IsAdjustedToUTC() { // else a wall clock
+		if t.IsAdjustedToUTC() { // otherwise it is local time
 			layout += "Z"
 		}
 		per := perSecond(t.TimeUnit())
@@ -94,7 +94,7 @@ func perSecond(u schema.TimeUnitType) int64 {
 	return 1e6
 }
 
-// instant is a time since 1970 in units of which there are per a second.
+// instant returns the time v units after 1970, with per units in a second.
 func instant(v, per int64) time.Time {
 	return time.Unix(v/per, v%per*(1e9/per)).UTC()
 }
@@ -106,7 +106,8 @@ func appendTime(dst []byte, t time.Time, layout string) ([]byte, error) {
 	return append(t.AppendFormat(append(dst, '"'), layout), '"'), nil
 }
 
-// bytesText is how a column of bytes is written: as text, decimals or UUIDs.
+// bytesText returns the function that writes a column of bytes, which may be text,
+// decimals or UUIDs.
 func bytesText(c *schema.Column, quoted bool) func(dst, v []byte) ([]byte, error) {
 	switch t := c.LogicalType().(type) {
 	case schema.DecimalLogicalType:
@@ -155,7 +156,7 @@ func signed(b []byte) *big.Int {
 // appendDecimal appends an unscaled value with its decimals.
 func appendDecimal(dst []byte, unscaled *big.Int, scale int) ([]byte, error) {
 	if scale < 0 || scale > 76 || unscaled.BitLen() > 256 {
-		return dst, errors.New("the decimal is out of bounds")
+		return dst, errors.New("the decimal has more than 256 bits or 76 decimals")
 	}
 	dst = append(dst, '"')
 	if unscaled.Sign() < 0 {

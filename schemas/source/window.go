@@ -7,13 +7,13 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// window is the unread part of a file in memory: buf[start:end].
+// window holds the unread part of a file that is in memory: buf[start:end].
 type window struct {
 	in         io.Reader
 	buf        []byte
 	start, end int
-	err        error // of in, io.EOF included; set once
-	number     int   // of the line at start, from 1
+	err        error // the first error of in, including io.EOF
+	number     int   // number of the line at start, from 1
 }
 
 const windowBytes = 256 << 10
@@ -22,10 +22,10 @@ func newWindow(in io.Reader) *window {
 	return &window{in: in, buf: make([]byte, windowBytes), number: 1}
 }
 
-// bytes is what is in memory; valid until the next fill.
+// bytes returns the unread bytes in memory. They are valid until the next fill.
 func (w *window) bytes() []byte { return w.buf[w.start:w.end] }
 
-// fill reads more; false when there is no more.
+// fill reads more bytes. It returns false at the end of the input and on an error.
 func (w *window) fill() bool {
 	if w.err != nil {
 		return false
@@ -37,7 +37,7 @@ func (w *window) fill() bool {
 	if w.end == len(w.buf) {
 		w.buf = append(w.buf, make([]byte, len(w.buf))...)
 	}
-	for range 100 { // a reader that gives nothing and no error is broken
+	for range 100 { // like bufio: give up on a reader that returns neither bytes nor an error
 		n, err := w.in.Read(w.buf[w.end:])
 		w.end += n
 		if err != nil {
@@ -51,7 +51,7 @@ func (w *window) fill() bool {
 	return false
 }
 
-// failure is the error that ended the input, if it was not its end.
+// failure returns the error that ended the input, or nil at its regular end.
 func (w *window) failure() error {
 	if w.err == io.EOF {
 		return nil
@@ -59,14 +59,14 @@ func (w *window) failure() error {
 	return w.err
 }
 
-// peek gives up to n bytes without taking them.
+// peek returns up to n bytes without consuming them.
 func (w *window) peek(n int) []byte {
 	for w.end-w.start < n && w.fill() {
 	}
 	return w.buf[w.start:min(w.end, w.start+n)]
 }
 
-// rest is the input with what has been peeked put back in front.
+// rest returns a reader of the whole remaining input, including peeked bytes.
 func (w *window) rest() io.Reader {
 	peeked := bytes.Clone(w.bytes())
 	if w.err != nil {
@@ -75,20 +75,20 @@ func (w *window) rest() io.Reader {
 	return io.MultiReader(bytes.NewReader(peeked), w.in)
 }
 
-// reset begins with another input.
+// reset replaces the input.
 func (w *window) reset(in io.Reader) {
 	w.in, w.start, w.end, w.err = in, 0, 0, nil
 }
 
-// skipMark takes the byte order mark of UTF-8.
+// skipMark skips the byte order mark of UTF-8.
 func (w *window) skipMark() {
 	if bytes.HasPrefix(w.peek(3), []byte("\xef\xbb\xbf")) {
 		w.start += 3
 	}
 }
 
-// firstVisible is the first byte that is neither blank nor a mark, within the
-// first kilobyte.
+// firstVisible returns the first byte of the first kilobyte that is neither white
+// space nor part of a byte order mark, or 0.
 func (w *window) firstVisible() byte {
 	head := bytes.TrimLeft(bytes.TrimPrefix(w.peek(1024), []byte("\xef\xbb\xbf")), " \t\r\n")
 	if len(head) == 0 {
@@ -97,10 +97,9 @@ func (w *window) firstVisible() byte {
 	return head[0]
 }
 
-// lineEnd looks for the end of the line that begins at start: end is where its
-// text ends and next where the line after it begins, both from start. ok is
-// false when the line is longer than MaxLineBytes. At the end of the input, end
-// and next are 0.
+// lineEnd finds the end of the line at start: end is the end of its text and next
+// the start of the next line, both relative to start. ok is false if the line is
+// longer than MaxLineBytes. At the end of the input, end and next are 0.
 func (w *window) lineEnd() (end, next int, ok bool, err error) {
 	for scanned := 0; ; {
 		if i := bytes.IndexByte(w.buf[w.start+scanned:w.end], '\n'); i >= 0 {
@@ -113,7 +112,7 @@ func (w *window) lineEnd() (end, next int, ok bool, err error) {
 		}
 		if !w.fill() {
 			if err := w.failure(); err != nil {
-				return 0, 0, false, err // what is left may be half a line
+				return 0, 0, false, err // the remaining bytes may be half a line
 			}
 			end, next = w.end-w.start, w.end-w.start
 			break
@@ -125,17 +124,17 @@ func (w *window) lineEnd() (end, next int, ok bool, err error) {
 	return end, next, end <= MaxLineBytes, nil
 }
 
-// take moves the start behind n bytes that hold so many line ends.
+// take consumes n bytes that contain the given number of line ends.
 func (w *window) take(n, lines int) {
 	w.start += n
 	w.number += lines
 }
 
-// skipLong takes the rest of a line that is too long, into the chain. size is
-// its length without the line end.
+// skipLong consumes a line that is too long and adds it to the chain. It returns
+// the line's length without the line end.
 func (w *window) skipLong(c *chain) (size int, err error) {
 	c.begin()
-	carriage := false // a carriage return that may belong to the line end
+	carriage := false // a carriage return is pending, which may belong to the line end
 	write := func(b []byte) {
 		if carriage && len(b) > 0 {
 			c.write([]byte{'\r'})
@@ -169,20 +168,20 @@ func (w *window) skipLong(c *chain) (size int, err error) {
 	return size, nil
 }
 
-// chain is the identity of the lines so far; see the package comment.
+// chain is the hash chain over the lines so far; see the package comment.
 type chain struct {
 	h       xxh3.Uint128
 	chunk   [16]byte
-	lines   int // so far
+	lines   int // number of lines so far
 	scratch []byte
-	stream  *xxh3.Hasher // of a long line, between begin and finish
+	stream  *xxh3.Hasher // hashes a long line between begin and finish
 }
 
 func newChain(stream string) *chain {
 	return &chain{h: xxh3.HashString128("duet file 1\x00" + stream)}
 }
 
-// add takes a line's bytes.
+// add adds a line.
 func (c *chain) add(line []byte) {
 	before := c.h.Bytes()
 	c.scratch = append(append(c.scratch[:0], before[:]...), line...)
@@ -204,7 +203,7 @@ func (c *chain) begin() {
 }
 
 func (c *chain) write(b []byte) {
-	_, _ = c.stream.Write(b) // a hash takes everything
+	_, _ = c.stream.Write(b) // never fails
 }
 
 func (c *chain) finish() {
@@ -212,5 +211,5 @@ func (c *chain) finish() {
 	c.stream = nil
 }
 
-// stamp writes the identity of the line that was added last.
+// stamp sets the identity of the record to that of the last line.
 func (c *chain) stamp(r *Record) { r.Chunk, r.Digest = c.chunk, c.h.Lo }

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/arrow-go/v18/arrow/array"
 
 	"duet/schemas"
 	"duet/schemas/event"
@@ -50,8 +49,8 @@ func (s *Store) Apply(ctx context.Context, b *event.Batch) error {
 	}
 	for _, r := range b.Records() {
 		in.sets = append(in.sets, setRows{r.Stream, r.Record})
-		if t, ok := newestEventTime(r.Record, r.Schema.Stream().EventTime); ok {
-			in.newest[r.Stream] = t
+		if !r.NewestEventTime.IsZero() {
+			in.newest[r.Stream] = r.NewestEventTime
 		}
 	}
 	for _, r := range []setRows{{RejectsSet, b.RejectRecord()}, {LinesSet, b.LinesRecord()}} {
@@ -66,22 +65,4 @@ func (s *Store) Apply(ctx context.Context, b *event.Batch) error {
 		in.producers[p.Name] = p.Last
 	}
 	return s.apply(ctx, in)
-}
-
-// newestEventTime is the largest value of a TIMESTAMP column.
-func newestEventTime(rec arrow.RecordBatch, column string) (t time.Time, ok bool) {
-	for _, i := range rec.Schema().FieldIndices(column) {
-		a, isTime := rec.Column(i).(*array.Timestamp)
-		if !isTime {
-			continue
-		}
-		var most arrow.Timestamp
-		for j, v := range a.Values() {
-			if a.IsValid(j) && (!ok || v > most) {
-				most, ok = v, true
-			}
-		}
-		t = time.UnixMicro(int64(most)).UTC()
-	}
-	return t, ok
 }

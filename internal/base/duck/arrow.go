@@ -14,17 +14,17 @@ import (
 	"github.com/duckdb/duckdb-go/v2/mapping"
 )
 
-// vectorRows is how many rows DuckDB takes in one chunk (its vector size).
+// vectorRows is the number of rows in a DuckDB chunk (its vector size).
 const vectorRows = 2048
 
-// LoadArrow appends rec's rows to table, whose columns must be rec's, in
-// order and type. It takes part in the connection's open transaction.
+// LoadArrow appends rec's rows to table, in the connection's open transaction. The
+// table must have rec's columns, in order and type.
 //
-// Each slice of rec becomes a DuckDB chunk that an appender takes: no SQL, no
-// registered view. DuckDB's Arrow scan is not used, for a scan that projects or
-// filters silently returns the wrong columns (duckdb#17012), and registering
-// one writes to the catalog, which makes every prepared statement bind again.
-// Interrupting ctx has no effect once the load has begun.
+// LoadArrow converts slices of rec to DuckDB chunks and passes them to an appender,
+// without SQL or a registered view. It does not use DuckDB's Arrow scan: a scan that
+// projects or filters silently returns the wrong columns (duckdb#17012), and
+// registering one writes to the catalog, after which every prepared statement binds
+// again. Cancelling ctx has no effect once the load has begun.
 func (c *Conn) LoadArrow(ctx context.Context, table string, rec arrow.RecordBatch) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -41,8 +41,8 @@ func (c *Conn) LoadArrow(ctx context.Context, table string, rec arrow.RecordBatc
 	})
 }
 
-// handle is the C connection inside the driver's connection, which the driver
-// has no accessor for.
+// handle returns the C connection inside the driver's connection. The driver has no
+// accessor for it.
 func handle(dc any) (mapping.Connection, error) {
 	c, ok := dc.(*duckdb.Conn)
 	if !ok {
@@ -50,7 +50,7 @@ func handle(dc any) (mapping.Connection, error) {
 	}
 	f := reflect.ValueOf(c).Elem().FieldByName("conn")
 	if !f.IsValid() || f.Type() != reflect.TypeFor[mapping.Connection]() {
-		return mapping.Connection{}, fmt.Errorf("this version of the DuckDB driver keeps its connection elsewhere")
+		return mapping.Connection{}, fmt.Errorf("the DuckDB driver's Conn has no field conn; this version of the driver is not supported")
 	}
 	return mapping.Connection{Ptr: f.FieldByName("Ptr").UnsafePointer()}, nil
 }
@@ -69,7 +69,7 @@ func load(conn mapping.Connection, table string, rec arrow.RecordBatch) error {
 	}
 	defer mapping.AppenderDestroy(&a)
 	if n := mapping.AppenderColumnCount(a); int64(n) != rec.NumCols() {
-		return fmt.Errorf("the table has %d columns, the batch %d", n, rec.NumCols())
+		return fmt.Errorf("the table has %d columns, but the batch has %d", n, rec.NumCols())
 	}
 	for from := int64(0); from < rec.NumRows(); from += vectorRows {
 		if err := loadSlice(conn, a, converted, rec, from); err != nil {
@@ -96,15 +96,15 @@ func loadSlice(conn mapping.Connection, a mapping.Appender, converted arrowmappi
 	return nil
 }
 
-// appenderError is the appender's last error, never nil.
+// appenderError returns the appender's last error. It is never nil.
 func appenderError(a mapping.Appender) error {
 	if err := dataError(mapping.AppenderErrorData(a)); err != nil {
 		return err
 	}
-	return fmt.Errorf("the appender failed without a message")
+	return fmt.Errorf("the appender failed and gave no reason")
 }
 
-// dataError frees ed and gives its error as the driver would, typed.
+// dataError frees ed and returns its error as a *duckdb.Error, or nil.
 func dataError(ed mapping.ErrorData) error {
 	defer mapping.DestroyErrorData(&ed)
 	if !mapping.ErrorDataHasError(ed) {
@@ -113,8 +113,8 @@ func dataError(ed mapping.ErrorData) error {
 	return &duckdb.Error{Type: duckdb.ErrorType(mapping.ErrorDataErrorType(ed)), Msg: mapping.ErrorDataMessage(ed)}
 }
 
-// QueryArrow runs query and hands each batch of its result to f. A batch is
-// released when f returns.
+// QueryArrow runs query and calls f with each batch of its result. It releases the
+// batch when f returns.
 func (c *Conn) QueryArrow(ctx context.Context, query string, f func(arrow.RecordBatch) error) error {
 	return c.arrow(func(a *duckdb.Arrow) error {
 		r, err := a.QueryContext(ctx, query)
@@ -131,7 +131,7 @@ func (c *Conn) QueryArrow(ctx context.Context, query string, f func(arrow.Record
 	})
 }
 
-// arrow runs f with the connection's Arrow interface.
+// arrow calls f with the connection's Arrow interface.
 func (c *Conn) arrow(f func(*duckdb.Arrow) error) error {
 	return c.Raw(func(dc any) error {
 		a, err := duckdb.NewArrowFromConn(dc.(driver.Conn))

@@ -1,12 +1,11 @@
-// Package duck opens every DuckDB instance of the process, always the same way.
+// Package duck opens every DuckDB instance of the process, always in the same way.
 //
-// An expression must mean the same in the live half, in the batch half and in
-// the compiler, so the settings that can change a meaning (time zone, integer
-// division, collation, null order, ...) are fixed here and nowhere else.
-// [SettingsText] is part of every definition version: when it changes, views
-// are computed anew.
+// An expression must mean the same in the live half, in the batch half and in the
+// compiler, so only this package sets what can change its meaning: time zone,
+// integer division, collation, null order and so on. [SettingsText] is part of every
+// view version: when it changes, views are recomputed.
 //
-// The package knows nothing of events, views or files of ours.
+// The package knows nothing about events, views or Duet's files.
 package duck
 
 import (
@@ -19,8 +18,8 @@ import (
 	duckdb "github.com/duckdb/duckdb-go/v2"
 )
 
-// meaning lists the settings that can change what a SELECT answers, in the
-// order in which they are applied.
+// meaning lists the settings that can change the result of a SELECT, in the order in
+// which they are applied.
 var meaning = []string{
 	"SET TimeZone='UTC'",
 	"SET Calendar='gregorian'",
@@ -33,20 +32,24 @@ var meaning = []string{
 	"SET preserve_insertion_order=true",
 }
 
-// SettingsText is what a definition version covers of the engine: DuckDB's
-// version and every setting that can change an answer.
+// EngineVersion is the version of the linked DuckDB library, as SELECT version()
+// returns it. A test compares the two.
+const EngineVersion = "v1.5.5"
+
+// SettingsText returns the part of a view version that covers the engine: DuckDB's
+// version and every setting that can change a result.
 func SettingsText() string {
-	return "duckdb 1.5.5\n" + strings.Join(meaning, "\n")
+	return "duckdb " + EngineVersion + "\n" + strings.Join(meaning, "\n")
 }
 
-// Config says how an instance may use the machine. The zero value is an
-// in-memory database with one thread and DuckDB's default memory limit.
+// Config holds the limits of an instance. The zero value is an in-memory database
+// with one thread and DuckDB's default memory limit.
 type Config struct {
 	Path        string // database file; empty means in memory
 	Threads     int    // defaults to 1
-	MemoryLimit string // DuckDB syntax, such as "2GB"; empty means DuckDB's default
-	TempDir     string // where to spill; empty means no spilling
-	Locked      bool   // no file access and no further SET: for SQL that a user wrote
+	MemoryLimit string // in DuckDB's syntax, such as "2GB"; empty means DuckDB's default
+	TempDir     string // directory to spill to; empty disables spilling
+	Locked      bool   // forbid file access and SET, for SQL that a user wrote
 }
 
 // DB is one DuckDB instance. Its connections share data and settings.
@@ -71,7 +74,7 @@ func Open(cfg Config) (*DB, error) {
 	return db, nil
 }
 
-// configure applies the settings once; they are global to the instance.
+// configure applies the settings, which are global to the instance.
 func (db *DB) configure(cfg Config) error {
 	var stmts []string
 	for _, s := range meaning {
@@ -94,7 +97,7 @@ func (db *DB) configure(cfg Config) error {
 	return nil
 }
 
-// Close ends the instance; all its connections must be closed before.
+// Close closes the instance. All its connections must be closed before.
 func (db *DB) Close() error {
 	err := db.DB.Close()
 	if cerr := db.connector.Close(); err == nil {
@@ -103,8 +106,8 @@ func (db *DB) Close() error {
 	return err
 }
 
-// Conn takes one connection: a transaction, prepared statements and Arrow
-// loads belong to it. One goroutine uses it at a time.
+// Conn returns one connection, which owns its transaction, prepared statements and
+// Arrow loads. It is not safe for concurrent use.
 func (db *DB) Conn(ctx context.Context) (*Conn, error) {
 	c, err := db.DB.Conn(ctx)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 )
 
-// The trap behind LoadArrow: the wrong column, or no row, without an error.
+// LoadArrow must not mix up columns or drop rows, as DuckDB's Arrow scan does.
 func TestLoadArrowKeepsColumnsApart(t *testing.T) {
 	mem := memory.NewCheckedAllocator(memory.DefaultAllocator)
 	defer mem.AssertSize(t, 0)
@@ -52,5 +52,22 @@ func TestLoadArrowKeepsColumnsApart(t *testing.T) {
 	}
 	if n != 30 || sum != 435 || nulls != 30 {
 		t.Fatalf("loaded %d rows, sum(a) = %d, %d nulls; want 30, 435, 30", n, sum, nulls)
+	}
+}
+
+// View versions name the engine. Cells of two engines must never be merged, so an
+// upgrade of the library has to change EngineVersion.
+func TestEngineVersionIsThatOfTheLinkedLibrary(t *testing.T) {
+	db, err := Open(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var linked string
+	if err := db.QueryRow("SELECT version()").Scan(&linked); err != nil {
+		t.Fatal(err)
+	}
+	if linked != EngineVersion {
+		t.Fatalf("the linked library is DuckDB %s, but EngineVersion is %s: set EngineVersion to %[1]s", linked, EngineVersion)
 	}
 }

@@ -7,10 +7,10 @@ import (
 	duckdb "github.com/duckdb/duckdb-go/v2"
 )
 
-// Evaluates reports whether err says that an expression could not be computed
-// for some row: an overflow, a CAST, a division. Both halves ask here, for such
-// an error suspends a view in both of them. The list is closed: anything else
-// (memory, disk, an interrupt, a fault of ours) suspends nothing.
+// Evaluates reports whether err means that an expression could not be computed for
+// a row: an overflow, a CAST, a division. Such an error suspends a view in both
+// halves. The list is closed: any other error (memory, disk, an interrupt, a bug)
+// suspends nothing.
 func Evaluates(err error) bool {
 	var de *duckdb.Error
 	if !errors.As(err, &de) {
