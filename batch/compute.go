@@ -15,23 +15,23 @@ import (
 	"duet/batch/recompute"
 )
 
-// CauseDefinition is the cause of differences in a view whose definition is not
-// the one that the base's cells have.
+// CauseDefinition explains differences in a view whose definition is not the one
+// that the base's cells were computed under.
 const CauseDefinition = "definition"
 
-// plan says what becomes of each view: computed by the child, or carried over
-// from the base.
+// plan says which views the child computes and which are carried over from the
+// base.
 type plan struct {
 	jobs    []recompute.ViewJob
-	carried []catalog.View        // in the new generation as they are in the base
+	carried []catalog.View        // the base's entries, taken over unchanged
 	checks  []recompute.ViewCheck // of carried views
 	views   map[string]recompute.View
 }
 
 // plan decides for each view. A view is computed in full if the run is full, or
-// if the base does not have it under its present definition. Else it is carried
-// over if it is suspended or its stream had no rows since, and else computed
-// incrementally.
+// if the base does not have it under its present definition. Otherwise it is
+// carried over if no event can be computed or its stream had no rows since, and
+// else computed incrementally.
 func (a *attempt) plan(views []recompute.View) plan {
 	p := plan{views: map[string]recompute.View{}}
 	for _, v := range views {
@@ -70,7 +70,7 @@ func (p *plan) carry(v catalog.View, why string) {
 	p.checks = append(p.checks, recompute.ViewCheck{View: v.Name, Verdict: recompute.Equal, Missing: why})
 }
 
-// compute has the child compute and compare what the plan says, and fills in the
+// compute starts the child with the views that the plan says, and fills in the
 // draft and the report.
 func (a *attempt) compute(ctx context.Context) error {
 	p := a.plan(a.cfg.Views())
@@ -86,12 +86,12 @@ func (a *attempt) compute(ctx context.Context) error {
 	}
 	var result recompute.Result
 	if len(p.jobs) == 0 {
-		// Nothing to compute: the base's files at the new cut. The control totals
-		// are compared all the same.
+		// Nothing to compute: publish the base's files at the new cut. Still compare
+		// the control totals.
 		if result.Report, err = a.compareTotals(ctx, job); err != nil {
 			return err
 		}
-	} else if result, err = a.children(ctx, job); err != nil {
+	} else if result, err = a.runChildren(ctx, job); err != nil {
 		return err
 	}
 	for _, v := range result.Views {
@@ -113,9 +113,9 @@ func (a *attempt) compute(ctx context.Context) error {
 	return nil
 }
 
-// job is what the child is told. Checksums are verified here, of what the child
-// reads and of what is carried over: native code reads no file that changed
-// since it was written (H6).
+// job returns the child's job. It verifies the checksums of every file that the
+// child reads or that is carried over, so that native code never reads a file
+// that changed after it was written (H6).
 func (a *attempt) job(ctx context.Context, p plan) (recompute.Job, error) {
 	job := recompute.Job{
 		Format: recompute.FormatVersion, Run: a.run.ID, Dir: filepath.Join(a.dir, "cells"), Archive: a.cfg.Archive.Dir(),
@@ -147,7 +147,7 @@ func (a *attempt) job(ctx context.Context, p plan) (recompute.Job, error) {
 }
 
 // streams puts the streams' files and totals into the job, and verifies every
-// file that it or the new generation names.
+// file that the job or the new generation names.
 func (a *attempt) streams(ctx context.Context, job *recompute.Job, names map[string]archive.Totals, full map[string]bool) error {
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		after := job.After
@@ -167,7 +167,7 @@ func (a *attempt) streams(ctx context.Context, job *recompute.Job, names map[str
 		return nil
 	}
 	base := *a.base
-	base.Views = slices.Clone(a.draft.Views) // those that are carried over, which the live half loads
+	base.Views = slices.Clone(a.draft.Views) // carried over; the live half loads them
 	for _, j := range job.Views {
 		if j.Base != "" {
 			base.Views = append(base.Views, *a.base.View(j.Name))
@@ -176,18 +176,18 @@ func (a *attempt) streams(ctx context.Context, job *recompute.Job, names map[str
 	return a.cfg.Catalog.Verify(&base)
 }
 
-// children runs the child; once more, smaller, if it ran out of memory.
-func (a *attempt) children(ctx context.Context, job recompute.Job) (recompute.Result, error) {
+// runChildren runs the child, and once more with less memory if it ran out of it.
+func (a *attempt) runChildren(ctx context.Context, job recompute.Job) (recompute.Result, error) {
 	for n := 1; ; n++ {
 		a.update(a.run, func(run *Run) { run.Attempts = n })
-		result, err := a.child(ctx, job)
+		result, err := a.runChild(ctx, job)
 		var ce *recompute.ChildError
 		if err == nil || n > 1 || !errors.As(err, &ce) || !ce.Memory || ctx.Err() != nil {
 			return result, err
 		}
 		job.Threads = 1
 		if ce.Killed {
-			job.Memory /= 2 // it took more of the machine than it may
+			job.Memory /= 2 // it used more than the machine has
 		}
 		if err := a.cfg.Files.RemoveAll(job.Dir); err != nil {
 			return result, err
@@ -195,9 +195,9 @@ func (a *attempt) children(ctx context.Context, job recompute.Job) (recompute.Re
 	}
 }
 
-// child starts the child, hands it what the live half has as soon as that has
-// passed the cut, and waits for its result.
-func (a *attempt) child(ctx context.Context, job recompute.Job) (recompute.Result, error) {
+// runChild starts a child, sends it the live half's cells once the live half has
+// passed the cut, and returns its result.
+func (a *attempt) runChild(ctx context.Context, job recompute.Job) (recompute.Result, error) {
 	if err := a.cfg.Files.MkdirAll(job.Dir); err != nil {
 		return recompute.Result{}, err
 	}
@@ -208,18 +208,17 @@ func (a *attempt) child(ctx context.Context, job recompute.Job) (recompute.Resul
 		return recompute.Result{}, err
 	}
 	defer c.Kill()
-	// The live half is asked while the child computes; a child that ends early
-	// ends the asking.
-	asking, stop := context.WithCancel(ctx)
+	// Collect the live half's cells while the child computes; stop if it ends early.
+	collecting, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() {
 		select {
 		case <-c.Done():
 			stop()
-		case <-asking.Done():
+		case <-collecting.Done():
 		}
 	}()
-	live, err := a.live(asking, job)
+	live, err := a.liveCells(collecting, job)
 	if err == nil {
 		err = c.Compare(live)
 	}
@@ -234,8 +233,8 @@ func (a *attempt) child(ctx context.Context, job recompute.Job) (recompute.Resul
 	return c.Wait()
 }
 
-// live collects what the live half has up to the cut, over the report's span.
-func (a *attempt) live(ctx context.Context, job recompute.Job) (recompute.Live, error) {
+// liveCells collects what the live half has up to the cut, over the report's span.
+func (a *attempt) liveCells(ctx context.Context, job recompute.Job) (recompute.Live, error) {
 	live := recompute.Live{Views: map[string]recompute.LiveView{}}
 	var err error
 	if live.Totals, err = a.liveTotals(ctx, job); err != nil {
@@ -255,7 +254,7 @@ func (a *attempt) live(ctx context.Context, job recompute.Job) (recompute.Live, 
 			continue
 		}
 		path := filepath.Join(dir, v.Name+".parquet")
-		_ = os.Remove(path) // of an attempt before
+		_ = os.Remove(path) // left by the first child
 		rows, err := a.cfg.Live.Export(ctx, v.Name, a.at, path)
 		var not *NotComparableError
 		switch {
@@ -272,17 +271,17 @@ func (a *attempt) live(ctx context.Context, job recompute.Job) (recompute.Live, 
 	return live, nil
 }
 
-// liveTotals waits for the live half to pass the cut and has its control totals
-// over the report's span.
+// liveTotals waits for the live half to pass the cut and returns its control
+// totals over the report's span.
 func (a *attempt) liveTotals(ctx context.Context, job recompute.Job) (map[string]archive.Totals, error) {
-	patient, cancel := a.patient(ctx, "the live half")
+	waiting, cancel := a.withWaitTimeout(ctx, "the live half")
 	defer cancel()
-	if err := a.cfg.Live.Wait(patient, a.at); err != nil {
-		return nil, fmt.Errorf("waiting for the live half to pass %s: %w", a.at, err)
+	if err := a.cfg.Live.Wait(waiting, a.at); err != nil {
+		return nil, fmt.Errorf("wait for the live half to pass %s: %w", a.at, err)
 	}
 	recent, err := a.cfg.Live.Totals(ctx, job.After, a.at)
 	if err != nil {
-		return nil, fmt.Errorf("the live half's control totals: %w", err)
+		return nil, fmt.Errorf("get the live half's control totals: %w", err)
 	}
 	if !job.Full || a.base == nil {
 		return recent, nil
@@ -297,7 +296,7 @@ func (a *attempt) liveTotals(ctx context.Context, job recompute.Job) (map[string
 	return all, nil
 }
 
-// compareTotals is the report of a run without anything to compute.
+// compareTotals returns the report of a run that has nothing to compute.
 func (a *attempt) compareTotals(ctx context.Context, job recompute.Job) (recompute.Report, error) {
 	live, err := a.liveTotals(ctx, job)
 	if err != nil {

@@ -25,8 +25,8 @@ import (
 	"duet/schemas"
 )
 
-// Power fails after any operation. What was reported done is
-// there, what is there verifies, and its totals are those of the log.
+// Power fails after any operation. What was reported done survives, what survives
+// verifies, and its totals are the log's.
 func TestPowerCutLeavesWholeGenerations(t *testing.T) {
 	seed := seedOf(t)
 	dir := t.TempDir()
@@ -100,8 +100,8 @@ func (s *system) checkCrashed(dir string, generation uint64, through schemas.Pos
 	return nil
 }
 
-// One operation of the disk fails during a run. It is published
-// or it fails, the answers stay right, and the next run works.
+// One operation of the disk fails during a run. The run publishes or fails, the
+// answers stay right, and the next run works.
 func TestADiskThatFailsOnceDuringARun(t *testing.T) {
 	seed := seedOf(t)
 	rng := rand.New(rand.NewPCG(seed, 4))
@@ -144,8 +144,8 @@ func TestADiskThatFailsOnceDuringARun(t *testing.T) {
 	t.Logf("%d of 15 runs failed", failed)
 }
 
-// A runner is stopped before it publishes; another
-// publishes in its place; the first wakes up and has lost.
+// A runner pauses before it publishes, and another one publishes. When the first
+// goes on, it is fenced (H10).
 func TestAZombieRunnerIsFenced(t *testing.T) {
 	dir := t.TempDir()
 	zombie := mustOpen(t, dir, options{})
@@ -217,7 +217,7 @@ func TestOfManyPublishersOneWinsEachNumber(t *testing.T) {
 	}
 }
 
-// The child runs out of memory, or crashes.
+// A child that runs out of memory fails its run and nothing else.
 func TestAChildWithoutMemoryFailsItsRunOnly(t *testing.T) {
 	var bomb atomic.Bool
 	views := func() []recompute.View {
@@ -272,7 +272,7 @@ func TestAChildThatCrashesIsTriedOnceMoreOnlyIfItWasKilled(t *testing.T) {
 	}
 }
 
-// A child whose parent is gone ends by itself.
+// A child exits when its parent has.
 func TestTheChildEndsWhenItsParentIsGone(t *testing.T) {
 	dir := t.TempDir()
 	job := filepath.Join(dir, "job.json")

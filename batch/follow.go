@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// longestSleep bounds how long the schedule trusts a timer, which runs by the
-// monotonic clock, before it looks at the wall clock again.
-const longestSleep = 30 * time.Second
+// maxSleep limits how long the schedule waits before it reads the wall clock
+// again: timers follow the monotonic clock and do not see the wall clock set.
+const maxSleep = 30 * time.Second
 
 // ScheduleInfo is the state of the schedule.
 type ScheduleInfo struct {
@@ -18,7 +18,7 @@ type ScheduleInfo struct {
 	Since                     time.Time
 }
 
-// Schedule tells when runs start by themselves.
+// Schedule returns the schedules, the next ticks, and whether they are paused.
 func (r *Runner) Schedule() ScheduleInfo {
 	now := r.cfg.Now().UTC()
 	r.mu.Lock()
@@ -40,8 +40,8 @@ func (r *Runner) Pause(reason string) error {
 	return r.setPause(true, reason)
 }
 
-// Resume lets the schedule start runs again. Ticks that were paused away are
-// not caught up.
+// Resume lets the schedule start runs again. Ticks during the pause are not
+// caught up.
 func (r *Runner) Resume() error { return r.setPause(false, "") }
 
 func (r *Runner) setPause(paused bool, reason string) error {
@@ -65,24 +65,24 @@ func (r *Runner) setPause(paused bool, reason string) error {
 	return nil
 }
 
-// of is the schedule of a kind of run.
-func (r *Runner) of(kind Kind) Schedule {
+// schedule returns the schedule of a kind of run.
+func (r *Runner) schedule(kind Kind) Schedule {
 	if kind == Full {
 		return r.cfg.Full
 	}
 	return r.cfg.Incremental
 }
 
-// next is the next tick of a kind. mu is held.
+// next returns the next tick of a kind. mu is held.
 func (r *Runner) next(kind Kind, now time.Time) time.Time {
-	s := r.of(kind)
+	s := r.schedule(kind)
 	return s.Next(s.restart(r.sched.Last[kind], now))
 }
 
-// follow starts runs when they are due, until ctx ends. At the start, ticks that
-// nobody heard since the last process are caught up, once.
+// follow starts runs when they are due, until ctx ends. Ticks that were missed
+// since the last process ended are caught up, once, by a single run.
 func (r *Runner) follow(ctx context.Context) {
-	r.begin()
+	r.initTicks()
 	trigger := CatchUp
 	for {
 		wait := r.tick(trigger)
@@ -99,8 +99,8 @@ func (r *Runner) follow(ctx context.Context) {
 	}
 }
 
-// begin counts from now what was never counted.
-func (r *Runner) begin() {
+// initTicks lets kinds without a last tick count from now.
+func (r *Runner) initTicks() {
 	now := r.cfg.Now().UTC()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -112,14 +112,14 @@ func (r *Runner) begin() {
 	_ = r.history.saveSchedule(r.sched) // tried again at the next tick
 }
 
-// tick starts what is due and returns how long to sleep. A full run stands for
-// an incremental one that is due at the same time.
+// tick starts the runs that are due and returns how long to sleep. A full run
+// stands for an incremental one that is due at the same time.
 func (r *Runner) tick(trigger Trigger) time.Duration {
 	now := r.cfg.Now().UTC()
 	r.mu.Lock()
 	var due []Run
 	for _, kind := range []Kind{Full, Incremental} {
-		s := r.of(kind)
+		s := r.schedule(kind)
 		last := s.restart(r.sched.Last[kind], now)
 		r.sched.Last[kind] = last
 		tick, missed, ok := s.due(last, now)
@@ -132,9 +132,9 @@ func (r *Runner) tick(trigger Trigger) time.Duration {
 		}
 	}
 	if len(due) > 0 {
-		_ = r.history.saveSchedule(r.sched) // lost only if the process ends: then the tick is caught up
+		_ = r.history.saveSchedule(r.sched) // if this is lost, the next process catches the tick up
 	}
-	next := now.Add(longestSleep)
+	next := now.Add(maxSleep)
 	for _, kind := range []Kind{Full, Incremental} {
 		if n := r.next(kind, now); !n.IsZero() && n.Before(next) {
 			next = n
@@ -147,23 +147,22 @@ func (r *Runner) tick(trigger Trigger) time.Duration {
 	return max(next.Sub(now), time.Millisecond)
 }
 
-// scheduled starts a run that is due, or counts it as skipped on the run that it
-// meets.
+// scheduled starts a run that is due, or counts it as skipped on the run that is
+// going on.
 func (r *Runner) scheduled(draft Run) {
 	r.mu.Lock()
-	met := r.running
-	if met != nil {
-		met.Skipped++
-		met.SkippedAt = r.cfg.Now().UTC()
-		r.changed()
-		copied := met.clone()
+	if r.running != nil {
+		r.running.Skipped++
+		r.running.SkippedAt = r.cfg.Now().UTC()
+		r.notify()
+		copied := r.running.clone()
 		r.mu.Unlock()
 		if r.cfg.Hooks.Skipped != nil {
 			r.cfg.Hooks.Skipped(draft.Kind, copied)
 		}
 		return
 	}
-	_, err := r.askLocked(draft)
+	_, err := r.request(draft)
 	broken := r.broken != nil || r.stopped
 	r.mu.Unlock()
 	if err != nil && !broken {

@@ -17,8 +17,8 @@ import (
 // historyLimit is how many runs, with their reports, are kept.
 const historyLimit = 1000
 
-// history keeps runs, reports and the schedule's state as sealed files. It is
-// not safe for concurrent use; the runner's mutex guards it.
+// history keeps runs, reports and the schedule's state as sealed files. The
+// runner's mutex guards it, but for report, which only reads a file.
 type history struct {
 	dir   string
 	files *durable.Files
@@ -31,14 +31,14 @@ type scheduleState struct {
 	Paused bool      `json:"paused"`
 	Reason string    `json:"reason,omitempty"`
 	Since  time.Time `json:"since,omitzero"` // paused since
-	// Last is the last tick that was considered, by kind: what lies after it
-	// and before now was missed.
+	// Last is the last tick handled, by kind: ticks after it and before now were
+	// missed.
 	Last map[Kind]time.Time `json:"last"`
 }
 
-// openHistory reads what is kept. Runs that were going on have ended with their
-// process. Records that are damaged are returned as the second value: history
-// is for people, and no reason to refuse a start.
+// openHistory reads the kept runs and the schedule's state. Runs that were going
+// on end as failed with their process. Damaged records are returned and left out:
+// history is for people, so damage to it does not prevent a start.
 func openHistory(files *durable.Files, dir string, now time.Time) (*history, scheduleState, []error, error) {
 	h := &history{dir: dir, files: files, runs: map[string]*Run{}}
 	state := scheduleState{Last: map[Kind]time.Time{}}
@@ -111,7 +111,7 @@ func (h *history) reportPath(id string) string {
 	return filepath.Join(h.dir, "reports", id+".json")
 }
 
-// add makes a new run known and durable.
+// add saves a new run.
 func (h *history) add(run *Run) error {
 	if err := h.save(run); err != nil {
 		return err
@@ -154,7 +154,7 @@ func (h *history) saveSchedule(s scheduleState) error {
 	return h.files.WriteFile(h.schedulePath(), data)
 }
 
-// byRequest finds the run of a request.
+// byRequest returns the run with a request id; nil if there is none.
 func (h *history) byRequest(id string) *Run {
 	for _, run := range h.runs {
 		if id != "" && run.RequestID == id {

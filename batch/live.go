@@ -10,25 +10,26 @@ import (
 	"duet/schemas"
 )
 
-// Live is the live half as the batch half needs it: it follows the log, keeps
-// what came after a generation's cut in segments that end at cut markers, and
-// holds the served generation's cells. Whoever wires both halves implements it.
-// Calls come from one goroutine at a time.
+// Live is the live half as the batch half uses it: it reads the log, keeps what
+// came after the served generation's cut in segments that end at cut markers,
+// and holds the served generation's cells. A [Runner] makes one call at a time.
+//
+// batchtest.Exercise is the conformance suite of every implementation.
 type Live interface {
-	// Cut writes a cut marker to the log and returns its position once it is
-	// durable: that is the run's cut. Every reader of the log ends its segment
-	// and its block exactly there.
+	// Cut writes a cut marker to the log and returns its position, the run's cut,
+	// once the marker is durable. Segments and blocks end exactly there.
 	Cut(ctx context.Context) (schemas.Cut, error)
-	// Wait returns when the live half has passed at.
+	// Wait returns when the live half has passed a position.
 	Wait(ctx context.Context, at schemas.Position) error
-	// Totals are the control totals by stream that the live half counted in
+	// Totals returns the control totals by stream that the live half counted in
 	// (after, through]; after is the served generation's cut. A stream without
-	// events may be missing; Sums may be missing for columns it does not sum.
+	// events may be missing; so may the sum of a column that is not summed.
 	Totals(ctx context.Context, after, through schemas.Position) (map[string]archive.Totals, error)
 	// Export writes the cells of one view in (the served generation's cut,
-	// through] to path as Parquet, one row a group, columns as in the view's
-	// Keys and Cells, and returns the rows; for 0 rows it need not write. A
-	// [*NotComparableError] says that this view has nothing to compare with.
+	// through] to path as Parquet, one row a group, columns as in the view's Keys
+	// and Cells, and returns the number of rows. It need not write 0 rows. It
+	// returns a [*NotComparableError] if the view has nothing to compare with,
+	// and an error if no segment ends at through.
 	Export(ctx context.Context, view string, through schemas.Position, path string) (rows int64, err error)
 	// Stage loads the cells of a generation that is not published yet beside the
 	// served ones, where no reader sees them; files has the path of each view
@@ -46,49 +47,50 @@ type Live interface {
 	// Discard. Whatever may fail (a damaged archive file, a full disk, too little
 	// memory) fails here, before the generation is published (H12).
 	Rebuild(ctx context.Context, g *catalog.Generation, files map[string]string) (unfit []recompute.Suspension, err error)
-	// Switch makes what was staged the served generation, in one transaction, and
-	// drops the segments at or before its cut. After Rebuild it first folds what
-	// has arrived since. g is published and has the number that was staged.
+	// Switch makes what was staged the served generation, in one transaction (H4),
+	// and drops the segments at or before its cut. After Rebuild it first folds
+	// what has arrived since. g is published and has the number that was staged;
+	// it must be higher than the served one (H9).
 	Switch(ctx context.Context, g *catalog.Generation) error
-	// Discard drops what was staged. It is called when a run does not publish.
+	// Discard drops what was staged, if anything. A run that does not publish
+	// calls it.
 	Discard(ctx context.Context)
 }
 
-// NotComparableError says that the live half has no cells of a view that could
-// be compared with the batch half's.
+// NotComparableError reports that the live half has no cells of a view that
+// could be compared with the batch half's.
 type NotComparableError struct {
 	View   string
 	Reason string // "suspended", "rebuilding", "definition"
 }
 
-// Error names the view and why.
+// Error returns the view and the reason.
 func (e *NotComparableError) Error() string {
 	return fmt.Sprintf("view %s cannot be compared: %s", e.View, e.Reason)
 }
 
-// Hooks tell the outside what the batch half does: metrics, logs, alarms. Every
-// field may be nil. They are called without locks held, so they may ask the
-// runner (Get, Report); they must not block, nor wait for a run.
+// Hooks are callbacks for metrics, logs and alarms. Every field may be nil. They
+// are called without locks held and may call Get and Report; they must not block
+// or wait for a run.
 type Hooks struct {
 	// RunChanged is called at each step and when a run ends.
 	RunChanged func(Run)
-	// Skipped is called when a tick meets a run; the run counts it.
-	Skipped func(kind Kind, behind Run)
+	// Skipped is called when a tick is skipped because a run is going on.
+	Skipped func(kind Kind, running Run)
 	// Published is called after the switch to a new generation.
 	Published func(g *catalog.Generation)
-	// Alarm is called when a person should look: a run failed, was held or
-	// fenced, a generation is damaged, rubbish cannot be cleaned.
+	// Alarm is called when a person should look.
 	Alarm func(Alarm)
 }
 
-// AlarmKind is what an alarm is about.
+// AlarmKind says what an alarm is about.
 type AlarmKind string
 
 // The kinds of an alarm.
 const (
 	AlarmFailed    AlarmKind = "run_failed"
 	AlarmHeld      AlarmKind = "run_held"        // unexplained differences
-	AlarmMismatch  AlarmKind = "totals_mismatch" // H6: the halves counted different events
+	AlarmMismatch  AlarmKind = "totals_mismatch" // the halves counted different events (H6)
 	AlarmFenced    AlarmKind = "run_fenced"
 	AlarmSuspended AlarmKind = "view_suspended"
 	AlarmCleaning  AlarmKind = "cleaning_failed"

@@ -1,29 +1,29 @@
 // Package batch is the batch half: it archives what the live half has passed
-// (batch/archive), computes generations of every view from the archive, by a
-// child process (batch/recompute), checks them against the live half, and
-// publishes them (batch/catalog). Start reading at [Runner], then steps.go for
-// what a run does, in order. It must not know how the live half works: that is
-// behind [Live].
+// (batch/archive), computes generations of every view from the archive in a child
+// process (batch/recompute), compares them with the live half, and publishes them
+// (batch/catalog). Start reading at [Runner], then steps.go, which lists what a
+// run does. The package must not know how the live half works: that is behind
+// [Live].
 //
 // # Files, in the data folder
 //
-//	archive/         batch/archive
-//	generations/     batch/catalog
-//	runs/<id>.json   the record of each run (durable.Seal)
-//	reports/<id>.json  the reconciliation report of each run that got so far
-//	schedule.json    whether the schedule is paused, and which ticks it has heard
-//	tmp-runs/<id>/   a run's files in the making; emptied at start
+//	archive/           batch/archive
+//	generations/       batch/catalog
+//	runs/<id>.json     the record of each run (durable.Seal)
+//	reports/<id>.json  the reconciliation report of each run that compared
+//	schedule.json      whether the schedule is paused, and the last tick of each kind
+//	tmp-runs/<id>/     a run's unpublished files; emptied at start
 //
-// # Who may run when
+// # Which runs may overlap
 //
-// One run goes on at a time. One more, asked for by hand, may be queued behind
-// it; a tick of the schedule that meets a run is skipped and counted on it.
-// Asking again with the same request id is asking for the same run. A run that
-// fails, is killed, or is held leaves the generation that serves as it is.
+// None: one run goes on at a time. One more, requested by hand, may be queued
+// behind it; a tick of the schedule during a run is skipped and counted on that
+// run. A repeated request id returns the same run. A run that fails, is killed
+// or is held leaves the serving generation as it is.
 //
-// Schedules and this package's own bookkeeping are hints: what decides between
-// two runners is the exclusive publishing of a number (H10). The loser's run
-// ends as fenced, and its runner does not run again.
+// Schedules and this package's records are hints. Between two runners the
+// exclusive publishing of a number decides (H10): the loser's run ends as fenced,
+// and its runner starts no further run.
 package batch
 
 import (
@@ -39,19 +39,20 @@ import (
 	"duet/batch/catalog"
 	"duet/batch/recompute"
 	"duet/internal/base/durable"
+	"duet/internal/base/lifecycle"
 )
 
-// Config is what a [Runner] needs. Dir, Archive, Catalog, Live, Views and Child
-// are required.
+// Config configures a [Runner]. Dir, Archive, Catalog, Live, Views, Child and
+// Fatal are required.
 type Config struct {
 	Dir     string // the data folder
 	Archive *archive.Archive
 	Catalog *catalog.Catalog
 	Live    Live
-	// Views are the definitions in force. It is called once a run.
+	// Views returns the definitions in force. It is called once a run.
 	Views func() []recompute.View
-	// Child is the command that starts the child process; the job file's path is
-	// appended to its arguments, and it ends in recompute.Main.
+	// Child returns the command that starts the child process; the path of the
+	// job file is appended to its arguments. It ends in recompute.Main.
 	Child func() *exec.Cmd
 
 	// Incremental and Full say when runs start by themselves; the zero Schedule
@@ -59,25 +60,25 @@ type Config struct {
 	Incremental, Full Schedule
 
 	Threads      int     // of the child; defaults to 1
-	Memory       int64   // bytes for the child's DuckDB; defaults to 2 GB
+	Memory       int64   // memory limit of the child's DuckDB in bytes; defaults to 2 GB
 	AddressSpace uint64  // RLIMIT_AS of the child in bytes; 0 means none
 	Nice         int     // priority of the child, 1 to 19; defaults to 10
-	Tolerance    float64 // relative, for DOUBLE cells; defaults to 1e-9
-	Largest      int     // differences told in full, a view; defaults to 20
-	// Patience is how long a run waits for the archive and the live half to
-	// reach its cut; defaults to 10 minutes.
-	Patience time.Duration
-	// Longest is how long a run may take before it fails; defaults to 12 hours.
-	Longest time.Duration
-	// Archiver tells why the archive lags, for a run's reason; may be nil.
+	Tolerance    float64 // relative, of DOUBLE cells; defaults to 1e-9
+	Largest      int     // differences of a view that a report lists; defaults to 20
+	// WaitTimeout limits how long a run waits for the archive and for the live
+	// half to reach its cut; defaults to 10 minutes.
+	WaitTimeout time.Duration
+	// RunTimeout limits how long a run may take; defaults to 12 hours.
+	RunTimeout time.Duration
+	// Archiver explains in a run's reason why the archive lags; may be nil.
 	Archiver *archive.Archiver
 
 	Files *durable.Files   // defaults to durable.OS
 	Now   func() time.Time // the wall clock; defaults to time.Now
 	Hooks Hooks
 	// Fatal is called when a generation is published but the live half could not
-	// switch to it: the process must end, and recovery loads it. The runner
-	// starts no further run. It must return without waiting for the runner. Required.
+	// switch to it. The process must end, and the next start loads the generation;
+	// the runner starts no further run. Fatal must not wait for the runner.
 	Fatal func(error)
 }
 
@@ -100,11 +101,11 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Largest == 0 {
 		c.Largest = 20
 	}
-	if c.Patience == 0 {
-		c.Patience = 10 * time.Minute
+	if c.WaitTimeout == 0 {
+		c.WaitTimeout = 10 * time.Minute
 	}
-	if c.Longest == 0 {
-		c.Longest = 12 * time.Hour
+	if c.RunTimeout == 0 {
+		c.RunTimeout = 12 * time.Hour
 	}
 	if c.Files == nil {
 		c.Files = durable.OS
@@ -115,8 +116,9 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// Runner starts runs by hand and by schedule. Safe for concurrent use.
+// Runner starts runs by hand and by schedule. It is safe for concurrent use.
 type Runner struct {
+	lifecycle.Base
 	cfg Config
 
 	mu      sync.Mutex // guards what follows, and the runs that history holds
@@ -126,18 +128,16 @@ type Runner struct {
 	queued  *Run
 	serving uint64        // the generation that the live half serves
 	broken  error         // once set, no run starts any more
-	watch   chan struct{} // closed and replaced when a run changes
-	started bool
+	changed chan struct{} // closed and replaced when a run changes
+	started bool          // requests are taken
 	stopped bool
 
-	work   chan struct{} // one token: there is a run to execute
-	wake   chan struct{} // one token: the schedule has changed
-	cancel context.CancelCauseFunc
-	done   sync.WaitGroup
+	work chan struct{} // one token: running is to be executed
+	wake chan struct{} // one token: the schedule has changed
 }
 
 // NewRunner opens the history in cfg.Dir and returns a runner that is not
-// started. The live half serves the catalog's current generation already.
+// started. The live half must serve the catalog's current generation already.
 func NewRunner(cfg Config) (*Runner, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -148,48 +148,50 @@ func NewRunner(cfg Config) (*Runner, error) {
 		return nil, err
 	}
 	r := &Runner{
-		cfg: cfg, history: h, sched: sched, watch: make(chan struct{}),
+		cfg: cfg, history: h, sched: sched, changed: make(chan struct{}),
 		work: make(chan struct{}, 1), wake: make(chan struct{}, 1),
 	}
 	if g := cfg.Catalog.Current(); g != nil {
 		r.serving = g.Number
 	}
 	for _, err := range damaged {
-		r.alarm(AlarmHistory, "", "the record of a run: "+err.Error()+"; delete it")
+		r.alarm(AlarmHistory, "", "the record of a run is damaged: "+err.Error()+"; delete it")
 	}
 	return r, nil
 }
 
-// Start begins to execute runs and to follow the schedule. Starting twice, or
-// after Stop, is an error.
-func (r *Runner) Start() error {
+// Start begins to execute runs and to follow the schedule. It fails if called
+// twice or after Stop.
+func (r *Runner) Start(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.started || r.stopped {
-		return errors.New("batch: started already, or stopped")
-	}
-	r.started = true
-	ctx, cancel := context.WithCancelCause(context.Background())
-	r.cancel = cancel
-	r.done.Go(func() { r.execute(ctx) })
-	r.done.Go(func() { r.follow(ctx) })
-	return nil
+	err := r.Go(ctx, func(ctx context.Context) error {
+		var loops sync.WaitGroup
+		loops.Go(func() { r.executeAll(ctx) })
+		loops.Go(func() { r.follow(ctx) })
+		loops.Wait()
+		r.abandon()
+		return nil
+	})
+	r.started = err == nil
+	return err
 }
 
-// Stop ends the run that is going on (its child is killed, the old generation
-// serves on), drops the queued one, and waits. Stopping twice, or without a
-// start, is fine.
+// Stop ends the running run (its child is killed, the old generation serves on),
+// drops the queued one, and waits for both. It may be called more than once, and
+// without Start.
 func (r *Runner) Stop() {
 	r.mu.Lock()
 	r.stopped = true
-	cancel := r.cancel
 	r.mu.Unlock()
-	if cancel != nil {
-		cancel(ErrStopped)
-	}
-	r.done.Wait()
+	r.Base.Stop()
+}
+
+// abandon ends the runs that are left when the runner has stopped.
+func (r *Runner) abandon() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.stopped = true
 	for _, run := range []*Run{r.running, r.queued} {
 		if run != nil {
 			r.end(run, Failed, ErrStopped.Error())
@@ -198,19 +200,22 @@ func (r *Runner) Stop() {
 	r.running, r.queued = nil, nil
 }
 
-// Run asks for a run and returns at once. If a run is going on, the new one is
-// queued behind it, one deep; else a [*BusyError].
+// Run requests a run and returns at once. If a run is going on, the new one is
+// queued behind it; if one is queued already, Run returns a [*BusyError].
 func (r *Runner) Run(req Request) (Run, error) {
 	kind := Incremental
 	if req.Full {
 		kind = Full
 	}
-	return r.ask(Run{RequestID: req.RequestID, Kind: kind, Trigger: Manual, Accept: req.Accept})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.request(Run{RequestID: req.RequestID, Kind: kind, Trigger: Manual, Accept: req.Accept})
 }
 
-// Rollback pauses the schedule, durably, and asks for a run that publishes the
-// cells of an earlier generation, which must be kept, as a new number. The
-// reason is for the record. The schedule stays paused until [Runner.Resume].
+// Rollback pauses the schedule, durably, and requests a run that publishes the
+// cells of an earlier generation, which must be kept, under a new number. The
+// reason is kept in the run's record. The schedule stays paused until
+// [Runner.Resume].
 func (r *Runner) Rollback(number uint64, reason, requestID string) (Run, error) {
 	g := r.cfg.Catalog.Current()
 	if g == nil || !slices.Contains(g.Kept, number) {
@@ -220,8 +225,10 @@ func (r *Runner) Rollback(number uint64, reason, requestID string) (Run, error) 
 	if err := r.Pause(fmt.Sprintf("rollback to generation %d: %s", number, reason)); err != nil {
 		return Run{}, err
 	}
-	run, err := r.ask(Run{RequestID: requestID, Kind: Rollback, Trigger: Manual, Target: number, Note: reason})
-	if err != nil { // not asked: the schedule is as it was
+	r.mu.Lock()
+	run, err := r.request(Run{RequestID: requestID, Kind: Rollback, Trigger: Manual, Target: number, Note: reason})
+	r.mu.Unlock()
+	if err != nil { // nothing will be rolled back: restore the schedule
 		if before.Paused {
 			err = errors.Join(err, r.Pause(before.Reason))
 		} else {
@@ -231,14 +238,8 @@ func (r *Runner) Rollback(number uint64, reason, requestID string) (Run, error) 
 	return run, err
 }
 
-// ask makes a run of a draft: running if nothing is, else queued.
-func (r *Runner) ask(draft Run) (Run, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.askLocked(draft)
-}
-
-func (r *Runner) askLocked(draft Run) (Run, error) {
+// request makes a run of a draft: running if none is, else queued. mu is held.
+func (r *Runner) request(draft Run) (Run, error) {
 	if same := r.history.byRequest(draft.RequestID); same != nil {
 		return same.clone(), nil
 	}
@@ -262,12 +263,12 @@ func (r *Runner) askLocked(draft Run) (Run, error) {
 	} else {
 		r.queued = run
 	}
-	r.changed()
+	r.notify()
 	return run.clone(), nil
 }
 
-// execute executes runs, one after the other.
-func (r *Runner) execute(ctx context.Context) {
+// executeAll executes runs, one after the other, until ctx ends.
+func (r *Runner) executeAll(ctx context.Context) {
 	for {
 		select {
 		case <-r.work:
@@ -277,12 +278,11 @@ func (r *Runner) execute(ctx context.Context) {
 		r.mu.Lock()
 		run := r.running
 		r.mu.Unlock()
-		r.one(ctx, run)
+		r.executeRun(ctx, run)
 	}
 }
 
-// finish records how the running run ended and makes the queued one running. mu
-// is held.
+// finish ends the running run and makes the queued one running. mu is held.
 func (r *Runner) finish(state State, reason string) Run {
 	run := r.running
 	r.end(run, state, reason)
@@ -297,17 +297,13 @@ func (r *Runner) finish(state State, reason string) Run {
 	return run.clone()
 }
 
-// Get is the record of a run.
+// Get returns the record of a run, or an [*UnknownRunError].
 func (r *Runner) Get(id string) (Run, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if run := r.history.runs[id]; run != nil {
-		return run.clone(), nil
-	}
-	return Run{}, &UnknownRunError{ID: id}
+	run, _, err := r.Watch(id)
+	return run, err
 }
 
-// List has the kept runs, newest first, at most limit; 0 means all.
+// List returns the kept runs, newest first, at most limit; 0 means all.
 func (r *Runner) List(limit int) []Run {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -318,8 +314,8 @@ func (r *Runner) List(limit int) []Run {
 	return out
 }
 
-// Watch returns the run as it is, and a channel that is closed when any run has
-// changed after that.
+// Watch returns the record of a run, and a channel that is closed when any run
+// has changed since.
 func (r *Runner) Watch(id string) (Run, <-chan struct{}, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -327,10 +323,10 @@ func (r *Runner) Watch(id string) (Run, <-chan struct{}, error) {
 	if run == nil {
 		return Run{}, nil, &UnknownRunError{ID: id}
 	}
-	return run.clone(), r.watch, nil
+	return run.clone(), r.changed, nil
 }
 
-// Wait waits until the run has ended.
+// Wait returns the record of a run when the run has ended.
 func (r *Runner) Wait(ctx context.Context, id string) (Run, error) {
 	for {
 		run, changed, err := r.Watch(id)
@@ -345,41 +341,40 @@ func (r *Runner) Wait(ctx context.Context, id string) (Run, error) {
 	}
 }
 
-// Report is the reconciliation report of a run; "" means the newest run that has
-// one. A run without one is an [*UnknownRunError].
+// Report returns the reconciliation report of a run; "" means the newest run
+// that has one. It returns an [*UnknownRunError] if the run has none.
 func (r *Runner) Report(id string) (*recompute.Report, error) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	for i := len(r.history.order) - 1; i >= 0 && id == ""; i-- {
 		if run := r.history.runs[r.history.order[i]]; run.Verdict != "" {
 			id = run.ID
 		}
 	}
-	if run := r.history.runs[id]; run == nil || run.Verdict == "" {
+	run := r.history.runs[id]
+	known := run != nil && run.Verdict != ""
+	r.mu.Unlock()
+	if !known {
 		return nil, &UnknownRunError{ID: id}
 	}
 	return r.history.report(id)
 }
 
-// Pin keeps a generation until Unpin.
-func (r *Runner) Pin(number uint64) error { return r.cfg.Catalog.Pin(number) }
-
-// Unpin lets the keep policy decide about a generation again.
-func (r *Runner) Unpin(number uint64) error { return r.cfg.Catalog.Unpin(number) }
-
-// Err is why the runner starts no further run: it was fenced, or a switch
-// failed; nil as a rule.
+// Err returns why the runner starts no further run: it was fenced, a switch
+// failed, or it has ended. It returns nil while the runner works.
 func (r *Runner) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.broken
+	if r.broken != nil {
+		return r.broken
+	}
+	return r.Base.Err()
 }
 
-// update changes a run's record under the mutex and tells who watches.
+// update changes a run's record under the mutex and notifies watchers.
 func (r *Runner) update(run *Run, f func(*Run)) {
 	r.mu.Lock()
 	f(run)
-	r.changed()
+	r.notify()
 	copied := run.clone()
 	r.mu.Unlock()
 	if r.cfg.Hooks.RunChanged != nil {
@@ -388,36 +383,23 @@ func (r *Runner) update(run *Run, f func(*Run)) {
 }
 
 // end puts a run into a final state and writes its record. mu is held. A record
-// that cannot be written (a full disk) stays in memory, and says "the process
-// ended" after a restart.
+// that cannot be written (a full disk) stays in memory; after a restart the run
+// reads "the process ended".
 func (r *Runner) end(run *Run, state State, reason string) {
 	run.State, run.Reason, run.Finished, run.Progress = state, reason, r.cfg.Now().UTC(), nil
 	_ = r.history.save(run)
 	_ = r.history.prune()
-	r.changed()
+	r.notify()
 }
 
-// changed wakes who watches. mu is held.
-func (r *Runner) changed() {
-	close(r.watch)
-	r.watch = make(chan struct{})
+// notify wakes the watchers. mu is held.
+func (r *Runner) notify() {
+	close(r.changed)
+	r.changed = make(chan struct{})
 }
 
 func (r *Runner) alarm(kind AlarmKind, run, text string) {
 	if r.cfg.Hooks.Alarm != nil {
 		r.cfg.Hooks.Alarm(Alarm{Kind: kind, Run: run, Text: text})
 	}
-}
-
-// clone is a copy that the runner does not change.
-func (run *Run) clone() Run {
-	c := *run
-	c.Steps = slices.Clone(run.Steps)
-	c.Suspended = slices.Clone(run.Suspended)
-	c.Cut = slices.Clone(run.Cut)
-	if run.Progress != nil {
-		p := *run.Progress
-		c.Progress = &p
-	}
-	return c
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -119,7 +121,7 @@ func TestUnequalTotalsFailEvenIfAccepted(t *testing.T) {
 	s.mustCheck(t)
 }
 
-// A stream that the archive knows nothing of is not left out of the comparison.
+// A stream that the archive lacks is compared too (H6).
 func TestAStreamOfTheLiveHalfOnlyIsAMismatch(t *testing.T) {
 	some := archive.Totals{Account: schemas.Account{Received: 5, Accepted: 5}}
 	both := map[string]archive.Totals{"orders": some}
@@ -309,37 +311,57 @@ func TestStopEndsTheRunAndTheNextStartSaysSo(t *testing.T) {
 	s.mustCheck(t)
 }
 
+// Start, Stop and Run are called at once, in any order. What was accepted ends, and
+// nothing is accepted after Stop.
 func TestLifecycleUnderStress(t *testing.T) {
 	s := mustOpen(t, t.TempDir(), options{})
-	for range 20 {
+	for range 50 {
 		r, err := batch.NewRunner(batch.Config{
 			Dir: t.TempDir(), Archive: s.archive, Catalog: s.catalog, Live: s.world, Views: batchtest.Views,
-			Child: nil, Fatal: func(error) {},
+			Child: func() *exec.Cmd { return play("recompute") }, Fatal: func(err error) { t.Error(err) },
 		})
-		if err == nil {
-			t.Fatal("a runner without a child was made")
+		if err != nil {
+			t.Fatal(err)
 		}
-		_ = r
+		var calls sync.WaitGroup
+		calls.Go(func() { _ = r.Start(context.Background()) })
+		calls.Go(r.Stop)
+		calls.Go(func() {
+			if run, err := r.Run(batch.Request{}); err == nil {
+				if run, err = r.Wait(context.Background(), run.ID); err != nil || !run.State.Final() {
+					t.Errorf("run %+v, %v", run, err)
+				}
+			} else if !errors.Is(err, batch.ErrStopped) {
+				t.Error(err)
+			}
+		})
+		calls.Wait()
+		r.Stop()
+		if _, err := r.Run(batch.Request{}); !errors.Is(err, batch.ErrStopped) {
+			t.Errorf("a run after Stop: %v", err)
+		}
+		if err := r.Start(context.Background()); err == nil {
+			t.Error("started after Stop")
+		}
 	}
-	for range 50 {
-		a := archive.NewArchiver(s.archive, s.world, archive.Hooks{})
-		done := make(chan struct{})
-		go func() { a.Stop(); close(done) }()
-		_ = a.Start()
-		<-done
-		a.Stop()
-		a.Stop()
+}
+
+func TestARunnerWithoutAChildIsRefused(t *testing.T) {
+	s := mustOpen(t, t.TempDir(), options{})
+	if _, err := batch.NewRunner(batch.Config{
+		Dir: t.TempDir(), Archive: s.archive, Catalog: s.catalog, Live: s.world, Views: batchtest.Views, Fatal: func(error) {},
+	}); err == nil || !strings.Contains(err.Error(), "Child") {
+		t.Errorf("a runner without a child: %v", err)
 	}
 }
 
 func TestAChildThatDiesLeavesTheOldGeneration(t *testing.T) {
 	for _, point := range []string{"recompute.started", "recompute.written", "recompute.computed", "recompute.finished"} {
 		t.Run(point, func(t *testing.T) {
-			env := ""
-			s := mustOpen(t, t.TempDir(), options{runner: batch.Config{Child: nil}})
+			s := mustOpen(t, t.TempDir(), options{})
 			s.mustAppend(t, 30)
 			s.mustRun(t, batch.Request{})
-			t.Setenv(failpoint.Env, point+env) // the children inherit it
+			t.Setenv(failpoint.Env, point) // the children inherit it
 			s.mustAppend(t, 30)
 			run, err := s.run(batch.Request{})
 			if err != nil || run.State != batch.Failed || run.Attempts != 2 || !strings.Contains(run.Reason, "signal 9") {
@@ -494,7 +516,7 @@ func TestKeepPolicyAndPinsDecideWhatStays(t *testing.T) {
 		files, _ := os.ReadDir(dir + "/generations/cells/" + v.Name)
 		for _, f := range files {
 			if !named["cells/"+v.Name+"/"+f.Name()] {
-				t.Errorf("file %s is named by nobody", f.Name())
+				t.Errorf("file %s is an orphan", f.Name())
 			}
 		}
 	}

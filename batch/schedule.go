@@ -8,15 +8,15 @@ import (
 	"github.com/robfig/cron/v3"
 )
 
-// Schedule says when something is due. The zero Schedule is never.
+// Schedule says when something is due. The zero Schedule is never due.
 type Schedule struct {
 	text string
 	cron cron.Schedule
 }
 
-// ParseSchedule reads robfig/cron's standard syntax: five fields, or @every,
-// @hourly, @daily and so on. Times are UTC, so no day has a missing or a double
-// hour; a time zone in the text is refused. "" is never.
+// ParseSchedule parses robfig/cron's standard syntax: five fields, or @every,
+// @hourly, @daily and so on. Times are UTC, so no day has a missing or a repeated
+// hour; a time zone in the text is an error. "" is never due.
 func ParseSchedule(text string) (Schedule, error) {
 	text = strings.TrimSpace(text)
 	if text == "" {
@@ -33,12 +33,12 @@ func ParseSchedule(text string) (Schedule, error) {
 		spec.Location = time.UTC
 	}
 	if s.Next(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
-		return Schedule{}, fmt.Errorf("schedule %q: it is never due: no such day exists", text)
+		return Schedule{}, fmt.Errorf("schedule %q is never due: no such day exists; write another day or month", text)
 	}
 	return Schedule{text: text, cron: s}, nil
 }
 
-// String is the schedule as it was written; "never" for the zero Schedule.
+// String returns the schedule as it was written; "never" for the zero Schedule.
 func (s Schedule) String() string {
 	if s.cron == nil {
 		return "never"
@@ -46,7 +46,7 @@ func (s Schedule) String() string {
 	return s.text
 }
 
-// Next is the first time after t, in UTC, at which it is due; zero if never.
+// Next returns the first time after t, in UTC, at which it is due; zero if never.
 func (s Schedule) Next(t time.Time) time.Time {
 	if s.cron == nil {
 		return time.Time{}
@@ -54,27 +54,27 @@ func (s Schedule) Next(t time.Time) time.Time {
 	return s.cron.Next(t.UTC())
 }
 
-// interval reports whether it is due at intervals instead of clock times.
+// interval reports whether it is due at intervals, not at clock times.
 func (s Schedule) interval() bool {
 	_, ok := s.cron.(cron.ConstantDelaySchedule)
 	return ok
 }
 
-// longestLook bounds how far back missed ticks are counted.
-const longestLook = 366 * 24 * time.Hour
+// maxLookBack limits how far back missed ticks are counted.
+const maxLookBack = 366 * 24 * time.Hour
 
-// due finds the latest tick after last and not after now, and how many came
-// before it unheard. ok is false if there is none.
+// due returns the latest tick after last and not after now, and the number of
+// ticks missed before it. ok is false if there is none.
 //
-// The rules for a clock that is set: forward over several ticks is one run, as
-// after a restart. Backward, a clock time does not come twice: it waits until
-// the clock has passed the last tick again. An interval begins anew.
+// If the clock is set forward over several ticks, one run stands for them, as
+// after a restart. If it is set back, a clock time is not due twice: it waits
+// until the clock has passed the last tick again. An interval restarts.
 func (s Schedule) due(last, now time.Time) (tick time.Time, missed int, ok bool) {
 	if s.cron == nil || now.Before(last) {
 		return time.Time{}, 0, false
 	}
-	if now.Sub(last) > longestLook {
-		last = now.Add(-longestLook)
+	if now.Sub(last) > maxLookBack {
+		last = now.Add(-maxLookBack)
 	}
 	next := s.Next(last)
 	if s.interval() {
@@ -95,8 +95,8 @@ func (s Schedule) due(last, now time.Time) (tick time.Time, missed int, ok bool)
 	return tick, missed, ok
 }
 
-// restart is the last tick to count from when the clock says now: for an
-// interval whose last tick lies ahead of the clock, which was set back, now.
+// restart returns the tick to count from: last, but now for an interval whose
+// last tick lies ahead of the clock, which then was set back.
 func (s Schedule) restart(last, now time.Time) time.Time {
 	if s.interval() && last.After(now) {
 		return now

@@ -28,7 +28,7 @@ func TestParseScheduleSaysWhatIsWrong(t *testing.T) {
 		"CRON_TZ=Europe/London * * * *": "schedules are in UTC",
 		"15 3 * *":                      "expected exactly 5 fields",
 		"61 3 * * *":                    "above maximum",
-		"0 0 30 2 *":                    "it is never due",
+		"0 0 30 2 *":                    "is never due",
 		"@sometimes":                    "write five fields",
 	} {
 		if _, err := ParseSchedule(text); err == nil || !strings.Contains(err.Error(), want) {
@@ -43,8 +43,7 @@ func TestParseScheduleSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// Wherever the machine stands and whatever its clocks do with
-// summer time, a daily schedule is due once each UTC day.
+// A daily schedule is due once each UTC day in every zone, summer time or not.
 func TestADailyScheduleIsDueOncePerUTCDayInEveryZone(t *testing.T) {
 	daily := mustParse(t, "30 2 * * *") // the hour that summer time skips and repeats
 	for _, name := range []string{"Europe/London", "America/New_York", "Australia/Lord_Howe", "America/St_Johns", "Africa/Casablanca", "Pacific/Apia"} {
@@ -121,7 +120,7 @@ func newBench(t *testing.T, dir string, incremental, full string, takes time.Dur
 	}
 	b.Runner = &Runner{
 		cfg:     Config{Incremental: mustParse(t, incremental), Full: mustParse(t, full), Now: now, Files: durable.OS},
-		history: h, sched: state, watch: make(chan struct{}), work: make(chan struct{}, 1), wake: make(chan struct{}, 1), started: true,
+		history: h, sched: state, changed: make(chan struct{}), work: make(chan struct{}, 1), wake: make(chan struct{}, 1), started: true,
 	}
 	return b
 }
@@ -151,7 +150,7 @@ func (b *bench) live(d time.Duration) {
 			b.mu.Unlock()
 		}
 	}()
-	<-time.After(d) // a bubble's time: nobody waits
+	<-time.After(d) // on the bubble's clock
 	cancel()
 	<-done
 	<-done
@@ -228,8 +227,8 @@ func TestPauseHoldsAcrossRestartsAndIsNotCaughtUp(t *testing.T) {
 	})
 }
 
-// The wall clock is set an hour back or forth: a clock time comes
-// once, an interval goes on.
+// The wall clock is set an hour back or forth: a clock time is due once, an interval
+// goes on.
 func TestASetClockNeitherSkipsNorDoubles(t *testing.T) {
 	for _, step := range []time.Duration{time.Hour, -time.Hour} {
 		t.Run(fmt.Sprint(step), func(t *testing.T) {
@@ -257,8 +256,7 @@ func TestASetClockNeitherSkipsNorDoubles(t *testing.T) {
 	}
 }
 
-// A thousand random schedules, restarts, slow runs and clock steps: a tick is
-// run, skipped, missed or paused away, and two runs never overlap.
+// With random schedules, restarts, slow runs and clock steps, two runs never overlap.
 func TestRandomSchedulesNeverOverlap(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	if v := os.Getenv("DUET_SEED"); v != "" {

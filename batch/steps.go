@@ -16,24 +16,24 @@ import (
 	"duet/schemas"
 )
 
-// The named steps of a run, after each of which a test may end
-// the process. Those of the archive, of the child and of publishing lie between.
+// The failpoints of a run. Those of the archive, of the child and of publishing
+// lie between.
 var (
 	fpCut       = failpoint.New("run.cut")       // the marker is in the log
 	fpArchived  = failpoint.New("run.archived")  // the archive has reached the cut
-	fpComputed  = failpoint.New("run.computed")  // the child has handed back cells and report
+	fpComputed  = failpoint.New("run.computed")  // the child has returned cells and report
 	fpReported  = failpoint.New("run.reported")  // the report is written
-	fpStaged    = failpoint.New("run.staged")    // the live half holds the new cells, unseen
+	fpStaged    = failpoint.New("run.staged")    // the live half holds the new cells, unseen by readers
 	fpPublished = failpoint.New("run.published") // the number is taken, the old cells still serve
 	fpSwitched  = failpoint.New("run.switched")  // the new cells serve
 	fpRecorded  = failpoint.New("run.recorded")  // the run's record says so
 )
 
-// heldError ends a run whose differences nobody can explain.
+// heldError ends a run with differences that no control record explains.
 type heldError struct{ differing string }
 
 func (e *heldError) Error() string {
-	return "both halves differ and no control record says why: " + e.differing + "; the old generation serves on: read the report (duet reconcile), then duet batch run --accept publishes what the batch half has"
+	return "the halves differ and no control record says why: " + e.differing + "; the old generation serves on: read the report (duet reconcile), then duet batch run --accept publishes what the batch half has"
 }
 
 // mismatchError ends a run whose halves counted different events (H6).
@@ -43,7 +43,8 @@ func (e *mismatchError) Error() string {
 	return "the halves do not hold the same events: " + e.differing + "; the old generation serves on"
 }
 
-// switchError ends the process: published, but the live half serves the old one.
+// switchError ends the process: the generation is published, but the live half
+// serves the old one.
 type switchError struct{ err error }
 
 func (e *switchError) Error() string {
@@ -52,7 +53,7 @@ func (e *switchError) Error() string {
 
 func (e *switchError) Unwrap() error { return e.err }
 
-// attempt is a run while it is executed. One goroutine uses it.
+// attempt is a run while it is executed. It is not safe for concurrent use.
 type attempt struct {
 	*Runner
 	run    *Run
@@ -63,22 +64,25 @@ type attempt struct {
 	dir    string
 	report *recompute.Report
 	draft  catalog.Draft
-	began  time.Time // of the step
+	began  time.Time // when the step began
 }
 
-// one executes a run and records how it ended.
-func (r *Runner) one(ctx context.Context, run *Run) {
+// executeRun executes a run and records how it ended.
+func (r *Runner) executeRun(ctx context.Context, run *Run) {
 	a := &attempt{Runner: r, run: run, dir: filepath.Join(r.history.tmpDir(), run.ID)}
 	r.update(run, func(run *Run) { run.State, run.Started = Running, r.cfg.Now().UTC() })
-	ctx, cancel := context.WithTimeoutCause(ctx, r.cfg.Longest, fmt.Errorf("it took longer than %s", r.cfg.Longest))
+	runCtx, cancel := context.WithTimeoutCause(ctx, r.cfg.RunTimeout, fmt.Errorf("it took longer than %s", r.cfg.RunTimeout))
 	defer cancel()
-	published, err := a.execute(ctx)
+	published, err := a.execute(runCtx)
 	if a.snap != nil {
 		a.snap.Release()
 	}
 	var failed *switchError
-	if !errors.As(err, &failed) && ctx.Err() != nil && err != nil {
-		err = context.Cause(ctx)
+	if err != nil && !errors.As(err, &failed) && runCtx.Err() != nil {
+		err = context.Cause(runCtx)
+		if ctx.Err() != nil {
+			err = ErrStopped
+		}
 	}
 	state, reason := r.outcome(run, err)
 	if err != nil && published == nil {
@@ -98,8 +102,8 @@ func (r *Runner) one(ctx context.Context, run *Run) {
 	a.clean(context.WithoutCancel(ctx), published)
 }
 
-// outcome says what an error makes of a run, alarms, and breaks the runner where
-// it must not go on.
+// outcome maps an error to the run's final state and reason, raises an alarm, and
+// stops the runner from starting further runs where those would be unsafe.
 func (r *Runner) outcome(run *Run, err error) (State, string) {
 	var (
 		held     *heldError
@@ -139,7 +143,7 @@ func (r *Runner) breakWith(err error) {
 	}
 }
 
-// step notes that a step begins and how long the one before it took.
+// step records the beginning of a step and the duration of the one before it.
 func (a *attempt) step(name string) {
 	now := time.Now()
 	a.update(a.run, func(run *Run) {
@@ -151,9 +155,9 @@ func (a *attempt) step(name string) {
 	a.began = now
 }
 
-// execute does a run's steps in order: marker, archive, compute and compare,
+// execute executes a run's steps in order: marker, archive, compute and compare,
 // stage, publish, switch. It returns the generation that it published, if any,
-// also with an error.
+// even with an error.
 func (a *attempt) execute(ctx context.Context) (*catalog.Generation, error) {
 	a.step("open")
 	if err := a.begin(ctx); err != nil {
@@ -177,7 +181,7 @@ func (a *attempt) execute(ctx context.Context) (*catalog.Generation, error) {
 		return nil, err
 	}
 	a.step("report")
-	if err := a.judge(); err != nil {
+	if err := a.decide(); err != nil {
 		return nil, err
 	}
 	if err := fpReported.Hit(); err != nil {
@@ -186,8 +190,8 @@ func (a *attempt) execute(ctx context.Context) (*catalog.Generation, error) {
 	return a.publish(ctx, a.cfg.Live.Stage)
 }
 
-// begin finds the base, and has the live half serve it if an earlier run
-// published it without knowing.
+// begin finds the base. If an earlier run published it without learning so (its
+// disk failed in between), the live half switches to it first.
 func (a *attempt) begin(ctx context.Context) error {
 	g, err := a.cfg.Catalog.Refresh()
 	if err != nil {
@@ -224,11 +228,11 @@ func (a *attempt) begin(ctx context.Context) error {
 	return nil
 }
 
-// cut writes the marker and waits until the archive has reached it.
+// cut writes the marker and waits for the archive to reach it.
 func (a *attempt) cut(ctx context.Context) error {
 	cut, err := a.cfg.Live.Cut(ctx)
 	if err != nil {
-		return fmt.Errorf("the cut marker: %w", err)
+		return fmt.Errorf("write the cut marker: %w", err)
 	}
 	a.at = cut.Position()
 	a.draft.Cut = cut
@@ -240,9 +244,9 @@ func (a *attempt) cut(ctx context.Context) error {
 		return err
 	}
 	a.step("archive")
-	patient, cancel := a.patient(ctx, "the archive")
+	waiting, cancel := a.withWaitTimeout(ctx, "the archive")
 	defer cancel()
-	if err := a.cfg.Archive.Wait(patient, a.at); err != nil {
+	if err := a.cfg.Archive.Wait(waiting, a.at); err != nil {
 		if a.cfg.Archiver != nil {
 			err = errors.Join(err, a.cfg.Archiver.Err())
 		}
@@ -258,13 +262,14 @@ func (a *attempt) cut(ctx context.Context) error {
 	return fpArchived.Hit()
 }
 
-// patient bounds a wait; the cause says for what.
-func (a *attempt) patient(ctx context.Context, what string) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, a.cfg.Patience, fmt.Errorf("%s did not reach the run's cut within %s", what, a.cfg.Patience))
+// withWaitTimeout limits a wait for one part of the platform to reach the cut; the
+// cause names the part.
+func (a *attempt) withWaitTimeout(ctx context.Context, what string) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, a.cfg.WaitTimeout, fmt.Errorf("%s did not reach the run's cut within %s", what, a.cfg.WaitTimeout))
 }
 
-// judge writes the report and decides by it.
-func (a *attempt) judge() error {
+// decide writes the report, and returns an error if it forbids publishing.
+func (a *attempt) decide() error {
 	r := a.report
 	r.Accepted = a.run.Accept && r.Verdict == recompute.Unexplained
 	if err := a.history.saveReport(r); err != nil {
@@ -286,7 +291,7 @@ func (a *attempt) judge() error {
 	}
 	for _, v := range a.draft.Views {
 		if s := v.Suspended; s != nil && (a.base == nil || a.base.View(v.Name) == nil || a.base.View(v.Name).Suspended == nil) {
-			a.alarm(AlarmSuspended, a.run.ID, fmt.Sprintf("view %s is suspended at position %s, record %d: %s; %s", v.Name, s.At, s.Record, s.Message, s.Remedy))
+			a.alarm(AlarmSuspended, a.run.ID, s.String())
 		}
 	}
 	return nil
@@ -326,7 +331,7 @@ func (a *attempt) publish(ctx context.Context, stage stageFunc) (*catalog.Genera
 		if rerr != nil || now == nil || now.Run != a.run.ID {
 			return nil, errors.Join(err, rerr)
 		}
-		g = now // it was published all the same
+		g = now // published in spite of the error
 	}
 	a.update(a.run, func(run *Run) { run.Generation = g.Number })
 	if err := fpPublished.Hit(); err != nil {
@@ -357,9 +362,9 @@ func (a *attempt) suspend(unfit []recompute.Suspension) {
 	}
 }
 
-// switchTo has the live half serve what it has staged.
+// switchTo makes the live half serve what it has staged.
 func (a *attempt) switchTo(ctx context.Context, g *catalog.Generation) error {
-	// The number is published: being stopped now must not leave it unserved.
+	// The number is published: a stop must not leave it unserved.
 	if err := a.cfg.Live.Switch(context.WithoutCancel(ctx), g); err != nil {
 		return &switchError{err}
 	}
@@ -369,7 +374,7 @@ func (a *attempt) switchTo(ctx context.Context, g *catalog.Generation) error {
 	return nil
 }
 
-// rollback publishes an earlier generation's cells as a new number.
+// rollback publishes an earlier generation's cells under a new number (H9).
 func (a *attempt) rollback(ctx context.Context) (*catalog.Generation, error) {
 	if a.base == nil || !slices.Contains(a.base.Kept, a.run.Target) {
 		return nil, &catalog.NotKeptError{Number: a.run.Target}
@@ -392,8 +397,8 @@ func (a *attempt) rollback(ctx context.Context) (*catalog.Generation, error) {
 	return a.publish(ctx, a.cfg.Live.Rebuild)
 }
 
-// clean deletes the run's rubbish and, if it published, what is not kept any
-// more. Failing at it costs disk space, not answers.
+// clean deletes the run's temporary files and, if it published, orphans. A failure
+// costs disk space, not answers.
 func (a *attempt) clean(ctx context.Context, published *catalog.Generation) {
 	var problems []string
 	if err := a.cfg.Files.RemoveAll(a.dir); err != nil {
@@ -405,6 +410,6 @@ func (a *attempt) clean(ctx context.Context, published *catalog.Generation) {
 		}
 	}
 	if len(problems) > 0 {
-		a.alarm(AlarmCleaning, a.run.ID, "what is not needed any more could not be deleted, and is tried again after the next run: "+strings.Join(problems, "; "))
+		a.alarm(AlarmCleaning, a.run.ID, "files that are no longer needed could not be deleted; the next run tries again: "+strings.Join(problems, "; "))
 	}
 }

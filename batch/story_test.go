@@ -21,8 +21,8 @@ import (
 	"duet/internal/base/failpoint"
 )
 
-// storyOptions are those of every system in a crash test: everything small, so
-// that merging, cleaning and keeping all happen.
+// storyOptions are the options of a crash test: everything is small, so that merging,
+// cleaning and the keep policy all happen.
 func storyOptions(seed uint64) options {
 	return options{
 		world:   batchtest.Config{Seed: seed, Block: 6},
@@ -31,8 +31,8 @@ func storyOptions(seed uint64) options {
 	}
 }
 
-// story is a life of the batch half: events, runs of each kind, a rollback,
-// merging and cleaning. ack is called with what may never be lost again.
+// story runs the batch half through events, runs of each kind, a rollback, merging
+// and cleaning. It calls ack with each generation that must not be lost any more.
 func story(dir string, seed uint64, ack func(generation uint64)) error {
 	s, err := open(dir, storyOptions(seed))
 	if err != nil {
@@ -78,8 +78,8 @@ func story(dir string, seed uint64, ack func(generation uint64)) error {
 	return s.world.Check()
 }
 
-// storyMain is the story as a process that is killed: each acknowledged
-// generation goes, synced, to the file acks.
+// storyMain is the story as a process that is killed. It writes each acknowledged
+// generation, synced, to the file acks.
 func storyMain() int {
 	dir := os.Getenv("DUET_TEST_DIR")
 	seed, _ := strconv.ParseUint(os.Getenv("DUET_TEST_SEED"), 10, 64)
@@ -105,7 +105,7 @@ func storyMain() int {
 	return 0
 }
 
-// acked is the last generation that a killed story acknowledged.
+// acked returns the last generation that a killed story acknowledged.
 func acked(t *testing.T, dir string) (last uint64) {
 	t.Helper()
 	f, err := os.Open(filepath.Join(dir, "acks"))
@@ -121,9 +121,9 @@ func acked(t *testing.T, dir string) (last uint64) {
 	return last
 }
 
-// The process is killed at every named step, the first time that
-// it comes there and some later time; what was acknowledged is there, every
-// answer is right, the next run works, and starting again changes nothing.
+// The process is killed at every failpoint, at its first hit and at a later one.
+// What was acknowledged survives, every answer is right, the next run works, and
+// starting again changes no file.
 func TestKilledAtEveryNamedStep(t *testing.T) {
 	seed := seedOf(t)
 	counts := map[string]int{}
@@ -148,7 +148,7 @@ func TestKilledAtEveryNamedStep(t *testing.T) {
 		n := counts[name]
 		mu.Unlock()
 		if n == 0 && !inChild {
-			t.Errorf("the story never comes to %s", name)
+			t.Errorf("the story never reaches %s", name)
 			continue
 		}
 		points++
@@ -220,7 +220,7 @@ func killAt(t *testing.T, name string, hit int, seed uint64, inChild bool) {
 	}
 	for _, f := range before {
 		if strings.Contains(f, ".tmp-") || strings.HasPrefix(f, "tmp-runs/") || strings.HasPrefix(f, "archive/tmp/") {
-			t.Errorf("rubbish is left: %s", f)
+			t.Errorf("a temporary file is left: %s", f)
 		}
 	}
 }

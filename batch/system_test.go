@@ -21,7 +21,7 @@ import (
 	"duet/internal/base/durable"
 )
 
-// role makes the test binary play another program: the recompute child, or a
+// role makes the test binary act as another program: the recompute child, or a
 // system that a crash test kills.
 const role = "DUET_TEST_ROLE"
 
@@ -45,7 +45,7 @@ func play(as string, env ...string) *exec.Cmd {
 	return cmd
 }
 
-// seedOf draws a seed, or takes the one of a run to repeat.
+// seedOf returns a random seed, or DUET_SEED to repeat a run.
 func seedOf(t testing.TB) uint64 {
 	s := uint64(time.Now().UnixNano())
 	if v := os.Getenv("DUET_SEED"); v != "" {
@@ -66,7 +66,7 @@ type options struct {
 	files   *durable.Files
 }
 
-// system is a world with its batch half.
+// system is a world and its batch half.
 type system struct {
 	world    *batchtest.World
 	archive  *archive.Archive
@@ -143,7 +143,7 @@ func open(dir string, o options) (_ *system, err error) {
 		s.world.Close()
 		return nil, err
 	}
-	if err := s.runner.Start(); err != nil {
+	if err := s.runner.Start(context.Background()); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func (s *system) close() {
 	}
 }
 
-// mustOpen opens a system for the length of a test.
+// mustOpen opens a system that the end of the test closes.
 func mustOpen(t testing.TB, dir string, o options) *system {
 	t.Helper()
 	s, err := open(dir, o)
@@ -171,7 +171,7 @@ func mustOpen(t testing.TB, dir string, o options) *system {
 	return s
 }
 
-// run does a run and waits for its end.
+// run requests a run and waits for its end.
 func (s *system) run(req batch.Request) (batch.Run, error) {
 	run, err := s.runner.Run(req)
 	if err != nil {
@@ -182,7 +182,7 @@ func (s *system) run(req batch.Request) (batch.Run, error) {
 	return s.runner.Wait(ctx, run.ID)
 }
 
-// mustRun does a run that must publish.
+// mustRun requests a run, which must publish.
 func (s *system) mustRun(t testing.TB, req batch.Request) batch.Run {
 	t.Helper()
 	run, err := s.run(req)

@@ -98,12 +98,12 @@ func (b *BatchHalf) Resume(context.Context, *duetv1.ResumeRequest) (*duetv1.Resu
 
 // Pin keeps a generation.
 func (b *BatchHalf) Pin(_ context.Context, req *duetv1.PinRequest) (*duetv1.PinResponse, error) {
-	return &duetv1.PinResponse{}, b.runner.Pin(req.GetGeneration())
+	return &duetv1.PinResponse{}, b.catalog.Pin(req.GetGeneration())
 }
 
 // Unpin leaves a generation to the policy.
 func (b *BatchHalf) Unpin(_ context.Context, req *duetv1.UnpinRequest) (*duetv1.UnpinResponse, error) {
-	return &duetv1.UnpinResponse{}, b.runner.Unpin(req.GetGeneration())
+	return &duetv1.UnpinResponse{}, b.catalog.Unpin(req.GetGeneration())
 }
 
 // ListGenerations lists the kept generations, the latest first.

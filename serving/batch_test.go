@@ -58,7 +58,7 @@ func half(t *testing.T, tamper func(view, query string) string) (duetv1.BatchSer
 		Fatal: func(err error) { t.Error(err) },
 	})
 	must(err)
-	must(runner.Start())
+	must(runner.Start(t.Context()))
 	r := start(t, nil)
 	b := NewBatch(runner, c, batchtest.Incarnation)
 	r.Open(Backends{Engine: r.engine, Door: r.fake, Accounts: r.fake, Batch: b, Streams: r.fixture.Project.Streams, Incarnation: batchtest.Incarnation})

@@ -4,9 +4,9 @@ import (
 	"duet/batch/recompute"
 )
 
-// Views are the world's views, compiled by hand: by key with NULL keys and
-// exact cells, a sum of DOUBLE (rounded at read), one row over everything, and
-// one that raises on a poisoned event.
+// Views returns the world's views, compiled by hand: one by key with NULL keys and
+// exact cells, a sum of DOUBLE (rounded at read), one row over everything, and one
+// that cannot be evaluated over a poisoned event.
 func Views() []recompute.View {
 	rows, cells := recompute.RowsTable, recompute.CellsTable
 	merged := "(SELECT k0, sum(c0)::DECIMAL(38,4) AS c0, sum(c1)::BIGINT AS c1, max(c2) AS c2 FROM " + cells + " GROUP BY k0)"
@@ -48,7 +48,7 @@ func Views() []recompute.View {
 	}
 }
 
-// plain has each view as plain SQL over all events.
+// plain has each view as plain SQL over all events, the oracle (H3).
 var plain = map[string]string{
 	"by_key": "SELECT k, sum(price)::DECIMAL(38,4), count(*), max(price) FROM events WHERE qty > 0 GROUP BY k",
 	"scores": "SELECT date_trunc('day', sold_at), round(sum(score), 3) FROM events GROUP BY ALL",

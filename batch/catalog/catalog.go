@@ -1,16 +1,16 @@
-// Package catalog keeps generations: what the batch half has published, each
-// number with the cells of every view at one cut. Start reading at [Catalog].
-// It must not know how cells are computed or when runs happen.
+// Package catalog keeps the generations that the batch half has published. A
+// generation holds the cells of every view at one cut. Start reading at [Catalog].
+// The package must not know how cells are computed or when runs happen.
 //
 // # Files
 //
 //	generations/
 //	  000000000042.json          a generation; the highest is current (durable.Series)
-//	  floor.json                 witness against the loss of the newest
+//	  floor.json                 shows that the newest was not lost (durable.Series)
 //	  cells/revenue/5fk3...parquet   a view's cells; several generations may name one file
 //	  pins/42                    generation 42 is kept until unpinned
 //
-// A generation is sealed (durable.Seal) and complete in itself:
+// A generation is one sealed document (durable.Seal):
 //
 //	{"xxh3_128":"6c1f...","content":
 //	{
@@ -23,21 +23,21 @@
 //	  "streams": {"orders": {"received": 12, "accepted": 10, "duplicate": 1, "rejected": 1, "sums": {"price": "99.50"}}},
 //	  "views": [{"name": "revenue", "definition": "9f...", "file": "cells/revenue/5fk3...parquet",
 //	             "rows": 3, "bytes": 411, "xxh3_128": "09ab...", "keys": ["k0"], "cells": ["c0"]},
-//	            {"name": "risky", "definition": "77...", "suspended": {"at": ..., "record": 4, "message": "...", "remedy": "..."}}]
+//	            {"name": "risky", "definition": "77...", "suspended": {"view": "risky", "at": "1:33", "record": 4, "message": "...", "remedy": "..."}}]
 //	}
 //	}
 //
 // # Guarantees
 //
 // Numbers only grow, and publishing one is exclusive: the second of two runners
-// gets an *archive.FencedError (H10). The highest must verify, or opening fails
-// and names the file; an older one is never taken in its place (H6). A rollback
-// is a new number with the old one's files (H9).
+// gets an *archive.FencedError (H10). The highest generation must verify, or
+// opening fails and names the file; an older one never takes its place (H6). A
+// rollback is a new number with the old one's files (H9).
 //
-// Cleaning follows the same rule as the archive's: list, take a number, delete
-// from the list. The number is the run's own: each generation says which others
-// are kept at that moment, a rollback may only go to one of those, and what is
-// deleted was listed before that generation was published.
+// Cleaning follows the archive's rule: list, publish a number, delete only what
+// was listed. Each generation names those that are kept when it is published; a
+// rollback may only go to one of them. So no file is deleted that a concurrent
+// publisher brought in, or that a generation still names.
 package catalog
 
 import (
@@ -61,10 +61,10 @@ import (
 	"duet/schemas"
 )
 
-// Format is the version of the generation's format.
+// Format is the version of a generation's format.
 const Format = 1
 
-// The named steps of publishing and cleaning; durable's own lie between.
+// The failpoints of publishing and cleaning; durable's own lie between.
 var (
 	fpCells     = failpoint.New("generation.cells")     // a cell file durable, named by no generation
 	fpPublish   = failpoint.New("generation.publish")   // all cell files durable
@@ -72,7 +72,7 @@ var (
 	fpCleaning  = failpoint.New("generation.cleaning")  // before the first deletion
 )
 
-// Kind says how a generation came about.
+// Kind says how a generation was made.
 type Kind string
 
 // The kinds of a generation.
@@ -88,14 +88,14 @@ type Generation struct {
 	Number    uint64                    `json:"number"` // from 1
 	Kind      Kind                      `json:"kind"`
 	Base      uint64                    `json:"base"`             // the number before; 0 for the first
-	Of        uint64                    `json:"of,omitempty"`     // rollback: whose cells these are
-	Reason    string                    `json:"reason,omitempty"` // rollback: as the operator gave it
-	Run       string                    `json:"run"`              // also names the report
+	Of        uint64                    `json:"of,omitempty"`     // rollback: the generation whose cells these are
+	Reason    string                    `json:"reason,omitempty"` // rollback: the operator's
+	Run       string                    `json:"run"`              // the run's id, also of its report
 	Writer    string                    `json:"writer"`           // drawn by the process that published it
 	Published time.Time                 `json:"published"`        // UTC, by that process's clock
-	Cut       schemas.Cut               `json:"cut"`              // what the cells cover
-	Archive   uint64                    `json:"archive"`          // the archive's manifest that was read
-	Kept      []uint64                  `json:"kept"`             // the numbers that stay, this one among them
+	Cut       schemas.Cut               `json:"cut"`              // the cells cover everything at or before it
+	Archive   uint64                    `json:"archive"`          // number of the archive manifest that was read
+	Kept      []uint64                  `json:"kept"`             // the numbers that are kept, including this one
 	Streams   map[string]archive.Totals `json:"streams"`          // control totals up to the cut
 	Views     []View                    `json:"views"`            // by name
 }
@@ -103,7 +103,7 @@ type Generation struct {
 // View is a view's cells in a generation.
 type View struct {
 	Name       string   `json:"name"`
-	Definition string   `json:"definition"` // version of the cells' meaning
+	Definition string   `json:"definition"` // the view version
 	Keys       []string `json:"keys"`       // columns k0.. of the file
 	Cells      []string `json:"cells"`      // columns c0.. of the file
 	// Suspended says why the view is not served; nil if it is. A suspended view
@@ -123,7 +123,7 @@ func (v View) Fresh() View {
 	return v
 }
 
-// View is the view of that name; nil if the generation has none.
+// View returns the view of that name; nil if the generation has none.
 func (g *Generation) View(name string) *View {
 	for i := range g.Views {
 		if g.Views[i].Name == name {
@@ -133,13 +133,13 @@ func (g *Generation) View(name string) *View {
 	return nil
 }
 
-// check refuses a generation that contradicts itself.
+// check returns an error if a generation contradicts itself.
 func (g *Generation) check(number uint64) error {
 	if g.Format != Format {
 		return fmt.Errorf("format %d, this version reads %d: use the version of duet that wrote it", g.Format, Format)
 	}
 	if g.Number != number || g.Base >= number {
-		return fmt.Errorf("it says that it is number %d, based on %d", g.Number, g.Base)
+		return fmt.Errorf("it has number %d and base %d", g.Number, g.Base)
 	}
 	for _, v := range g.Views {
 		if (v.Suspended == nil || v.Suspended.Unfit) == (v.File == "") || v.File != "" && !filepath.IsLocal(filepath.FromSlash(v.File)) {
@@ -147,24 +147,24 @@ func (g *Generation) check(number uint64) error {
 		}
 	}
 	if !slices.Contains(g.Kept, number) {
-		return errors.New("it does not keep itself")
+		return errors.New("kept does not list its own number")
 	}
 	return nil
 }
 
-// Keep says how many generations stay: the last ones, and the last of each day
-// (UTC) and month, as many as given. The current one always stays.
+// Keep says how many generations are kept: the last ones, and the last of each day
+// (UTC) and month, as many as given. The current one is always kept.
 type Keep struct{ Last, Daily, Monthly int }
 
-// Config says where the catalog is. Dir is required.
+// Config configures a [Catalog]. Dir is required.
 type Config struct {
-	Dir   string           // made if missing
+	Dir   string           // created if missing
 	Files *durable.Files   // defaults to durable.OS
 	Now   func() time.Time // defaults to time.Now
 	Keep  Keep             // Last defaults to 24
 }
 
-// Catalog is an open catalog. Safe for concurrent use.
+// Catalog is an open catalog. It is safe for concurrent use.
 type Catalog struct {
 	cfg    Config
 	files  *durable.Files
@@ -176,12 +176,12 @@ type Catalog struct {
 	mu      sync.Mutex  // guards what follows
 	current *Generation // nil before the first
 	fenced  *archive.FencedError
-	rubbish []string // listed before current was published by us; nil otherwise
+	orphans []string // listed before this process published current; else nil
 }
 
-// Open opens the catalog: the highest generation must verify, its files be there
-// with their sizes and checksums, or the error is a [*durable.DamageError]; an
-// older generation never takes its place (H6).
+// Open opens the catalog. The highest generation must verify, and its files exist
+// with their sizes and checksums; otherwise Open returns a [*durable.DamageError].
+// An older generation never takes its place (H6).
 func Open(cfg Config) (*Catalog, error) {
 	if cfg.Files == nil {
 		cfg.Files = durable.OS
@@ -221,20 +221,21 @@ func Open(cfg Config) (*Catalog, error) {
 	return c, c.Verify(c.current)
 }
 
-// Dir is the catalog's folder.
+// Dir returns the catalog's folder.
 func (c *Catalog) Dir() string { return c.cfg.Dir }
 
-// Path is where a view's file is.
+// Path returns the path of a view's file.
 func (c *Catalog) Path(v View) string { return filepath.Join(c.cfg.Dir, filepath.FromSlash(v.File)) }
 
-// Current is the generation that serves; nil before the first.
+// Current returns the newest generation; nil before the first.
 func (c *Catalog) Current() *Generation {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.current
 }
 
-// Get reads a generation. One that was cleaned away is a [*NotKeptError].
+// Get reads a generation. It returns a [*NotKeptError] if the generation does not
+// exist any more.
 func (c *Catalog) Get(number uint64) (*Generation, error) {
 	if _, err := os.Stat(c.series.Path(number)); errors.Is(err, fs.ErrNotExist) {
 		return nil, &NotKeptError{number}
@@ -249,15 +250,15 @@ func (c *Catalog) Get(number uint64) (*Generation, error) {
 	return g, nil
 }
 
-// NotKeptError says that a generation does not exist, or not any more.
+// NotKeptError reports that a generation does not exist, or not any more.
 type NotKeptError struct{ Number uint64 }
 
-// Error names the number.
+// Error returns the number.
 func (e *NotKeptError) Error() string {
 	return fmt.Sprintf("generation %d is not kept: duet batch list shows those that are", e.Number)
 }
 
-// List reads every kept generation, oldest first.
+// List reads all kept generations, oldest first.
 func (c *Catalog) List() ([]*Generation, error) {
 	cur := c.Current()
 	if cur == nil {
@@ -299,25 +300,25 @@ func (c *Catalog) Verify(g *Generation) error {
 	return nil
 }
 
-// Draft is a generation to be published, with the cell files to bring in.
+// Draft is a generation to be published, with its new cell files.
 type Draft struct {
 	Generation
-	// New has, by view name, the complete file that becomes the view's; a view
-	// that is not in it names a file that another kept generation names too.
+	// New has, by view name, the path of the complete file that becomes the
+	// view's; a view that is not in it names a file of another kept generation.
 	New map[string]string
 }
 
-// Publish brings in the draft's new files and publishes it as the next number
-// after its Base, which must be current. It fills in Number, Writer, Published,
-// Kept, and each new file's name, size and checksum. When another process was
-// first the error is an *archive.FencedError.
+// Publish brings in the draft's new files and publishes it as the number after its
+// Base, which must be current. It fills in Number, Writer, Published, Kept, and
+// each new file's name, size and checksum. It returns an *archive.FencedError if
+// another process published first (H10).
 func (c *Catalog) Publish(ctx context.Context, d Draft) (*Generation, error) {
 	c.publishing.Lock()
 	defer c.publishing.Unlock()
 	if err := c.refresh(); err != nil {
 		return nil, err
 	}
-	rubbish, err := c.unnamed()
+	orphans, err := c.listOrphans()
 	if err != nil {
 		return nil, err
 	}
@@ -334,7 +335,7 @@ func (c *Catalog) Publish(ctx context.Context, d Draft) (*Generation, error) {
 	if g.Kept, err = c.kept(g.Number, g.Published); err != nil {
 		return nil, err
 	}
-	if err := c.bringIn(ctx, &g, d.New); err != nil {
+	if err := c.adopt(ctx, &g, d.New); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(g.Views, func(a, b View) int { return cmp.Compare(a.Name, b.Name) })
@@ -353,13 +354,13 @@ func (c *Catalog) Publish(ctx context.Context, d Draft) (*Generation, error) {
 		}
 	}
 	c.mu.Lock()
-	c.current, c.rubbish = &g, rubbish
+	c.current, c.orphans = &g, orphans
 	c.mu.Unlock()
 	return &g, fpPublished.Hit()
 }
 
-// bringIn adopts new cell files and checks that the others are kept.
-func (c *Catalog) bringIn(ctx context.Context, g *Generation, files map[string]string) error {
+// adopt brings new cell files in under names of their own.
+func (c *Catalog) adopt(ctx context.Context, g *Generation, files map[string]string) error {
 	for i := range g.Views {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -388,7 +389,9 @@ func (c *Catalog) bringIn(ctx context.Context, g *Generation, files map[string]s
 	return nil
 }
 
-// refresh compares memory with the disk, as the archive's does.
+// refresh compares memory with the disk: it finds a generation that this process
+// published without learning so, and returns a [*archive.FencedError] if another
+// process has published.
 func (c *Catalog) refresh() error {
 	c.mu.Lock()
 	cur, fenced := c.current, c.fenced
@@ -419,14 +422,14 @@ func (c *Catalog) refresh() error {
 		return errors.Join(fmt.Errorf("generation %d is not durable yet", latest), err)
 	}
 	c.mu.Lock()
-	c.current, c.rubbish = g, nil
+	c.current, c.orphans = g, nil
 	c.mu.Unlock()
 	return nil
 }
 
-// Refresh finds out whether an interrupted Publish of this process was done, and
-// returns the current generation; a [*archive.FencedError] says that another
-// process has published.
+// Refresh looks for a generation whose Publish returned an error but reached the
+// disk, and returns the current generation. It returns a [*archive.FencedError] if
+// another process has published.
 func (c *Catalog) Refresh() (*Generation, error) {
 	c.publishing.Lock()
 	defer c.publishing.Unlock()
@@ -461,15 +464,15 @@ func (c *Catalog) Pin(number uint64) error {
 	return err
 }
 
-// Unpin lets the keep policy decide about a generation again. Unpinning what is
-// not pinned is fine.
+// Unpin leaves a generation to the keep policy again. Unpinning one that is not
+// pinned is fine.
 func (c *Catalog) Unpin(number uint64) error {
 	c.publishing.Lock()
 	defer c.publishing.Unlock()
 	return c.files.Remove(c.pin(number))
 }
 
-// Pinned lists the pinned numbers, ascending.
+// Pinned returns the pinned numbers, ascending.
 func (c *Catalog) Pinned() ([]uint64, error) {
 	entries, err := os.ReadDir(filepath.Join(c.cfg.Dir, "pins"))
 	if err != nil {
@@ -489,7 +492,7 @@ func (c *Catalog) pin(number uint64) string {
 	return filepath.Join(c.cfg.Dir, "pins", strconv.FormatUint(number, 10))
 }
 
-// rel is a file's path below Dir, slash-separated.
+// rel returns a file's path below Dir, slash-separated.
 func (c *Catalog) rel(path string) string {
 	return filepath.ToSlash(strings.TrimPrefix(path, c.cfg.Dir+string(filepath.Separator)))
 }

@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// kept applies the keep policy to what is kept now and the number that is about
-// to be published at now: the last ones, the last of each day and month, pins.
-// The generation before also stays: a reader may still hold it.
+// kept applies the keep policy (the last generations, the last of each day and
+// month, pins) to the kept generations and the one that is published at now. The
+// generation before is also kept: a reader may still hold it.
 func (c *Catalog) kept(next uint64, now time.Time) ([]uint64, error) {
 	keep := map[uint64]bool{next: true}
 	pins, err := c.Pinned()
@@ -23,8 +23,8 @@ func (c *Catalog) kept(next uint64, now time.Time) ([]uint64, error) {
 	}
 	list, err := c.List()
 	if err != nil {
-		// A damaged generation cannot be dated, so nothing goes until it is mended
-		// or taken away: Clean says so. Publishing goes on.
+		// A damaged generation has no date, so keep everything until it is restored
+		// or removed; Clean reports it. Publishing goes on.
 		return append(slices.Clone(c.Current().Kept), next), nil
 	}
 	days, months := map[string]bool{}, map[string]bool{}
@@ -49,19 +49,13 @@ func (c *Catalog) kept(next uint64, now time.Time) ([]uint64, error) {
 	return slices.Sorted(maps.Keys(keep)), nil
 }
 
-// unnamed lists, by path below Dir, the cell files that no kept generation
-// names. They may be pending in another process. If a kept generation cannot be
-// read, nobody knows what it names: then there are none.
-func (c *Catalog) unnamed() ([]string, error) {
-	named := map[string]bool{}
-	list, err := c.List()
+// listOrphans lists, by path below Dir, the cell files that no kept generation
+// names; another process may be about to publish some of them. It lists none if a
+// kept generation cannot be read, for what that one names is unknown.
+func (c *Catalog) listOrphans() ([]string, error) {
+	named, err := c.named()
 	if err != nil {
 		return nil, nil
-	}
-	for _, g := range list {
-		for _, v := range g.Views {
-			named[v.File] = true
-		}
 	}
 	var out []string
 	err = filepath.WalkDir(filepath.Join(c.cfg.Dir, "cells"), func(path string, d fs.DirEntry, err error) error {
@@ -76,10 +70,25 @@ func (c *Catalog) unnamed() ([]string, error) {
 	return out, err
 }
 
-// Clean deletes generations that the current one does not keep, with the files
-// that only they name, and cell files that no generation named when the current
-// one was published. It does nothing unless this process published the current
-// one: that number is its right to delete. It returns how many files it deleted.
+// named returns the files that kept generations name.
+func (c *Catalog) named() (map[string]bool, error) {
+	list, err := c.List()
+	if err != nil {
+		return nil, err
+	}
+	named := map[string]bool{}
+	for _, g := range list {
+		for _, v := range g.Views {
+			named[v.File] = true
+		}
+	}
+	return named, nil
+}
+
+// Clean deletes the generations that the current one does not keep, the files that
+// only they name, and the orphans that were listed before the current one was
+// published. It does nothing unless this process published the current generation,
+// because only then is the list its own. It returns the number of deleted files.
 func (c *Catalog) Clean(ctx context.Context) (int, error) {
 	c.publishing.Lock()
 	defer c.publishing.Unlock()
@@ -87,35 +96,35 @@ func (c *Catalog) Clean(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	c.mu.Lock()
-	cur, rubbish := c.current, c.rubbish
+	cur, orphans := c.current, c.orphans
 	c.mu.Unlock()
 	if cur == nil || cur.Writer != c.writer {
 		return 0, nil
 	}
 	if _, err := c.List(); err != nil {
-		return 0, fmt.Errorf("generations: nothing is cleaned until this is mended: %w", err)
+		return 0, fmt.Errorf("generations: nothing is cleaned until this is repaired: %w", err)
 	}
 	numbers, err := c.series.Numbers()
 	if err != nil {
 		return 0, err
 	}
-	var gone []string // generations first: none may name a file that is gone
+	// Delete generations before files, so that none names a file that is gone;
+	// read their files' names first.
+	var gone []string
 	for _, n := range numbers {
-		if !slices.Contains(cur.Kept, n) {
-			gone = append(gone, c.series.Path(n))
+		if slices.Contains(cur.Kept, n) {
+			continue
 		}
-	}
-	// Files of generations that go: their names are known only before they go.
-	for _, path := range gone {
-		if g, err := c.readLoose(path); err == nil {
+		gone = append(gone, c.series.Path(n))
+		if g, err := c.Get(n); err == nil {
 			for _, v := range g.Views {
 				if v.File != "" {
-					rubbish = append(rubbish, v.File)
+					orphans = append(orphans, v.File)
 				}
 			}
 		}
 	}
-	if len(gone)+len(rubbish) == 0 {
+	if len(gone)+len(orphans) == 0 {
 		return 0, nil
 	}
 	if err := fpCleaning.Hit(); err != nil {
@@ -124,26 +133,20 @@ func (c *Catalog) Clean(ctx context.Context) (int, error) {
 	if err := c.files.Remove(gone...); err != nil {
 		return 0, err
 	}
-	deleted, err := c.deleteUnnamed(ctx, rubbish)
+	deleted, err := c.deleteOrphans(ctx, orphans)
 	if err == nil {
 		c.mu.Lock()
-		c.rubbish = nil
+		c.orphans = nil
 		c.mu.Unlock()
 	}
 	return deleted + len(gone), err
 }
 
-// deleteUnnamed deletes files, but none that a kept generation names.
-func (c *Catalog) deleteUnnamed(ctx context.Context, files []string) (int, error) {
-	list, err := c.List()
+// deleteOrphans deletes files, but none that a kept generation names.
+func (c *Catalog) deleteOrphans(ctx context.Context, files []string) (int, error) {
+	named, err := c.named()
 	if err != nil {
 		return 0, err
-	}
-	named := map[string]bool{}
-	for _, g := range list {
-		for _, v := range g.Views {
-			named[v.File] = true
-		}
 	}
 	deleted := 0
 	slices.Sort(files)
@@ -161,14 +164,4 @@ func (c *Catalog) deleteUnnamed(ctx context.Context, files []string) (int, error
 		deleted++
 	}
 	return deleted, context.Cause(ctx)
-}
-
-// readLoose reads a generation that is about to go, by its path.
-func (c *Catalog) readLoose(path string) (*Generation, error) {
-	var n uint64
-	base := strings.TrimSuffix(filepath.Base(path), ".json")
-	for _, d := range base {
-		n = n*10 + uint64(d-'0')
-	}
-	return c.Get(n)
 }

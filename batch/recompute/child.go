@@ -16,16 +16,16 @@ import (
 	"syscall"
 )
 
-// ChildError says that the child ended without a result.
+// ChildError reports that the child ended without a result.
 type ChildError struct {
 	Message  string // the child's own, or how it ended
-	Memory   bool   // it ran out of memory, or was killed from outside: try smaller
+	Memory   bool   // it ran out of memory, or was killed from outside: retry with less memory
 	Killed   bool   // by a signal, as the kernel does when memory runs out
 	Mismatch bool   // archived rows disagree with their manifest (H6)
-	Stderr   string // the end of what it wrote there
+	Stderr   string // the first and last bytes of its standard error
 }
 
-// Error says why there is no result.
+// Error returns why there is no result.
 func (e *ChildError) Error() string {
 	if e.Stderr != "" {
 		return "recompute: " + e.Message + ": " + e.Stderr
@@ -33,23 +33,23 @@ func (e *ChildError) Error() string {
 	return "recompute: " + e.Message
 }
 
-// Child is a running child process. One goroutine uses it.
+// Child is a running child process. It is not safe for concurrent use.
 type Child struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	stderr *tail
 	once   sync.Once
-	done   chan struct{} // closed when all output is read and the process has ended
+	done   chan struct{} // closed when all output is read and the process has exited
 	result *Result
 	fail   *Failure
-	err    error // of the process
+	err    error // of cmd.Wait
 	ctx    context.Context
 	stop   func() bool
 }
 
-// Start writes the job to job.Dir and starts cmd, to whose arguments the job
-// file's path is appended. progress is called from a goroutine of its own. The
-// child is killed when ctx ends.
+// Start writes the job to job.Dir and starts cmd with the job file's path as its
+// last argument. progress is called on another goroutine. The child is killed when
+// ctx ends.
 func Start(ctx context.Context, cmd *exec.Cmd, job Job, progress func(Progress)) (*Child, error) {
 	job.Format = FormatVersion
 	data, err := json.Marshal(job)
@@ -79,26 +79,26 @@ func Start(ctx context.Context, cmd *exec.Cmd, job Job, progress func(Progress))
 	return c, nil
 }
 
-// PID is the child's process id.
+// PID returns the child's process id.
 func (c *Child) PID() int { return c.cmd.Process.Pid }
 
-// Compare hands the child what the live half has, which it waits for when it
-// has computed. That a child is gone, and why, is Wait's to tell.
+// Compare sends the child the live half's cells, which it waits for when it has
+// computed. If the child has exited, Wait returns why.
 func (c *Child) Compare(live Live) error {
 	data, err := json.Marshal(down{Live: &live})
 	if err != nil {
 		return err
 	}
 	if _, err := c.stdin.Write(append(data, '\n')); err != nil {
-		c.stdin.Close() // one that still runs ends by this
+		c.stdin.Close() // if the child still runs, this ends it
 	}
 	return nil
 }
 
-// Done is closed when the child has ended.
+// Done returns a channel that is closed when the child has exited.
 func (c *Child) Done() <-chan struct{} { return c.done }
 
-// Wait waits for the child to end and returns its result, or a [*ChildError].
+// Wait waits for the child to exit and returns its result, or a [*ChildError].
 func (c *Child) Wait() (Result, error) {
 	<-c.done
 	c.close()
@@ -111,10 +111,10 @@ func (c *Child) Wait() (Result, error) {
 	if c.result != nil && c.err == nil {
 		return *c.result, nil
 	}
-	return Result{}, c.ended()
+	return Result{}, c.exitError()
 }
 
-// Kill ends the child at once, if it still runs, and waits for it.
+// Kill kills the child if it still runs, and waits for it.
 func (c *Child) Kill() {
 	_ = c.cmd.Process.Kill()
 	<-c.done
@@ -128,8 +128,8 @@ func (c *Child) close() {
 	})
 }
 
-// ended says how a child that handed nothing back ended.
-func (c *Child) ended() error {
+// exitError describes the exit of a child that returned nothing.
+func (c *Child) exitError() error {
 	e := &ChildError{Message: "the child ended without a result", Stderr: c.stderr.String()}
 	var exit *exec.ExitError
 	if errors.As(c.err, &exit) {
@@ -148,7 +148,7 @@ func (c *Child) ended() error {
 	return e
 }
 
-// read reads the child's lines to their end, then waits for the process.
+// read reads the child's lines until it closes its output, then waits for it.
 func (c *Child) read(stdout io.Reader, progress func(Progress)) {
 	defer close(c.done)
 	in := bufio.NewReader(stdout)
@@ -173,7 +173,7 @@ func (c *Child) read(stdout io.Reader, progress func(Progress)) {
 }
 
 // tail keeps the first and the last bytes written to it: a Go or C++ runtime
-// says why it ends in its first line, and then prints stacks.
+// states the cause in its first line and then prints stacks.
 type tail struct {
 	mu        sync.Mutex
 	head, end []byte

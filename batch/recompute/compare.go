@@ -13,7 +13,7 @@ import (
 	"duet/internal/base/duck"
 )
 
-// missingSuspended is why a suspended view is not compared.
+// missingSuspended is ViewCheck.Missing of a suspended view.
 const missingSuspended = "suspended"
 
 // compare makes the report: control totals, then each view, base and live
@@ -43,7 +43,7 @@ func (w *worker) compare(ctx context.Context, live Live) (Report, error) {
 		r.Views = append(r.Views, c)
 		w.progress(Progress{Step: "compare", View: v.Name, Done: i + 1, Total: len(w.job.Views), Rows: c.Groups, Micros: time.Since(start).Microseconds()})
 	}
-	r.settle()
+	r.setVerdict()
 	return r, nil
 }
 
@@ -139,7 +139,7 @@ func (w *worker) diff(ctx context.Context, v ViewJob, batch string, c *ViewCheck
 	return nil
 }
 
-// largest tells the largest differences in the columns of the user's SELECT.
+// largest lists the largest differences in the columns of the user's SELECT.
 func (w *worker) largest(ctx context.Context, v ViewJob, batch string, c *ViewCheck) error {
 	keys := "1"
 	if len(v.Keys) > 0 {
@@ -182,7 +182,7 @@ func (w *worker) largest(ctx context.Context, v ViewJob, batch string, c *ViewCh
 	return nil
 }
 
-// final is the row of the user's SELECT for one differing group in one half;
+// final returns the row of the user's SELECT for one differing group in one half;
 // nil if that half has none.
 func (w *worker) final(ctx context.Context, v ViewJob, side string, rank int) ([]Value, error) {
 	on := []string{fmt.Sprintf("t._rank = %d", rank)}

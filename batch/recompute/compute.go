@@ -18,16 +18,15 @@ import (
 	"duet/schemas"
 )
 
-// fpWritten is the step between a cell file's COPY and its reading back.
+// fpWritten lies between a cell file's COPY and its reading back.
 var fpWritten = failpoint.New("recompute.written")
 
-// mismatchError says that rows are not what is accounted for (H6).
+// mismatchError reports rows that disagree with their manifest (H6).
 type mismatchError struct{ reason string }
 
 func (e *mismatchError) Error() string { return e.reason }
 
-// worker computes one job over one DuckDB connection, whose temporary tables
-// and views are its working space.
+// worker computes one job on one DuckDB connection, in temporary tables and views.
 type worker struct {
 	job      Job
 	conn     *duck.Conn
@@ -36,7 +35,7 @@ type worker struct {
 	results  []ViewResult
 }
 
-// stream is a stream's rows as counted in the files.
+// stream counts a stream's rows in the files.
 type stream struct {
 	StreamJob
 	added int64          // rows in (Job.After, Job.Through]
@@ -59,7 +58,7 @@ func newWorker(ctx context.Context, job Job, progress func(Progress)) (*worker, 
 		db.Close()
 		return nil, nil, err
 	}
-	// Cells have no order until they are written, and remembering one costs memory.
+	// Cells are ordered only when they are written; keeping an order costs memory.
 	if _, err := conn.ExecContext(ctx, "SET preserve_insertion_order=false"); err != nil {
 		conn.Close()
 		db.Close()
@@ -69,8 +68,8 @@ func newWorker(ctx context.Context, job Job, progress func(Progress)) (*worker, 
 	return w, func() { conn.Close(); db.Close() }, nil
 }
 
-// countStreams counts and sums the archived rows of the span, and refuses files
-// that disagree with the manifest.
+// countStreams counts and sums the archived rows of the span. It returns a
+// *mismatchError if they disagree with the manifest.
 func (w *worker) countStreams(ctx context.Context) error {
 	from := w.job.After
 	if w.job.Full {
@@ -108,7 +107,7 @@ func (w *worker) countStreams(ctx context.Context) error {
 	return nil
 }
 
-// within keeps the files that may hold rows in (after, through].
+// within returns the files that may hold rows in (after, through].
 func within(files []archive.File, after, through schemas.Position) []archive.File {
 	var in []archive.File
 	for _, f := range files {
@@ -149,8 +148,8 @@ func (w *worker) sum(ctx context.Context, files []archive.File, after schemas.Po
 	return t, nil
 }
 
-// computeViews computes and writes every view, one after the other: DuckDB uses
-// the job's threads within each.
+// computeViews computes and writes the views one after the other; DuckDB uses the
+// job's threads within each.
 func (w *worker) computeViews(ctx context.Context) error {
 	for i, v := range w.job.Views {
 		start := time.Now()
@@ -171,10 +170,10 @@ func (w *worker) computeViews(ctx context.Context) error {
 	return nil
 }
 
-func cellsName(i int) string { return fmt.Sprintf("cells_%d", i) } // the generation's
-func deltaName(i int) string { return fmt.Sprintf("delta_%d", i) } // of the span alone
+func cellsName(i int) string { return fmt.Sprintf("cells_%d", i) } // the generation's cells
+func deltaName(i int) string { return fmt.Sprintf("delta_%d", i) } // the span's cells alone
 
-// compute fills cells_i, and for an incremental view delta_i.
+// compute fills cells_i, and delta_i for an incremental view.
 func (w *worker) compute(ctx context.Context, i int, v ViewJob) error {
 	after := schemas.Position(0)
 	if v.Mode == Incremental {
@@ -188,7 +187,7 @@ func (w *worker) compute(ctx context.Context, i int, v ViewJob) error {
 	if s == nil {
 		return fmt.Errorf("its stream %s is not in the job", v.Stream)
 	}
-	// No rows give no groups, also where the SELECT has no GROUP BY.
+	// No rows give no groups, even where the SELECT has no GROUP BY.
 	empty := s.all == 0 || v.Mode == Incremental && s.added == 0
 	if empty {
 		if err := w.table(ctx, v, target, ""); err != nil {
@@ -210,8 +209,8 @@ func (w *worker) compute(ctx context.Context, i int, v ViewJob) error {
 	return w.table(ctx, v, cellsName(i), v.Merge)
 }
 
-// partial fills a table with the partial of the view's rows in (after, through],
-// narrowed by a condition if one is given.
+// partial fills a table with the partial of the view's rows in (after, through]
+// for which where holds, if it is given.
 func (w *worker) partial(ctx context.Context, v ViewJob, target string, after, through schemas.Position, where string) error {
 	files := within(w.streams[v.Stream].Files, after, through)
 	if len(files) == 0 {
@@ -227,13 +226,13 @@ func (w *worker) partial(ctx context.Context, v ViewJob, target string, after, t
 	return w.table(ctx, v, target, v.Partial)
 }
 
-// view makes a temporary view.
+// view creates a temporary view.
 func (w *worker) view(ctx context.Context, name, query string) error {
 	_, err := w.conn.ExecContext(ctx, "CREATE OR REPLACE TEMP VIEW "+duck.Ident(name)+" AS "+query)
 	return err
 }
 
-// table makes a temporary table of cells and fills it.
+// table creates a temporary table of cells and fills it from a query, if given.
 func (w *worker) table(ctx context.Context, v ViewJob, name, query string) error {
 	if _, err := w.conn.ExecContext(ctx, "CREATE OR REPLACE TEMP TABLE "+name+" ("+ddl(v)+")"); err != nil {
 		return err
@@ -255,7 +254,7 @@ func ddl(v ViewJob) string {
 
 func (v *View) columns() []Column { return append(v.Keys[:len(v.Keys):len(v.Keys)], v.Cells...) }
 
-// names lists columns, quoted, each with a prefix.
+// names returns a list of quoted columns, each with a prefix.
 func names(prefix string, cols []Column) string {
 	out := make([]string, len(cols))
 	for i, c := range cols {
@@ -264,8 +263,8 @@ func names(prefix string, cols []Column) string {
 	return strings.Join(out, ", ")
 }
 
-// write writes cells_i to a file, ordered by key, reads it back and compares it
-// with the table, bit for bit, then syncs and checksums it. The table goes.
+// write writes cells_i to a file, ordered by key, reads it back, compares it with
+// the table bit for bit, syncs and checksums it, and drops the table.
 func (w *worker) write(ctx context.Context, i int, v ViewJob, r *ViewResult) error {
 	path := filepath.Join(w.job.Dir, v.Name+".parquet")
 	query := "SELECT * FROM " + cellsName(i)
@@ -285,10 +284,10 @@ func (w *worker) write(ctx context.Context, i int, v ViewJob, r *ViewResult) err
 	}
 	after, err := w.fingerprint(ctx, v, "read_parquet("+duck.Literal(path)+")")
 	if err != nil {
-		return fmt.Errorf("reading back %s: %w", path, err)
+		return fmt.Errorf("read back %s: %w", path, err)
 	}
 	if before != after {
-		return fmt.Errorf("reading back %s: it holds %s, %s was written", path, after, before)
+		return fmt.Errorf("read back %s: it holds %s, but %s was written", path, after, before)
 	}
 	r.Rows = before.rows
 	r.File = filepath.Base(path)
@@ -299,7 +298,7 @@ func (w *worker) write(ctx context.Context, i int, v ViewJob, r *ViewResult) err
 	return err
 }
 
-// fingerprint is a relation's rows, types and content, whatever their order.
+// fingerprint is a relation's row count, types and content, independent of order.
 type fingerprint struct {
 	rows    int64
 	types   string
@@ -326,7 +325,7 @@ func memory(err error) bool {
 	return errors.As(err, &de) && (de.Type == duckdb.ErrorTypeOutOfMemory || strings.Contains(de.Msg, "bad_alloc") || strings.Contains(de.Msg, "Out of Memory"))
 }
 
-// remedy is what to do about a view that raises.
+// remedy says what to do about a view that cannot be evaluated.
 const remedy = "edit the view so that this cannot raise (TRY_CAST, a wider CAST, or a WHERE that leaves such events out); it is then computed from the archive"
 
 // locate finds the first event that the view cannot be computed over, by

@@ -1,8 +1,8 @@
-// Package recompute computes a generation's cells from archived rows and
-// compares them with what the live half has. It runs in a child process, so
-// that neither its memory nor a crash of native code reaches the server. Start
-// reading at [Main], the child, and [Start], its parent. It must not know how
-// runs are scheduled or how generations are published (batch, batch/catalog).
+// Package recompute computes a generation's cells from archived rows and compares
+// them with the live half's. It runs in a child process, so that neither its memory
+// nor a crash of native code reaches the server. Start reading at [Main], the
+// child, and [Start], its parent. The package must not know how runs are scheduled
+// or how generations are published (batch, batch/catalog).
 //
 // # Protocol
 //
@@ -14,20 +14,21 @@
 //	  {"live":{...}} ------------------------>  stdin, when the live half has passed the cut
 //	            <-- {"result":{...}}             or {"failure":{...}}; then it exits
 //
-// The child computes while the parent waits for the live half. It ends at once
-// when its stdin closes: a parent that died leaves no orphan at work. Cell files
-// are in Job.Dir, synced, read back and checksummed; naming them is the parent's.
+// The child computes while the parent waits for the live half. It exits at once
+// when its stdin closes, so that it does not outlive its parent. It writes cell
+// files to Job.Dir, reads them back, checksums and syncs them; the parent brings
+// them into the catalog.
 //
 // # Views
 //
-// A view comes as SQL text: Partial reads [RowsTable], Merge and Final read
-// [CellsTable]. Rows are always taken by position, never by file. A full
-// computation reads every row up to the cut; an incremental one merges the
-// base's cells with the partial of the rows after the base's cut.
+// A view is SQL text: Partial reads [RowsTable], Merge and Final read
+// [CellsTable]. Rows are selected by position, never by file (H2). A full
+// computation reads every row up to the cut; an incremental one merges the base's
+// cells with the partial of the rows after the base's cut.
 //
-// An expression that cannot be evaluated suspends its view, at the position
-// that bisecting the rows finds, and nothing else; running out of memory or disk
-// fails the job and suspends nothing.
+// An expression that cannot be evaluated suspends its view alone, at the position
+// that bisection finds. Running out of memory or disk fails the job and suspends
+// nothing.
 package recompute
 
 import (
@@ -44,7 +45,7 @@ const (
 	CellsTable = "_duet_cells" // partial rows: keys and cells
 )
 
-// FormatVersion is the version of the job's and the report's format.
+// FormatVersion is the version of the format of jobs and reports.
 const FormatVersion = 1
 
 // Mode says what a view is computed from.
@@ -61,14 +62,14 @@ type Column struct {
 	Name  string `json:"name"`  // k0.., c0..
 	Type  string `json:"type"`  // SQL type
 	Exact bool   `json:"exact"` // equal bit for bit in both halves; else within the tolerance
-	Label string `json:"label"` // what people call it: a key's output column; "" for a cell
+	Label string `json:"label"` // a key's output column; "" for a cell
 }
 
-// View is one view as SQL text. The package comment says what it may read.
+// View is one view as SQL text. The package comment says which tables it reads.
 type View struct {
 	Name       string   `json:"name"`
 	Stream     string   `json:"stream"`
-	Definition string   `json:"definition"` // version, as [schemas/view] has it
+	Definition string   `json:"definition"` // the view version, from [schemas/view]
 	Partial    string   `json:"partial"`    // RowsTable -> keys and cells
 	Merge      string   `json:"merge"`      // CellsTable -> keys and cells, one row a group
 	Final      string   `json:"final"`      // CellsTable -> the columns of the user's SELECT
@@ -80,23 +81,23 @@ type View struct {
 type ViewJob struct {
 	View
 	Mode Mode `json:"mode"`
-	// Base is the file of the base's cells; "" if the base has none: no rows.
+	// Base is the file of the base's cells; "" if the base has none.
 	Base string `json:"base,omitempty"`
-	// Cause is why numbers may differ from the live half's, if control records
-	// tell: "definition". A difference without a cause is unexplained.
+	// Cause explains differences from the live half, if a control record does:
+	// "definition". A difference without a cause is unexplained.
 	Cause string `json:"cause,omitempty"`
 }
 
 // StreamJob is one stream's archived rows.
 type StreamJob struct {
 	Name  string         `json:"name"`
-	Files []archive.File `json:"files"` // all that may hold rows up to the cut
-	// Totals of the archive's manifest for the span that is compared; the rows
-	// are counted and summed again and must agree with it.
+	Files []archive.File `json:"files"` // every file that may hold rows of the span
+	// Totals are the manifest's over the compared span. The child counts and sums
+	// the rows again; they must agree (H6).
 	Totals archive.Totals `json:"totals"`
 }
 
-// Job is everything that the child needs to know.
+// Job is the child's input.
 type Job struct {
 	Format  int              `json:"format"`
 	Run     string           `json:"run"`
@@ -104,7 +105,7 @@ type Job struct {
 	Archive string           `json:"archive"` // the archive's folder
 	After   schemas.Position `json:"after"`   // the base's cut, exclusive
 	Through schemas.Position `json:"through"` // the cut
-	Full    bool             `json:"full"`    // the report's span is everything, not (After, Through]
+	Full    bool             `json:"full"`    // the report covers everything up to Through, not (After, Through]
 	Streams []StreamJob      `json:"streams"`
 	Views   []ViewJob        `json:"views"`
 
@@ -114,30 +115,30 @@ type Job struct {
 	Nice         int    `json:"nice"`          // priority, 0 to 19
 	// Tolerance is the relative difference that DOUBLE cells may have.
 	Tolerance float64 `json:"tolerance"`
-	// Largest is how many differences of a view the report tells in full.
+	// Largest is the number of differences that the report lists for a view.
 	Largest int `json:"largest"`
 }
 
-// LiveView is what the live half has of a view in (base's cut, cut].
+// LiveView holds the live half's cells of a view in (base's cut, cut].
 type LiveView struct {
 	Path string `json:"path,omitempty"` // Parquet of keys and cells; "" means no rows
 	// Missing says why there is nothing to compare with ("suspended",
-	// "definition"); "" means that there is.
+	// "definition"); "" if the view can be compared.
 	Missing string `json:"missing,omitempty"`
 }
 
-// Live is what the live half has up to the cut.
+// Live holds the live half's totals and cells up to the cut.
 type Live struct {
 	// Totals by stream over the report's span.
 	Totals map[string]archive.Totals `json:"totals"`
 	Views  map[string]LiveView       `json:"views"`
 }
 
-// Progress is a step of the child.
+// Progress reports a step of the child.
 type Progress struct {
 	Step   string `json:"step"` // totals, compute, write, compare
 	View   string `json:"view,omitempty"`
-	Done   int    `json:"done"`  // views behind this one
+	Done   int    `json:"done"`  // views that are finished
 	Total  int    `json:"total"` // views of the job
 	Rows   int64  `json:"rows,omitempty"`
 	Micros int64  `json:"micros,omitempty"` // of the step, when it has ended
@@ -169,7 +170,7 @@ func (s Suspension) String() string {
 	return fmt.Sprintf("view %s is suspended since %s: %s; %s", s.View, where, s.Message, s.Remedy)
 }
 
-// ViewResult is what became of a view.
+// ViewResult is the result of one view.
 type ViewResult struct {
 	Name      string      `json:"name"`
 	Suspended *Suspension `json:"suspended,omitempty"`
@@ -178,26 +179,27 @@ type ViewResult struct {
 	durable.Sum
 }
 
-// Result is what the child hands back.
+// Result is the child's output.
 type Result struct {
 	Views  []ViewResult `json:"views"`
 	Report Report       `json:"report"`
 }
 
-// Failure is why the child gave up.
+// Failure is why the child has no result.
 type Failure struct {
 	Message string `json:"message"`
-	// Memory: it ran out of memory, so a smaller attempt may do.
+	// Memory is set if it ran out of memory: one with less memory may succeed.
 	Memory bool `json:"memory"`
-	// Mismatch: archived rows disagree with the manifest or the live half (H6).
+	// Mismatch is set if archived rows disagree with the manifest (H6).
 	Mismatch bool `json:"mismatch"`
 }
 
-// down is a line from the parent, up one from the child.
+// down is a line from the parent.
 type down struct {
 	Live *Live `json:"live,omitempty"`
 }
 
+// up is a line from the child; one field is set.
 type up struct {
 	Progress *Progress `json:"progress,omitempty"`
 	Result   *Result   `json:"result,omitempty"`

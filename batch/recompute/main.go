@@ -14,31 +14,31 @@ import (
 	"duet/internal/base/failpoint"
 )
 
-// The named steps of the child.
+// The failpoints of the child.
 var (
-	fpStarted  = failpoint.New("recompute.started")  // nothing computed yet
-	fpComputed = failpoint.New("recompute.computed") // cells written, nothing compared
-	fpFinished = failpoint.New("recompute.finished") // compared, the result not handed back
+	fpStarted  = failpoint.New("recompute.started")  // nothing is computed
+	fpComputed = failpoint.New("recompute.computed") // cells are written, nothing is compared
+	fpFinished = failpoint.New("recompute.finished") // compared, the result is not sent
 )
 
 // Exit codes of the child.
 const (
 	ExitDone   = 0
-	ExitFailed = 1 // a failure was handed back
+	ExitFailed = 1 // a failure was sent
 	ExitUsage  = 2 // the job cannot be read
-	ExitOrphan = 3 // stdin closed: the parent is gone
+	ExitOrphan = 3 // stdin closed: the parent has exited
 )
 
-// Main is the child process: it does the job in a file and returns the exit
-// code. The package comment draws the protocol. It ends the process when stdin
-// closes before the job is done.
+// Main is the child process: it executes the job in a file and returns the exit
+// code. The package comment draws the protocol. It ends the process if stdin closes
+// before the job is done.
 func Main(jobFile string, stdin io.Reader, stdout io.Writer) int {
 	var mu sync.Mutex // one line at a time
 	out := json.NewEncoder(stdout)
 	send := func(line up) {
 		mu.Lock()
 		defer mu.Unlock()
-		_ = out.Encode(line) // a parent that is gone closes stdin, too
+		_ = out.Encode(line) // if the parent has exited, stdin closes and ends this process
 	}
 	job, err := readJob(jobFile)
 	if err != nil {
@@ -76,11 +76,11 @@ func readJob(path string) (Job, error) {
 	return job, nil
 }
 
-// limit lowers the priority of the whole process and bounds its memory.
+// limit lowers the priority of the whole process and limits its memory.
 func (j *Job) limit() error {
 	if j.Nice > 0 {
-		// For the process group, which the parent made for this process alone:
-		// for the process, Linux would change one thread.
+		// Set it for the process group, which the parent made for this process
+		// alone: for a process, Linux changes one thread.
 		if err := syscall.Setpriority(syscall.PRIO_PGRP, 0, j.Nice); err != nil {
 			return fmt.Errorf("recompute: priority %d: %w", j.Nice, err)
 		}
@@ -94,7 +94,7 @@ func (j *Job) limit() error {
 	return nil
 }
 
-// listen hands on what the parent says and ends the process when it is gone.
+// listen forwards the parent's lines, and ends the process when stdin closes.
 func listen(stdin io.Reader, live chan<- Live) {
 	in := bufio.NewReader(stdin)
 	for {
@@ -104,7 +104,7 @@ func listen(stdin io.Reader, live chan<- Live) {
 		}
 		var d down
 		if err := json.Unmarshal(line, &d); err != nil {
-			fmt.Fprintln(os.Stderr, "recompute: not a line of the parent's:", err)
+			fmt.Fprintln(os.Stderr, "recompute: the parent's line is not JSON:", err)
 			os.Exit(ExitUsage)
 		}
 		if d.Live != nil {
@@ -113,7 +113,7 @@ func listen(stdin io.Reader, live chan<- Live) {
 	}
 }
 
-// run does the job: count, compute, wait for the live half, compare.
+// run executes the job: count, compute, wait for the live half's cells, compare.
 func run(ctx context.Context, job Job, live <-chan Live, progress func(Progress)) (Result, error) {
 	if err := fpStarted.Hit(); err != nil {
 		return Result{}, err

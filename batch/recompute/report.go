@@ -11,19 +11,18 @@ import (
 	"duet/schemas"
 )
 
-// Verdict is what a comparison comes to.
+// Verdict is the outcome of a comparison.
 type Verdict string
 
 // The verdicts, from good to bad.
 const (
-	Equal       Verdict = "equal"       // to the last digit; DOUBLE within the tolerance
-	Explained   Verdict = "explained"   // what differs has a known cause: restatements
-	Unexplained Verdict = "unexplained" // something differs, nobody knows why: the old generation is held
+	Equal       Verdict = "equal"       // bit for bit; DOUBLE within the tolerance
+	Explained   Verdict = "explained"   // every difference has a known cause: restatements
+	Unexplained Verdict = "unexplained" // something differs without a known cause: the old generation is held
 	Mismatch    Verdict = "mismatch"    // control totals differ: the run fails (H6)
 )
 
-// Report is the reconciliation of both halves over a span of positions. It
-// begins with the control totals, then the views.
+// Report is the reconciliation of both halves over a span of positions.
 type Report struct {
 	Format   int              `json:"format"`
 	Run      string           `json:"run"`
@@ -49,7 +48,7 @@ type StreamCheck struct {
 type ViewCheck struct {
 	View    string  `json:"view"`
 	Verdict Verdict `json:"verdict"`
-	// Missing says why nothing was compared; "" means that it was.
+	// Missing says why the view was not compared; "" if it was.
 	Missing   string  `json:"missing,omitempty"`
 	Cause     string  `json:"cause,omitempty"` // of the differences, if known
 	Groups    int64   `json:"groups"`          // compared: in either half
@@ -58,7 +57,7 @@ type ViewCheck struct {
 	OnlyLive  int64   `json:"only_live"`       // groups that the batch half lacks
 	OnlyBatch int64   `json:"only_batch"`
 	Tolerance float64 `json:"tolerance,omitempty"` // of DOUBLE cells, if the view has any
-	// Largest are the largest differences, in columns as people see them.
+	// Largest are the largest differences, in columns of the user's SELECT.
 	Largest []Difference `json:"largest,omitempty"`
 }
 
@@ -82,8 +81,8 @@ type Change struct {
 	To     *string `json:"to"`
 }
 
-// CompareTotals fills in a report that has control totals only: of the streams
-// in batch, and of those that only the live half has met (H6).
+// CompareTotals adds the comparison of control totals to a report: of the streams
+// in batch, and of those that only the live half has events of (H6).
 func CompareTotals(r Report, live, batch map[string]archive.Totals) Report {
 	names := slices.Collect(maps.Keys(batch))
 	for name, t := range live {
@@ -97,12 +96,12 @@ func CompareTotals(r Report, live, batch map[string]archive.Totals) Report {
 		c.Differences = c.Live.Differences(c.Batch)
 		r.Streams = append(r.Streams, c)
 	}
-	r.settle()
+	r.setVerdict()
 	return r
 }
 
-// settle derives the report's verdict from those of its parts.
-func (r *Report) settle() {
+// setVerdict derives the report's verdict from those of its parts.
+func (r *Report) setVerdict() {
 	r.Verdict = Equal
 	for _, v := range r.Views {
 		if v.Verdict == Unexplained || v.Verdict == Explained && r.Verdict == Equal {
@@ -116,8 +115,8 @@ func (r *Report) settle() {
 	}
 }
 
-// Differing names what differs, for a log line or an alarm: streams with their
-// totals, then views with their counts.
+// Differing describes the differences in one line: streams with their totals, then
+// views with their counts.
 func (r *Report) Differing() string {
 	var out []string
 	for _, s := range r.Streams {

@@ -6,7 +6,7 @@ import (
 	"duet/schemas/view"
 )
 
-// FromView is a compiled view as the child needs it.
+// FromView returns the SQL text of a compiled view.
 func FromView(v *view.View) (View, error) {
 	final, _, err := v.FinalSQL(CellsTable, view.Options{})
 	if err != nil {

@@ -133,7 +133,7 @@ func (n *Node) steps() []lifecycle.Step {
 		{Name: "opening the batch half", Start: n.openRunner},
 		{Name: "reading the log", Start: n.catchUp},
 		{Name: "starting the appender", Start: n.startAppender, Stop: stops(func() { l.appender.Close() })},
-		{Name: "starting the batch half", Start: func(context.Context) error { return n.runner.Start() }, Stop: stops(func() { n.runner.Stop() })},
+		{Name: "starting the batch half", Start: func(ctx context.Context) error { return n.runner.Start(ctx) }, Stop: stops(func() { n.runner.Stop() })},
 		{Name: "letting calls through", Start: n.serve},
 		{Name: "rebuilding views", Start: n.rebuildViews},
 	}
