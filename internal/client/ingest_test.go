@@ -209,7 +209,7 @@ func TestAWrongDefinitionSendsNothing(t *testing.T) {
 			":2: sold_at: ", `"12/21/2010 8:26"`, "None of the first 1,000 lines can be read; nothing was sent.",
 			`In streams/orders.yaml:5 write: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%m/%d/%Y %H:%M"}`}},
 		"european dates": {3, "A1,1.50,21.12.2010", []string{"None of the 3 lines can be read", `format: "%d.%m.%Y"}`}},
-		"either order": {3, "A1,1.50,01/12/2010 8:26", []string{"None of the 3 lines can be read", "Day-first and month-first both fit, and no value looked at tells them apart. In streams/orders.yaml:5 write, if the day is first: sold_at: {",
+		"either order": {3, "A1,1.50,01/12/2010 8:26", []string{"None of the 3 lines can be read", "Day-first and month-first both match, and no value that was read distinguishes them. In streams/orders.yaml:5 write, if the day is first: sold_at: {",
 			`format: "%d/%m/%Y %H:%M"}; if the month is first: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%m/%d/%Y %H:%M"}`}},
 		"more decimals": {2, "A1,1.505,2026-01-01", []string{"price: ", "In streams/orders.yaml:4 write: price: DECIMAL(19,3) NOT NULL"}},
 		"no number":     {1, "A1,cheap,2026-01-01", []string{"It is the only line", "write: price: VARCHAR NOT NULL"}},

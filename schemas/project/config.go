@@ -2,8 +2,8 @@ package project
 
 import "strings"
 
-// The keys of each mapping of duet.yaml and of a view's YAML, in the order in
-// which Print writes them.
+// The keys of each mapping of duet.yaml and of a view's YAML, in the order that
+// Print writes them in.
 var (
 	configKeys = []string{"version", "name", "batch", "limits"}
 	batchKeys  = []string{"incremental", "full", "keep"}
@@ -22,7 +22,7 @@ const (
 	defaultBatchMemory = 2_000_000_000
 )
 
-// configure fills in duet.yaml over the defaults.
+// configure sets the defaults and then the values of duet.yaml.
 func (p *Project) configure(text string, faults *Faults) {
 	p.Name = defaultName
 	p.Batch = Batch{Incremental: defaultIncremental, Full: defaultFull, Keep: Keep{Last: 24, Daily: 35, Monthly: 13}}
@@ -128,7 +128,7 @@ func (d *document) size(e entry, what string, low int64, target *int64) {
 	case err != nil:
 		d.faultAtValue(e, what+": "+err.Error(), remedy)
 	case n < low:
-		d.faultAtValue(e, what+" is "+s+", too little to work with", "write at least "+FormatSize(low))
+		d.faultAtValue(e, what+" is "+s+", which is too little", "write at least "+FormatSize(low))
 	default:
 		*target = n
 	}

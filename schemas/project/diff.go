@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// StreamDiff says in words what the events of a stream mean differently under
-// new than under old, one line each, with the place in new's file; nil if
-// nothing. How a CSV file is written is not part of an event's meaning.
+// StreamDiff returns the differences between old and new that change the meaning
+// of the stream's events, one line each with its place in new's file; nil if there
+// are none. The CSV dialect is not part of an event's meaning.
 func StreamDiff(old, new *Stream) []string {
 	d := differ{file: new.File}
 	for _, c := range new.Columns {

@@ -5,18 +5,19 @@ import (
 	"strings"
 )
 
-// Fault is one thing that is wrong, or worth a warning, in a project: where
-// it stands, why it is refused and what to write instead.
+// Fault is an error or a warning about a project: where it is, the reason and what
+// to write instead.
 type Fault struct {
 	File    string // slash-separated path in the project's folder; "" for the project itself
-	Line    int    // from 1; 0 when the fault is about the file as a whole
+	Line    int    // from 1; 0 if the fault is about the whole file
 	Column  int    // from 1, in characters; 0 when unknown
 	Reason  string // without a full stop at its end
 	Remedy  string // what to write or do; without a full stop at its end; may be empty
-	Warning bool   // the project works as it is
+	Warning bool   // the project can be used as it is
 }
 
-// Error gives "file:line:column: reason. remedy", leaving out what is not set.
+// Error returns "file:line:column: reason. remedy" without the parts that are not
+// set.
 func (f Fault) Error() string {
 	var b strings.Builder
 	b.WriteString(f.File)
@@ -39,11 +40,10 @@ func (f Fault) Error() string {
 	return b.String()
 }
 
-// Faults is everything that was found in one pass, in the order of files and
-// lines.
+// Faults are the faults of a project, ordered by file and line.
 type Faults []Fault
 
-// Error gives one fault a line.
+// Error returns one line a fault.
 func (f Faults) Error() string {
 	lines := make([]string, len(f))
 	for i, fault := range f {
@@ -52,7 +52,7 @@ func (f Faults) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Fatal reports whether some fault is more than a warning.
+// Fatal reports whether any fault is more than a warning.
 func (f Faults) Fatal() bool {
 	for _, fault := range f {
 		if !fault.Warning {

@@ -2,16 +2,16 @@ package project
 
 import "strings"
 
-// formatSpecifiers are those of DuckDB's strptime that the decoder reads.
+// formatSpecifiers are the specifiers of DuckDB's strptime that the decoder supports.
 const formatSpecifiers = "YymdbBjaAuwHIMSfpzZsgn"
 
-// formatShorthands stand for several specifiers.
+// formatShorthands maps specifiers that stand for several to those.
 var formatShorthands = map[byte]string{
 	'T': "HMS", 'X': "HMS", 'R': "HM", 'F': "Ymd", 'x': "Ymd", 'D': "mdy", 'c': "YmdHMS",
 }
 
-// checkFormat gives the reason why the decoder cannot use a strptime format for
-// a column of the kind, or "". It agrees with the decoder's own check.
+// checkFormat returns why the decoder cannot use a strptime format for a column of
+// the kind, or "". TestFormatsAgreeWithTheDecoder compares it with the decoder.
 func checkFormat(format string, kind Kind) string {
 	specs := ""
 	literals := false
@@ -56,7 +56,7 @@ func checkFormat(format string, kind Kind) string {
 	return incomplete(specs, kind)
 }
 
-// incomplete tells what a format has too much or too little.
+// incomplete returns which part of the time a format lacks or has twice, or "".
 func incomplete(specs string, kind Kind) string {
 	count := func(of string) (n int) {
 		for i := range len(of) {
@@ -66,20 +66,20 @@ func incomplete(specs string, kind Kind) string {
 	}
 	switch {
 	case count("Yy") > 1 || count("mbB") > 1 || count("HI") > 1 || count("zZ") > 1:
-		return "says one part of the time twice"
+		return "has one part of the time twice"
 	case count("j") > 0 && count("mbBd") > 0:
 		return "has %j, the day of the year, and a month or day"
 	case count("I") != count("p"):
-		return "has one of %I and %p; they need each other"
+		return "has only one of %I and %p; they need each other"
 	case count("M") > 0 && count("HI") == 0, count("S") > count("M"), count("f") > count("S"):
-		return "has a smaller part of the time without the larger: minutes need hours, seconds minutes, fractions seconds"
+		return "lacks a larger part of the time: minutes need hours, seconds minutes, fractions seconds"
 	}
 	if kind == Time {
 		switch {
 		case count("HI") == 0:
 			return "has no hour"
 		case count("YymbBdjaAuwzZ") > 0:
-			return "has a date or zone, which a TIME has not"
+			return "has a date or zone, but a TIME has neither"
 		}
 		return ""
 	}
@@ -89,7 +89,7 @@ func incomplete(specs string, kind Kind) string {
 	case count("j") == 0 && (count("mbB") == 0 || count("d") == 0):
 		return "has no month or no day"
 	case kind == Date && count("zZ") > 0:
-		return "has a zone, which a DATE has not"
+		return "has a zone, but a DATE has none"
 	}
 	return ""
 }

@@ -12,23 +12,23 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of what is read, so that a wrong folder ends in a fault and not in a
-// full memory.
+// Limits of what is read, so that a wrong folder causes a fault and does not
+// exhaust memory.
 const (
 	maxFileBytes = 256 << 10
 	maxFiles     = 2_000
 )
 
-// Load reads and checks a project's folder. It gives every fault of one pass;
-// the project is nil if one of them is more than a warning.
+// Load reads and checks a project's folder and returns every fault. The project is
+// nil if any of them is more than a warning.
 func Load(fsys fs.FS) (*Project, Faults) {
 	files, faults := readFiles(fsys)
 	p, more := build(files, faults.Fatal())
 	return p, sortFaults(append(faults, more...))
 }
 
-// FromFiles checks a project given as texts by slash-separated path, such as
-// Project.Files out of a control record.
+// FromFiles checks a project given as the texts of its files by slash-separated
+// path, such as Project.Files of a control record.
 func FromFiles(files map[string]string) (*Project, Faults) {
 	var faults Faults
 	for _, name := range keysOf(files) {
@@ -41,10 +41,10 @@ func FromFiles(files map[string]string) (*Project, Faults) {
 }
 
 func tooBig(name string) Fault {
-	return Fault{File: name, Reason: fmt.Sprintf("is above %d KiB, the limit of a definition", maxFileBytes>>10), Remedy: "keep data out of the folders of definitions"}
+	return Fault{File: name, Reason: fmt.Sprintf("is larger than %d KiB, the limit of a definition", maxFileBytes>>10), Remedy: "keep data out of the folders of definitions"}
 }
 
-// sortFaults orders by file and place; duet.yaml comes first.
+// sortFaults orders faults by file, line and column; duet.yaml comes first.
 func sortFaults(faults Faults) Faults {
 	sort.SliceStable(faults, func(i, j int) bool {
 		a, b := faults[i], faults[j]
@@ -96,7 +96,7 @@ func (r *reader) config() {
 	r.read(configFile)
 }
 
-// read takes one file, within the limits.
+// read reads one file, within the limits.
 func (r *reader) read(name string) {
 	if len(r.files) == maxFiles {
 		r.fault(name, fmt.Sprintf("is file %d; a project has at most %d", maxFiles+1, maxFiles), "split the project")
@@ -109,7 +109,7 @@ func (r *reader) read(name string) {
 		r.fault(name, "cannot be read: "+errorText(err), "check its permissions")
 		return
 	}
-	defer f.Close() // read only: nothing is lost by an error
+	defer f.Close() // read only: its error does not matter
 	text, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 	switch {
 	case err != nil:
@@ -131,8 +131,8 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// folder reads the definitions of one folder and refuses what would otherwise
-// be overlooked.
+// folder reads the definitions of one folder. Any other file or folder in it is a
+// fault, so that nothing is overlooked.
 func (r *reader) folder(dir string, kinds ...string) {
 	entries, err := fs.ReadDir(r.fsys, dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -163,7 +163,8 @@ func (r *reader) folder(dir string, kinds ...string) {
 	}
 }
 
-// tables refuses reference tables: what a project declares is never ignored.
+// tables reports reference tables, which this version does not read, so that no
+// declaration is ignored silently.
 func (r *reader) tables() {
 	entries, err := fs.ReadDir(r.fsys, "tables")
 	if err != nil {
@@ -176,14 +177,14 @@ func (r *reader) tables() {
 	}
 }
 
-// ignored are hidden files, editors' copies and notes.
+// ignored reports whether a file is hidden, an editor's copy or a note.
 func ignored(name string) bool {
 	return strings.HasPrefix(name, ".") || strings.HasPrefix(name, "#") || strings.HasSuffix(name, "~") ||
 		strings.HasSuffix(name, ".swp") || strings.EqualFold(path.Ext(name), ".md")
 }
 
-// build checks the texts. readFailed says that files are missing, whose
-// absence is then no further fault.
+// build checks the texts. readFailed says that some file could not be read, so
+// that its absence is not a further fault.
 func build(files map[string]string, readFailed bool) (*Project, Faults) {
 	p := &Project{Files: files}
 	var faults Faults
@@ -215,7 +216,7 @@ func build(files map[string]string, readFailed bool) (*Project, Faults) {
 	return p, faults
 }
 
-// crossCheck looks at what only the whole project can tell.
+// crossCheck reports faults that involve several files.
 func (p *Project) crossCheck(faults *Faults, readFailed bool) {
 	streams := map[string]bool{}
 	for _, s := range p.Streams {
@@ -236,7 +237,7 @@ func (p *Project) crossCheck(faults *Faults, readFailed bool) {
 	}
 }
 
-// Stream gives the stream of a name, or nil.
+// Stream returns the stream with the name, or nil.
 func (p *Project) Stream(name string) *Stream {
 	for _, s := range p.Streams {
 		if s.Name == name {
@@ -246,7 +247,7 @@ func (p *Project) Stream(name string) *Stream {
 	return nil
 }
 
-// View gives the view of a name, or nil.
+// View returns the view with the name, or nil.
 func (p *Project) View(name string) *View {
 	for _, v := range p.Views {
 		if v.Name == name {

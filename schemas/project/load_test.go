@@ -103,8 +103,8 @@ func TestLoadReadsEverySetting(t *testing.T) {
 	}
 }
 
-// Each case changes one file of a good project; the wanted faults are whole.
-func TestLoadTellsEveryFault(t *testing.T) {
+// Each case changes files of a valid project; all of its faults are listed.
+func TestLoadReportsEveryFault(t *testing.T) {
 	stream := func(text string) map[string]string { return map[string]string{"streams/orders.yaml": text} }
 	config := func(text string) map[string]string { return map[string]string{"duet.yaml": text} }
 	for name, c := range map[string]struct {
@@ -122,17 +122,17 @@ func TestLoadTellsEveryFault(t *testing.T) {
 			`streams/orders.yaml:4:1: unknown key "event_tme" in the stream. did you mean event_time?`,
 		}},
 		"bad schedules": {config("batch:\n  incremental: TZ=Europe/London 0 3 * * *\n  full: \"61 3 * * *\"\n"), []string{
-			`duet.yaml:2:16: batch.incremental: the schedule "TZ=Europe/London 0 3 * * *" names a zone; schedules are UTC. write five fields such as "15 3 * * *", or "@every 1m", or off`,
+			`duet.yaml:2:16: batch.incremental: the schedule "TZ=Europe/London 0 3 * * *" has a zone; schedules are in UTC. write five fields such as "15 3 * * *", or "@every 1m", or off`,
 			`duet.yaml:3:9: batch.full: "61 3 * * *" is not a schedule: end of range (61) above maximum (59): 61. write five fields such as "15 3 * * *", or "@every 1m", or off`,
 		}},
 		"a schedule that never comes": {config("batch: {full: \"0 0 30 2 *\", incremental: \"@every 5ms\"}\n"), []string{
-			`duet.yaml:1:15: batch.full: the schedule "0 0 30 2 *" never comes. write five fields such as "15 3 * * *", or "@every 1m", or off`,
-			`duet.yaml:1:42: batch.incremental: the schedule "@every 5ms" is below a second. write five fields such as "15 3 * * *", or "@every 1m", or off`,
+			`duet.yaml:1:15: batch.full: the schedule "0 0 30 2 *" never occurs. write five fields such as "15 3 * * *", or "@every 1m", or off`,
+			`duet.yaml:1:42: batch.incremental: the schedule "@every 5ms" is shorter than a second. write five fields such as "15 3 * * *", or "@every 1m", or off`,
 		}},
 		"bad sizes and numbers": {config("limits: {memory: 4, log: 4 XB, batch_memory: 1MB, batch_threads: 0}\nbatch: {keep: {last: 0, daily: x}}\n"), []string{
 			`duet.yaml:1:18: limits.memory: "4" has no unit. write a size such as 4GB or 512MB`,
 			`duet.yaml:1:26: limits.log: "XB" is not a unit of size. write a size such as 4GB or 512MB`,
-			`duet.yaml:1:46: limits.batch_memory is 1MB, too little to work with. write at least 64MiB`,
+			`duet.yaml:1:46: limits.batch_memory is 1MB, which is too little. write at least 64MiB`,
 			`duet.yaml:1:66: limits.batch_threads is "0". write a whole number from 1 to 256`,
 			`duet.yaml:2:22: batch.keep.last is "0". write a whole number from 1 to 10,000`,
 			`duet.yaml:2:32: batch.keep.daily is "x". write a whole number from 0 to 10,000`,
@@ -157,14 +157,14 @@ func TestLoadTellsEveryFault(t *testing.T) {
 			`streams/orders.yaml:4:6: the column c: INT[] is a list; a column holds one value. write one event an element, or VARCHAR`,
 			`streams/orders.yaml:5:6: the column d: DECIMAL(40,2) has 40 digits; a DECIMAL has 1 to 38. write DECIMAL(18,4) or DECIMAL(38,4)`,
 			`streams/orders.yaml:6:6: the column e: DECIMAL(4,5) has more decimals than digits. write DECIMAL(9,5)`,
-			`streams/orders.yaml:7:6: the column f: VARCHAR(10) has a parameter that VARCHAR does not take. write VARCHAR; lengths are not checked`,
-			`streams/orders.yaml:8:6: the column g: PRIMARY is not part of a column here. write TYPE or TYPE NOT NULL; what makes two events one is written as id: [column, ...]`,
+			`streams/orders.yaml:7:6: the column f: VARCHAR(10) has a parameter, but VARCHAR takes none. write VARCHAR; lengths are not checked`,
+			`streams/orders.yaml:8:6: the column g: PRIMARY is not part of a column here. write TYPE or TYPE NOT NULL; columns that identify an event are declared as id: [column, ...]`,
 			`streams/orders.yaml:9:6: the column h is a list. write TYPE or TYPE NOT NULL, or {type: ..., from: ..., format: ...}`,
 			`streams/orders.yaml:10:3: the column i is empty. write TYPE or TYPE NOT NULL, or {type: ..., from: ..., format: ...}`,
 			`streams/orders.yaml:11:3: the column j has no type. write {type: "VARCHAR NOT NULL", ...}`,
 			`streams/orders.yaml:12:27: the format "%Q" has the unknown specifier "%Q". write a strptime format such as "%d/%m/%Y %H:%M"`,
 			`streams/orders.yaml:13:26: l has a format, but is INTEGER. formats are for DATE, TIME and TIMESTAMP: remove it`,
-			`streams/orders.yaml:14:13: within { } a comma ends the value, so the type is cut to "DECIMAL(18". put quotes round it: type: "DECIMAL(18,4) NOT NULL"`,
+			`streams/orders.yaml:14:13: within { } a comma ends the value, so the type is cut to "DECIMAL(18". quote it: type: "DECIMAL(18,4) NOT NULL"`,
 			`streams/orders.yaml:15:3: the column n has no type. write {type: "VARCHAR NOT NULL", ...}`,
 			`streams/orders.yaml:15:7: unknown key "typ" in the column n. did you mean type?`,
 		}},
@@ -180,12 +180,12 @@ func TestLoadTellsEveryFault(t *testing.T) {
 			`streams/orders.yaml:4:15: future_bound: "-3h" is negative. write a duration such as 24h or 7d, or off`,
 		}},
 		"names that a zone adds": {stream("columns: {sold_at: TIMESTAMP NOT NULL, sold_at_local: TIMESTAMP, business_date: DATE, _duet_at: INT}\nevent_time: {column: sold_at, zone: UTC}\n"), []string{
-			`streams/orders.yaml:1:40: the column sold_at_local is added to every event, because event_time has a zone. rename yours, with from: sold_at_local`,
-			`streams/orders.yaml:1:66: the column business_date is added to every event, because event_time has a zone. rename yours, with from: business_date`,
+			`streams/orders.yaml:1:40: the column sold_at_local is added to every event, because event_time has a zone. rename yours and add from: sold_at_local`,
+			`streams/orders.yaml:1:66: the column business_date is added to every event, because event_time has a zone. rename yours and add from: business_date`,
 			`streams/orders.yaml:1:87: the column's name "_duet_at" begins with _duet_, which is reserved. give it another name`,
 		}},
 		"day_starts without zone, csv": {stream("columns:\n  a: TIMESTAMP NOT NULL\n  b: {type: INT, from: a}\nevent_time: {column: a, day_starts: \"04:00\"}\ncsv: {delimiter: \";;\", decimal: x, encoding: utf-16, nulls: [[]]}\n"), []string{
-			`streams/orders.yaml:4:25: day_starts has no zone to start the day in. add zone: Europe/London, or zone: UTC`,
+			`streams/orders.yaml:4:25: day_starts needs a zone. add zone: Europe/London, or zone: UTC`,
 			`streams/orders.yaml:5:18: csv.delimiter is ";;", not one character. write "," or ";" or "\t" or "|"`,
 			`streams/orders.yaml:5:33: csv.decimal is "x". write "." or ","`,
 			`streams/orders.yaml:5:46: csv.encoding is "utf-16". write utf-8, latin-1 or windows-1252, or convert the file: iconv -t utf-8`,
@@ -212,7 +212,7 @@ func TestLoadTellsEveryFault(t *testing.T) {
 			`views/revenue.yaml:4:13: max_groups is "-1". write a whole number from 0 to 1,000,000,000`,
 		}},
 		"too deep": {config(strings.Repeat("[", 40)), []string{`duet.yaml:1:1: more than 32 levels of nesting. write it flatter`}},
-		"too big":  {config(strings.Repeat("# x\n", 100_000)), []string{`duet.yaml: is above 256 KiB, the limit of a definition. keep data out of the folders of definitions`}},
+		"too big":  {config(strings.Repeat("# x\n", 100_000)), []string{`duet.yaml: is larger than 256 KiB, the limit of a definition. keep data out of the folders of definitions`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, faults := Load(folder(good(c.files)))
@@ -230,7 +230,7 @@ func TestLoadTellsEveryFault(t *testing.T) {
 	}
 }
 
-func TestLoadTellsAWrongFolder(t *testing.T) {
+func TestLoadReportsAWrongFolder(t *testing.T) {
 	_, faults := Load(fstest.MapFS{})
 	if got := faults.Error(); got != "duet.yaml: is missing, so this is not a project's folder. name the folder that holds duet.yaml, or begin one: duet init DIR --from FILE" {
 		t.Error(got)
@@ -285,7 +285,7 @@ views:
 	}
 }
 
-func TestStreamDiffTellsWhatChangedInWords(t *testing.T) {
+func TestStreamDiffNamesEachChange(t *testing.T) {
 	old, faults := Load(folder(good(nil)))
 	if len(faults) > 0 {
 		t.Fatal(faults)
@@ -312,7 +312,7 @@ func TestStreamDiffTellsWhatChangedInWords(t *testing.T) {
 	}
 }
 
-// The published schemas and the loader must know the same keys.
+// The published schemas and the loader have the same keys.
 func TestSchemasAgreeWithTheLoader(t *testing.T) {
 	type schema struct {
 		AdditionalProperties any                `json:"additionalProperties"`

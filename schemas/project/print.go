@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Print writes the effective configuration, defaults included, as canonical
-// YAML: the same project gives the same text.
+// Print returns the effective configuration, including defaults, as canonical YAML:
+// equal projects give equal texts.
 func Print(p *Project) string {
 	var b strings.Builder
 	printConfig(&b, p)
@@ -91,7 +91,7 @@ func printView(w io.Writer, v *View) {
 	}
 }
 
-// yamlText quotes a text as YAML's double-quoted form, which is JSON's.
+// yamlText returns a text as a YAML scalar, quoted if needed.
 func yamlText(s string) string {
 	plain := s != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '_' || r == ' ')

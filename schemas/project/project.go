@@ -1,11 +1,11 @@
-// Package project reads the user's folder of definitions: duet.yaml,
-// streams/, tables/ and views/. Load reports every fault at once, each with
-// file, line, column, reason and remedy.
+// Package project reads and checks the user's folder of definitions: duet.yaml,
+// streams/ and views/. Load reports every fault at once, each with file, line,
+// column, reason and remedy.
 package project
 
 import "time"
 
-// Project is a valid folder of definitions. View SQL is kept as text; the
+// Project is a valid folder of definitions. The SQL of views is kept as text; the
 // compiler (schemas/view) checks it.
 type Project struct {
 	Name    string
@@ -13,27 +13,27 @@ type Project struct {
 	Limits  Limits
 	Streams []*Stream // ordered by name
 	Views   []*View   // ordered by name
-	// Files holds the text of every file read, by slash-separated path in the
-	// folder, for control records and error excerpts.
+	// Files holds the text of every file that was read, by its slash-separated path
+	// in the folder, for control records and error excerpts.
 	Files map[string]string
 }
 
-// Batch says when the batch half runs and what it keeps.
+// Batch configures when the batch half runs and which generations it keeps.
 type Batch struct {
-	Incremental string // robfig/cron syntax, UTC; defaults to "@every 1m"; "" after loading means never ("off" in the file)
+	Incremental string // robfig/cron syntax, UTC; defaults to "@every 1m"; "" means never ("off" in the file)
 	Full        string // defaults to "15 3 * * *"
 	Keep        Keep
 }
 
-// Keep says how many generations stay: the last ones, and the last of each
-// day and month.
+// Keep configures how many generations are kept: the latest ones, and the last one
+// of each day and month.
 type Keep struct {
 	Last    int // defaults to 24, at least 1
 	Daily   int // defaults to 35
 	Monthly int // defaults to 13
 }
 
-// Limits bound what the process may take.
+// Limits bound the memory, disk and threads of the process.
 type Limits struct {
 	Memory       int64 // bytes for the store's DuckDB; defaults to 4 GB
 	Log          int64 // bytes on disk for the log; defaults to 8 GB
@@ -51,10 +51,11 @@ type Stream struct {
 	// also has EventTime+"_local" (TIMESTAMP) and "business_date" (DATE).
 	Zone      *time.Location
 	DayStarts time.Duration // after local midnight, below 24 h
-	ID        []string      // columns whose equality makes two events one; nil if none
-	IDWindow  int           // how many accepted events an id is remembered; defaults to 1,000,000
-	// FutureBound rejects an event whose event time lies further ahead of the
-	// log's timestamp; defaults to 24 h; 0 means no bound ("off" in the file).
+	ID        []string      // columns that identify an event; nil if none
+	IDWindow  int           // number of accepted events for which an id is remembered; defaults to 1,000,000
+	// FutureBound is how far an event's time may be ahead of the log's timestamp
+	// before the event is rejected. Defaults to 24 h; 0 means no bound ("off" in
+	// the file).
 	FutureBound time.Duration
 	CSV         CSV
 	// Lines holds the line of each top-level key in File, for messages.
@@ -98,7 +99,7 @@ type Type struct {
 	Scale     int // Decimal only
 }
 
-// CSV says how a file of this stream is written.
+// CSV is the dialect of a stream's CSV files.
 type CSV struct {
 	Delimiter string   // one character; defaults to ","
 	Decimal   string   // "." (default) or ","
@@ -106,7 +107,7 @@ type CSV struct {
 	Nulls     []string // texts that mean NULL; defaults to [""]
 }
 
-// View is one SELECT over a stream; its name is the file's.
+// View is one SELECT over a stream. Its name is that of its file.
 type View struct {
 	Name        string
 	File        string // "views/revenue.sql"

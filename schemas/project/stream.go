@@ -11,8 +11,8 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-// The keys of each mapping of a stream's YAML, in the order in which Print
-// writes them.
+// The keys of each mapping of a stream's YAML, in the order that Print writes
+// them in.
 var (
 	streamKeys    = []string{"event_time", "id", "id_window", "future_bound", "columns", "csv"}
 	eventTimeKeys = []string{"column", "zone", "day_starts"}
@@ -27,23 +27,23 @@ const (
 	businessDate       = "business_date"
 )
 
-// encodings are the accepted spellings of a file's encoding.
+// encodings maps the accepted spellings of a file's encoding to its name.
 var encodings = map[string]string{
 	"utf-8": "utf-8", "utf8": "utf-8", "ascii": "utf-8", "us-ascii": "utf-8",
 	"latin-1": "latin-1", "latin1": "latin-1", "iso-8859-1": "latin-1", "iso8859-1": "latin-1",
 	"windows-1252": "windows-1252", "cp1252": "windows-1252", "cp-1252": "windows-1252", "win1252": "windows-1252",
 }
 
-// streamFile is a stream being read: its document, what was read so far and
-// where the columns stand.
+// streamFile is a stream that is being read: its document, the stream so far, and
+// the nodes of its columns.
 type streamFile struct {
 	document
 	*Stream
-	places map[string]ast.Node // of columns, also of those with faults
-	zone   bool                // event_time named one, right or wrong
+	places map[string]ast.Node // of columns, including those with faults
+	zone   bool                // event_time has the key zone, valid or not
 }
 
-// loadStream reads streams/NAME.yaml; nil after a fault.
+// loadStream reads streams/NAME.yaml. It returns nil after a fault.
 func loadStream(file, text string, faults *Faults) *Stream {
 	before := len(*faults)
 	name := strings.TrimSuffix(path.Base(file), ".yaml")
@@ -96,13 +96,13 @@ func (s *streamFile) columns(e entry) {
 	entries := s.mapping(e.value, "columns", nil)
 	if len(entries) == 0 {
 		if what := describe(e.value); what != "a mapping" && what != "empty" {
-			return // mapping has told
+			return // mapping has reported it
 		}
 		s.fault(e.node, "columns are missing", "write columns: {name: TYPE, ...}")
 		return
 	}
 	if len(entries) > maxColumns {
-		s.fault(e.node, "the stream has more than 500 columns", "leave out what no view needs: undeclared members are kept as sent")
+		s.fault(e.node, "the stream has more than 500 columns", "remove the columns that no view needs: undeclared members are kept as sent")
 		return
 	}
 	for _, e := range entries {
@@ -126,7 +126,7 @@ var (
 	typeTail = regexp.MustCompile(`^[0-9]+\s*\)`)
 )
 
-// column reads the short or the long form of one column.
+// column reads one column in its short or long form.
 func (s *streamFile) column(e entry) (Column, bool) {
 	c := Column{Name: e.key, From: e.key}
 	c.Line, _ = place(e.node)
@@ -184,7 +184,7 @@ func (s *streamFile) format(e entry, c Column) bool {
 	return true
 }
 
-// cutAtComma sees {type: DECIMAL(18,4), from: x}, where YAML ends the type at
+// cutAtComma reports {type: DECIMAL(18,4), from: x}, in which YAML ends the type at
 // the comma.
 func (s *streamFile) cutAtComma(e entry) bool {
 	m, ok := e.value.(*ast.MappingNode)
@@ -199,7 +199,7 @@ func (s *streamFile) cutAtComma(e entry) bool {
 		tail := m.Values[i+1].Key.GetToken().Value
 		if typeTail.MatchString(tail) {
 			whole := head + "," + strings.TrimSpace(tail)
-			s.fault(v.Value, "within { } a comma ends the value, so the type is cut to "+quote(head), `put quotes round it: type: "`+whole+`"`)
+			s.fault(v.Value, "within { } a comma ends the value, so the type is cut to "+quote(head), `quote it: type: "`+whole+`"`)
 			return true
 		}
 	}
@@ -219,8 +219,8 @@ func (s *streamFile) columnType(e entry, text string, c *Column) bool {
 	return true
 }
 
-// find gives a declared column. A column that has faults of its own is known,
-// but nil.
+// find returns a declared column and whether it is declared. A column with faults
+// of its own is declared, but nil.
 func (s *streamFile) find(name string) (c *Column, known bool) {
 	for i := range s.Columns {
 		if s.Columns[i].Name == name {
@@ -230,7 +230,7 @@ func (s *streamFile) find(name string) (c *Column, known bool) {
 	return nil, s.places[name] != nil
 }
 
-// unknownColumn names the columns that there are.
+// unknownColumn reports a reference to a column that is not declared.
 func (s *streamFile) unknownColumn(at ast.Node, what, name string) {
 	if len(s.places) == 0 {
 		return
@@ -266,7 +266,7 @@ func (s *streamFile) eventTime(e entry) {
 			}
 		}
 		if starts.node != nil && !s.zone {
-			s.fault(starts.node, "day_starts has no zone to start the day in", "add zone: Europe/London, or zone: UTC")
+			s.fault(starts.node, "day_starts needs a zone", "add zone: Europe/London, or zone: UTC")
 		}
 		if column.node == nil {
 			s.fault(e.node, "event_time names no column", "add column: COLUMN")
@@ -281,8 +281,8 @@ func (s *streamFile) eventTime(e entry) {
 	s.eventColumn(column, name)
 }
 
-// eventColumn checks that the column can carry the event time, and that the
-// columns that a zone adds are free.
+// eventColumn checks that the column can hold the event time and that the names of
+// the columns that a zone adds are free.
 func (s *streamFile) eventColumn(e entry, name string) {
 	c, known := s.find(name)
 	if !known {
@@ -298,11 +298,11 @@ func (s *streamFile) eventColumn(e entry, name string) {
 	}
 	for _, added := range []string{name + "_local", businessDate} {
 		if at := s.places[added]; at != nil {
-			s.fault(at, "the column "+added+" is added to every event, because event_time has a zone", "rename yours, with from: "+added)
+			s.fault(at, "the column "+added+" is added to every event, because event_time has a zone", "rename yours and add from: "+added)
 		}
 	}
 	if known && len(name)+len("_local") > 63 {
-		s.faultAtValue(e, "the name "+name+"_local, which is added because event_time has a zone, is above 63 characters", "shorten "+name)
+		s.faultAtValue(e, "the name "+name+"_local, which is added because event_time has a zone, is longer than 63 characters", "shorten "+name)
 	}
 }
 

@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// kindNames are the names that DuckDB itself prints, by Kind.
+// kindNames are the names that DuckDB prints, by Kind.
 var kindNames = [...]string{
 	Boolean: "BOOLEAN", TinyInt: "TINYINT", SmallInt: "SMALLINT", Integer: "INTEGER", BigInt: "BIGINT",
 	Decimal: "DECIMAL", Float: "FLOAT", Double: "DOUBLE", Varchar: "VARCHAR", Date: "DATE", Time: "TIME",
 	Timestamp: "TIMESTAMP", UUID: "UUID",
 }
 
-// typeNames are the names and aliases that a stream may use, as DuckDB has them.
+// typeNames are DuckDB's names and aliases of the types that a column may have.
 var typeNames = map[string]Kind{
 	"BOOLEAN": Boolean, "BOOL": Boolean, "LOGICAL": Boolean,
 	"TINYINT": TinyInt, "INT1": TinyInt,
@@ -32,7 +32,7 @@ var typeNames = map[string]Kind{
 	"UUID": UUID, "GUID": UUID,
 }
 
-// refusedTypes are DuckDB's other types, with what to write instead.
+// refusedTypes maps DuckDB's other types to what to write instead.
 var refusedTypes = map[string]string{
 	"HUGEINT": "DECIMAL(38,0)", "INT128": "DECIMAL(38,0)", "UHUGEINT": "DECIMAL(38,0)", "UINT128": "DECIMAL(38,0)",
 	"UTINYINT": "SMALLINT", "UINT8": "SMALLINT", "USMALLINT": "INTEGER", "UINT16": "INTEGER",
@@ -51,7 +51,7 @@ var refusedTypes = map[string]string{
 
 var typePattern = regexp.MustCompile(`^([A-Z][A-Z0-9_ ]*?)\s*(?:\(\s*([0-9]{1,4})\s*(?:,\s*([0-9]{1,4})\s*)?\))?$`)
 
-// TypeError says why a text is not the type of a column.
+// TypeError reports why a text is not the type of a column.
 type TypeError struct {
 	Reason string
 	Remedy string // what to write instead
@@ -59,8 +59,8 @@ type TypeError struct {
 
 func (e *TypeError) Error() string { return e.Reason + ". " + e.Remedy }
 
-// ParseType reads a SQL type by DuckDB's names and aliases, in any case, such
-// as "DECIMAL(18,4)", "numeric(10)" or "text". The error is a *TypeError.
+// ParseType parses a SQL type such as "DECIMAL(18,4)", "numeric(10)" or "text", by
+// DuckDB's names and aliases, ignoring case. The error is a *TypeError.
 func ParseType(text string) (Type, error) {
 	name := strings.ToUpper(strings.Join(strings.Fields(text), " "))
 	if strings.Contains(name, "[") {
@@ -82,12 +82,13 @@ func ParseType(text string) (Type, error) {
 		if kind == Varchar {
 			remedy += "; lengths are not checked"
 		}
-		return Type{}, &TypeError{text + " has a parameter that " + kindNames[kind] + " does not take", remedy}
+		return Type{}, &TypeError{text + " has a parameter, but " + kindNames[kind] + " takes none", remedy}
 	}
 	return Type{Kind: kind}, nil
 }
 
-// decimalType applies DuckDB's defaults: DECIMAL is (18,3), DECIMAL(p) is (p,0).
+// decimalType returns a DECIMAL with DuckDB's defaults: DECIMAL is (18,3),
+// DECIMAL(p) is (p,0).
 func decimalType(text, precision, scale string) (Type, error) {
 	t := Type{Kind: Decimal, Precision: 18, Scale: 3}
 	if precision != "" {
@@ -106,7 +107,7 @@ func decimalType(text, precision, scale string) (Type, error) {
 	return t, nil
 }
 
-// unknownType tells a type that DuckDB has from one that nobody has.
+// unknownType returns the error for a type that a column cannot have.
 func unknownType(text, name string) *TypeError {
 	base := name
 	if i := strings.IndexAny(base, "( "); i > 0 && refusedTypes[base] == "" {
@@ -125,7 +126,8 @@ func unknownType(text, name string) *TypeError {
 	return &TypeError{strconv.Quote(text) + " is not a SQL type", remedy}
 }
 
-// ParseColumnType reads the short form of a column: TYPE [NOT NULL] or TYPE NULL.
+// ParseColumnType parses the short form of a column: TYPE [NOT NULL] or TYPE NULL.
+// The error is a *TypeError.
 func ParseColumnType(text string) (t Type, notNull bool, err error) {
 	fields := strings.Fields(text)
 	n := len(fields)
@@ -141,7 +143,7 @@ func ParseColumnType(text string) (t Type, notNull bool, err error) {
 			if strings.EqualFold(f, word) {
 				remedy := "write TYPE or TYPE NOT NULL"
 				if word == "PRIMARY" || word == "UNIQUE" {
-					remedy += "; what makes two events one is written as id: [column, ...]"
+					remedy += "; columns that identify an event are declared as id: [column, ...]"
 				}
 				return Type{}, false, &TypeError{word + " is not part of a column here", remedy}
 			}
@@ -151,7 +153,7 @@ func ParseColumnType(text string) (t Type, notNull bool, err error) {
 	return t, notNull, err
 }
 
-// SQL is the type as DuckDB prints it: "DECIMAL(18,4)", "TIMESTAMP".
+// SQL returns the type as DuckDB prints it: "DECIMAL(18,4)", "TIMESTAMP".
 func (t Type) SQL() string {
 	if t.Kind == Decimal {
 		return fmt.Sprintf("DECIMAL(%d,%d)", t.Precision, t.Scale)
@@ -162,7 +164,7 @@ func (t Type) SQL() string {
 	return fmt.Sprintf("Kind(%d)", t.Kind)
 }
 
-// String is the same as SQL.
+// String returns the same as SQL.
 func (t Type) String() string { return t.SQL() }
 
 // Numeric reports whether values of the type are numbers.
@@ -171,7 +173,7 @@ func (t Type) Numeric() bool { return t.Kind >= TinyInt && t.Kind <= Double }
 // Exact reports whether sums of the type are exact: every number but FLOAT and DOUBLE.
 func (t Type) Exact() bool { return t.Kind >= TinyInt && t.Kind <= Decimal }
 
-// SQL is the column's type and nullability in the short form: "DECIMAL(18,4) NOT NULL".
+// SQL returns the column's short form: "DECIMAL(18,4) NOT NULL".
 func (c Column) SQL() string {
 	if c.NotNull {
 		return c.Type.SQL() + " NOT NULL"

@@ -20,8 +20,8 @@ var sizeUnits = map[string]float64{
 	"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40,
 }
 
-// ParseSize reads "4GB", "512 MB" or "1.5GiB" into bytes. GB is 10^9 and GiB
-// is 2^30, as DuckDB has them.
+// ParseSize parses a size such as "4GB", "512 MB" or "1.5GiB" and returns bytes.
+// As in DuckDB, GB is 10^9 and GiB is 2^30.
 func ParseSize(text string) (int64, error) {
 	m := sizePattern.FindStringSubmatch(strings.TrimSpace(text))
 	if m == nil {
@@ -40,12 +40,13 @@ func ParseSize(text string) (int64, error) {
 	}
 	bytes := number * unit
 	if bytes > math.MaxInt64/2 {
-		return 0, fmt.Errorf("%s is more than any machine has", quote(text))
+		return 0, fmt.Errorf("%s is larger than 4 EiB", quote(text))
 	}
 	return int64(bytes), nil
 }
 
-// FormatSize prints bytes so that ParseSize gives them back: "4GB", "512MiB".
+// FormatSize formats bytes, such as "4GB" or "512MiB", so that ParseSize returns
+// the same number.
 func FormatSize(bytes int64) string {
 	for _, u := range []struct {
 		name string
@@ -58,7 +59,7 @@ func FormatSize(bytes int64) string {
 	return strconv.FormatInt(bytes, 10) + "B"
 }
 
-// ParseDuration reads Go's durations and whole days: "90s", "24h", "7d".
+// ParseDuration parses Go's durations and whole days: "90s", "24h", "7d".
 func ParseDuration(text string) (time.Duration, error) {
 	text = strings.TrimSpace(text)
 	if days, ok := strings.CutSuffix(text, "d"); ok {
@@ -78,7 +79,7 @@ func ParseDuration(text string) (time.Duration, error) {
 	return d, nil
 }
 
-// FormatDuration prints a duration so that ParseDuration gives it back.
+// FormatDuration formats a duration so that ParseDuration returns the same.
 func FormatDuration(d time.Duration) string {
 	if d >= 48*time.Hour && d%(24*time.Hour) == 0 {
 		return strconv.FormatInt(int64(d/(24*time.Hour)), 10) + "d"
@@ -93,25 +94,25 @@ func FormatDuration(d time.Duration) string {
 	return s
 }
 
-// ParseSchedule reads a schedule in robfig/cron's standard syntax: five fields
-// or a descriptor such as "@daily" or "@every 1m". Schedules are UTC: a zone
-// in the text is refused. "off" and "" give nil: never.
+// ParseSchedule parses a schedule in robfig/cron's standard syntax: five fields or
+// a descriptor such as "@daily" or "@every 1m". Schedules are in UTC; a zone in
+// the text is an error. "off" and "" return nil, which means never.
 func ParseSchedule(text string) (schedule cron.Schedule, err error) {
 	text = strings.TrimSpace(text)
 	if text == "" || strings.EqualFold(text, "off") {
 		return nil, nil
 	}
 	if strings.Contains(text, "TZ=") {
-		return nil, fmt.Errorf("the schedule %s names a zone; schedules are UTC", quote(text))
+		return nil, fmt.Errorf("the schedule %s has a zone; schedules are in UTC", quote(text))
 	}
-	defer func() { // the parser indexes into what it did not find
+	defer func() { // the parser panics on some texts, such as "TZ=UTC"
 		if recover() != nil {
 			schedule, err = nil, fmt.Errorf("%s is not a schedule", quote(text))
 		}
 	}()
 	if every, ok := strings.CutPrefix(text, "@every "); ok {
 		if d, err := time.ParseDuration(strings.TrimSpace(every)); err == nil && d < time.Second {
-			return nil, fmt.Errorf("the schedule %s is below a second", quote(text))
+			return nil, fmt.Errorf("the schedule %s is shorter than a second", quote(text))
 		}
 	}
 	s, err := cron.ParseStandard(text)
@@ -122,14 +123,14 @@ func ParseSchedule(text string) (schedule cron.Schedule, err error) {
 		spec.Location = time.UTC
 	}
 	if s.Next(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
-		return nil, fmt.Errorf("the schedule %s never comes", quote(text))
+		return nil, fmt.Errorf("the schedule %s never occurs", quote(text))
 	}
 	return s, nil
 }
 
 var dayStartPattern = regexp.MustCompile(`^([01]?[0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9]))?$`)
 
-// parseDayStarts reads "04:00" into the time after local midnight.
+// parseDayStarts parses "04:00" as the time after local midnight.
 func parseDayStarts(text string) (time.Duration, bool) {
 	m := dayStartPattern.FindStringSubmatch(text)
 	if m == nil {

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// loadView reads views/NAME.sql and its optional NAME.yaml. The SQL is only
-// looked at by the compiler.
+// loadView reads views/NAME.sql and its optional NAME.yaml; it returns nil after a
+// fault. It does not check the SQL, which is the compiler's task.
 func loadView(file string, files map[string]string, faults *Faults) *View {
 	name := strings.TrimSuffix(path.Base(file), ".sql")
 	v := &View{Name: name, File: file, SQL: files[file]}
@@ -51,7 +51,7 @@ func (v *View) settings(file, text string, faults *Faults) {
 	}
 }
 
-// orphanView refuses settings without a view.
+// orphanView reports settings without a view.
 func orphanView(file string, files map[string]string, faults *Faults) {
 	view := strings.TrimSuffix(file, ".yaml") + ".sql"
 	if _, ok := files[view]; ok {

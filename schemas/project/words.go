@@ -7,13 +7,14 @@ import (
 	"strings"
 )
 
-// namePattern is what streams, views, columns and projects may be called.
+// namePattern matches the names of streams, views, columns and projects.
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
 
-// ValidName reports whether a stream, view, column or project may be called so.
+// ValidName reports whether name is valid for a stream, view, column or project.
 func ValidName(name string) bool { return namePattern.MatchString(name) }
 
-// checkName gives the reason and remedy for a bad name, or two empty texts.
+// checkName returns the reason and the remedy for an invalid name, or two empty
+// texts.
 func checkName(what, name string) (reason, remedy string) {
 	if strings.HasPrefix(name, "_duet_") {
 		return what + " name " + quote(name) + " begins with _duet_, which is reserved", "give it another name"
@@ -30,10 +31,10 @@ func checkName(what, name string) (reason, remedy string) {
 
 var wordEnd = regexp.MustCompile(`([a-z0-9])([A-Z])|([A-Z])([A-Z][a-z])`)
 
-// snake turns "InvoiceNo", "Unit Price" and "CustomerID" into invoice_no,
-// unit_price and customer_id. The result may still not be a valid name.
+// snake converts "InvoiceNo", "Unit Price" and "CustomerID" to invoice_no,
+// unit_price and customer_id. The result may still be an invalid name.
 func snake(name string) string {
-	for range 2 { // neighbouring matches overlap by one letter
+	for range 2 { // adjacent matches overlap by one letter
 		name = wordEnd.ReplaceAllString(name, "${1}${3}_${2}${4}")
 	}
 	var b strings.Builder
@@ -61,8 +62,8 @@ var plainLetters = map[rune]string{
 	'ú': "u", 'ù': "u", 'û': "u", 'ý': "y",
 }
 
-// SnakeName turns any header into a valid name: "CustomerID" into customer_id.
-// It gives fallback when nothing of the header is left.
+// SnakeName converts any header to a valid name: "CustomerID" to customer_id. It
+// returns fallback if nothing of the header remains.
 func SnakeName(header, fallback string) string {
 	name := snake(header)
 	if name != "" && name[0] >= '0' && name[0] <= '9' {
@@ -92,8 +93,8 @@ func Nearest(name string, candidates []string) string {
 	return best
 }
 
-// distance is the optimal string alignment distance: insertions, deletions,
-// replacements and swaps of neighbours.
+// distance returns the optimal string alignment distance: insertions, deletions,
+// substitutions and swaps of adjacent bytes.
 func distance(a, b string) int {
 	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {
@@ -119,7 +120,7 @@ func distance(a, b string) int {
 
 func keysOf[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// quote shows a text as it was written, shortened to what fits a line.
+// quote quotes a text for a message, shortened to fit a line.
 func quote(text string) string {
 	const limit = 60
 	if r := []rune(text); len(r) > limit {

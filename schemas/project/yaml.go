@@ -14,8 +14,8 @@ import (
 // maxDepth bounds the nesting of a YAML file: the parser recurses.
 const maxDepth = 32
 
-// document is one YAML file being read. Its methods add to faults and give
-// what they could read, so that one pass finds everything.
+// document is one YAML file that is being read. Its methods add to faults and
+// return what they could read, so that one pass finds every fault.
 type document struct {
 	file   string
 	faults *Faults
@@ -28,14 +28,14 @@ type entry struct {
 	value ast.Node
 }
 
-// fault adds a fault at a node; a nil node means the file as a whole.
+// fault adds a fault at a node; nil means the whole file.
 func (d *document) fault(at ast.Node, reason, remedy string) {
 	f := Fault{File: d.file, Reason: reason, Remedy: remedy}
 	f.Line, f.Column = place(at)
 	*d.faults = append(*d.faults, f)
 }
 
-// place gives line and column, from 1, of a node; 0 and 0 for nil.
+// place returns the line and the column of a node, from 1; 0 and 0 for nil.
 func place(n ast.Node) (line, column int) {
 	if n == nil {
 		return 0, 0
@@ -55,8 +55,8 @@ func place(n ast.Node) (line, column int) {
 	return t.Position.Line, t.Position.Column
 }
 
-// parse reads the text of a YAML file into its top mapping. It gives nil and
-// true for an empty file, false after a fault.
+// parse parses a YAML file and returns its top node. It returns nil and true for an
+// empty file, and false after a fault.
 func (d *document) parse(text string) (top ast.Node, ok bool) {
 	text = strings.TrimPrefix(strings.ReplaceAll(text, "\r\n", "\n"), "\ufeff")
 	if line := tooDeep(text); line > 0 {
@@ -64,7 +64,7 @@ func (d *document) parse(text string) (top ast.Node, ok bool) {
 			Reason: fmt.Sprintf("more than %d levels of nesting", maxDepth), Remedy: "write it flatter"})
 		return nil, false
 	}
-	defer func() { // text from elsewhere must not end the process
+	defer func() { // a panic of the parser must not end the process
 		if r := recover(); r != nil {
 			d.fault(nil, fmt.Sprintf("is not YAML (%v)", r), "check quotes, brackets and indentation")
 			top, ok = nil, false
@@ -88,7 +88,7 @@ func (d *document) parse(text string) (top ast.Node, ok bool) {
 	return top, true
 }
 
-// syntax turns the parser's error into a fault.
+// syntax adds the parser's error as a fault.
 func (d *document) syntax(err error) {
 	f := Fault{File: d.file, Reason: "is not YAML: " + err.Error(), Remedy: "check quotes, brackets and indentation"}
 	var at interface {
@@ -104,13 +104,13 @@ func (d *document) syntax(err error) {
 	if strings.Contains(f.Reason, "tab") {
 		f.Remedy = "indent with spaces"
 	} else if strings.Contains(f.Reason, "mapping value is not allowed") {
-		f.Remedy = "put quotes round a text that holds a colon, and check the indentation"
+		f.Remedy = "quote a text that contains a colon, and check the indentation"
 	}
 	*d.faults = append(*d.faults, f)
 }
 
-// tooDeep gives the first line that nests deeper than maxDepth, by a count
-// that overestimates: brackets in texts count too.
+// tooDeep returns the first line that nests deeper than maxDepth, 0 if there is
+// none. It overestimates: brackets in texts count too.
 func tooDeep(text string) int {
 	line, depth, lead := 1, 0, 0
 	leading := true
@@ -138,8 +138,8 @@ func tooDeep(text string) int {
 	return 0
 }
 
-// mapping gives the entries of a mapping in their order. With keys, every
-// other key is a fault. what names the mapping in faults, such as "csv".
+// mapping returns the entries of a mapping in their order. If keys is not nil,
+// every other key is a fault. what names the mapping in faults, such as "csv".
 func (d *document) mapping(n ast.Node, what string, keys []string) []entry {
 	var values []*ast.MappingValueNode
 	switch v := n.(type) {
@@ -162,7 +162,7 @@ func (d *document) mapping(n ast.Node, what string, keys []string) []entry {
 	for _, v := range values {
 		key := v.Key.GetToken().Value
 		if _, merge := v.Key.(*ast.MergeKeyNode); merge {
-			d.fault(v.Key, "merge keys are not read here", "write the keys out")
+			d.fault(v.Key, "merge keys are not supported", "write the keys out")
 			continue
 		}
 		if seen[key] {
@@ -191,7 +191,7 @@ func (d *document) unknownKey(at ast.Node, what, key string, keys []string) {
 	d.fault(at, "unknown key "+quote(key)+" in "+what, "the keys are "+strings.Join(keys, ", "))
 }
 
-// elsewhere names the place of keys that are often written one level off.
+// elsewhere maps keys that are often written at the wrong level to their place.
 var elsewhere = map[string]string{
 	"incremental": "batch", "full": "batch", "keep": "batch", "last": "batch.keep", "daily": "batch.keep", "monthly": "batch.keep",
 	"memory": "limits", "log": "limits", "batch_threads": "limits", "batch_memory": "limits",
@@ -207,7 +207,7 @@ func contains(list []string, s string) bool {
 	return false
 }
 
-// describe says what a node is, in words.
+// describe returns what a node is, in words.
 func describe(n ast.Node) string {
 	switch n.(type) {
 	case nil, *ast.NullNode:
@@ -229,7 +229,8 @@ func describe(n ast.Node) string {
 	return "something else"
 }
 
-// scalar gives the text of a value as it was written. An empty value is no scalar.
+// scalar returns the text of a value as it was written, and false for an empty
+// value or one that is no scalar.
 func scalar(n ast.Node) (string, bool) {
 	switch v := n.(type) {
 	case *ast.StringNode:
@@ -247,7 +248,7 @@ func scalar(n ast.Node) (string, bool) {
 	return "", false
 }
 
-// text reads a value that is one text.
+// text reads a scalar.
 func (d *document) text(e entry, what, remedy string) (string, bool) {
 	s, ok := scalar(e.value)
 	if !ok {
@@ -256,7 +257,7 @@ func (d *document) text(e entry, what, remedy string) (string, bool) {
 	return s, ok
 }
 
-// faultAtValue points at the value, or at the key where the value is absent.
+// faultAtValue adds a fault at the value, or at the key if there is no value.
 func (d *document) faultAtValue(e entry, reason, remedy string) {
 	if n, null := e.value.(*ast.NullNode); e.value == nil || null && n.GetToken().Type == token.ImplicitNullType {
 		d.fault(e.node, reason, remedy)
@@ -265,7 +266,7 @@ func (d *document) faultAtValue(e entry, reason, remedy string) {
 	d.fault(e.value, reason, remedy)
 }
 
-// integer reads a whole number between low and high.
+// integer reads an integer between low and high.
 func (d *document) integer(e entry, what string, low, high int) (int, bool) {
 	remedy := fmt.Sprintf("write a whole number from %s to %s", thousands(low), thousands(high))
 	s, ok := scalar(e.value)
@@ -281,7 +282,7 @@ func (d *document) integer(e entry, what string, low, high int) (int, bool) {
 	return n, true
 }
 
-// texts reads a list of texts, or one text as a list of one.
+// texts reads a list of scalars; one scalar is a list of one.
 func (d *document) texts(e entry, what, remedy string) (list []string, nodes []ast.Node, ok bool) {
 	seq, isList := e.value.(*ast.SequenceNode)
 	if !isList {
@@ -301,7 +302,7 @@ func (d *document) texts(e entry, what, remedy string) (list []string, nodes []a
 	return list, nodes, ok
 }
 
-// thousands prints 1000000 as 1,000,000.
+// thousands formats 1000000 as 1,000,000.
 func thousands(n int) string {
 	s := strconv.Itoa(n)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {

@@ -14,9 +14,9 @@ const (
 	doubleTolerance  = 1e-9
 )
 
-// aggregate is one distinct call of an aggregate, over the stream's columns.
+// aggregate is one distinct aggregate call over the stream's columns.
 type aggregate struct {
-	id     string // canonical tree
+	id     string // canonical tree; equal calls have equal ids
 	node   node
 	name   string // canonical name
 	args   []node
@@ -36,7 +36,7 @@ type cell struct {
 	exact   bool
 }
 
-// cellRef adds a cell once and returns its quoted name.
+// cellRef adds a cell unless an equal one exists, and returns its quoted name.
 func (x *compilation) cellRef(c cell) string {
 	for i, have := range x.cells {
 		if have == c {
@@ -49,7 +49,7 @@ func (x *compilation) cellRef(c cell) string {
 
 func cellName(i int) string { return duck.Ident("c" + itoa(i)) }
 
-// filtered gives an aggregate its FILTER: the user's and more.
+// filtered appends a FILTER clause that joins the user's filter and more with AND.
 func filtered(call, filter string, more ...string) string {
 	var conds []string
 	if filter != "" {
@@ -64,8 +64,9 @@ func filtered(call, filter string, more ...string) string {
 
 func cast(expr, typ string) string { return "CAST(" + expr + " AS " + typ + ")" }
 
-// compileAggregate chooses cells and formula. It reports what does not merge
-// exactly as a warning, and a type that cannot be stored as a fault.
+// compileAggregate chooses an aggregate's cells and formula. It warns about an
+// aggregate that does not merge exactly and reports a fault for a type that
+// cannot be stored.
 func (x *compilation) compileAggregate(a *aggregate) formula {
 	f := formula{name: strings.TrimSuffix(a.name, "_star"), typ: a.typ, exact: true}
 	switch a.name {
@@ -103,8 +104,8 @@ func (x *compilation) countCell(a *aggregate) string {
 	return x.cellRef(cell{filtered(call, a.filterSQL), "BIGINT", "CAST(sum(%s) AS BIGINT)", true})
 }
 
-// sumCell keeps the exact sum of a number that is not a float. Its type is
-// DECIMAL(38,scale): a HUGEINT would be written to Parquet as DOUBLE.
+// sumCell adds the exact sum of an integer or DECIMAL. Its type is
+// DECIMAL(38,scale) because DuckDB writes a HUGEINT to Parquet as DOUBLE.
 func (x *compilation) sumCell(a *aggregate) string {
 	t := a.argType[0]
 	sum := filtered("sum("+a.argSQL[0]+")", a.filterSQL)
@@ -115,15 +116,16 @@ func (x *compilation) sumCell(a *aggregate) string {
 	return x.cellRef(cell{cast(sum, t.sumType()), t.sumType(), cast(merge, t.sumType()), true})
 }
 
-// within makes a 39th digit an error: a sum of DECIMAL(38,s) is an int128,
-// which silently goes on to 1.7e38, and the file would hold another number.
+// within raises an error when a sum needs a 39th digit. DuckDB sums
+// DECIMAL(38,s) in an int128, which silently goes on to 1.7e38, and the Parquet
+// file would hold another number.
 func (x *compilation) within(sum string, t sqlType) string {
 	most := strings.Repeat("9", 38)
 	if t.scale > 0 {
 		most = most[:38-t.scale] + "." + most[38-t.scale:]
 	}
 	return "CASE WHEN " + sum + " > " + most + " OR " + sum + " < -" + most +
-		" THEN CAST(error(" + duck.Literal("view "+x.def.Name+": a sum passes 38 digits") + ") AS " + t.sumType() + ") ELSE " + sum + " END"
+		" THEN CAST(error(" + duck.Literal("view "+x.def.Name+": a sum has more than 38 digits") + ") AS " + t.sumType() + ") ELSE " + sum + " END"
 }
 
 func (x *compilation) sum(a *aggregate, f *formula) {
@@ -140,7 +142,7 @@ func (x *compilation) sum(a *aggregate, f *formula) {
 	}
 }
 
-// inexact marks what depends on the order of the events.
+// inexact marks a formula whose result depends on the order of the events.
 func (x *compilation) inexact(a *aggregate, f *formula) {
 	f.exact, f.tolerance = false, doubleTolerance
 	t := a.argType[0]
@@ -148,7 +150,7 @@ func (x *compilation) inexact(a *aggregate, f *formula) {
 	if t.decimal() {
 		remedy = "if its values allow it, write " + cast("x", fmt.Sprintf("DECIMAL(18,%d)", min(t.scale, 18)))
 	}
-	x.warn(a.node.firstAt(), fmt.Sprintf("%s() over %s is not exact: its last digits depend on the order of the events, and both halves may differ by them", a.name, t.name), remedy)
+	x.warn(a.node.firstAt(), fmt.Sprintf("%s() over %s is not exact: its last digits depend on the order of the events, so the halves may differ in them", a.name, t.name), remedy)
 }
 
 func (x *compilation) extreme(a *aggregate, f *formula) {
@@ -162,8 +164,8 @@ func (x *compilation) extreme(a *aggregate, f *formula) {
 	f.sql = restore(c, t)
 }
 
-// average is sum and count. For integers and decimals the quotient is of the
-// unscaled sum, as DuckDB computes it: (s*10^scale)::DOUBLE / (n*10^scale).
+// average divides the sum by the count. For integers and decimals it divides the
+// unscaled sum, as DuckDB does: (s*10^scale)::DOUBLE / (n*10^scale).
 func (x *compilation) average(a *aggregate, f *formula) {
 	t := a.argType[0]
 	f.tolerance = averageTolerance
@@ -194,11 +196,11 @@ func times(expr string, scale int) string {
 	return expr + " * " + power10(scale)
 }
 
-// power10 is 10^n, as the smallest integer literal that DuckDB has for it.
+// power10 returns 10^n as an integer literal.
 func power10(n int) string { return "1" + strings.Repeat("0", n) }
 
-// unscaled takes the integer out of a DECIMAL(38,scale): 12.34 gives 1234.
-// Multiplying the decimal itself would pass 38 digits.
+// unscaled returns the unscaled integer of a DECIMAL(38,scale): 1234 for 12.34.
+// Multiplying the decimal itself could exceed 38 digits.
 func unscaled(expr string, scale int) string {
 	switch {
 	case scale == 0:
@@ -210,9 +212,9 @@ func unscaled(expr string, scale int) string {
 	return "CAST(replace(" + cast(expr, "VARCHAR") + ", '.', '') AS HUGEINT)"
 }
 
-// pick keeps one event's value: the one with the greatest (least) v, and of
-// those the one at the latest position. Positions are part of the cell, for
-// DuckDB's own choice among ties depends on threads and order.
+// pick keeps the value of one event: the event with the greatest (least) v and,
+// of several, the one at the latest position. The position is part of the cell
+// because DuckDB's own choice among ties depends on threads and order.
 func (x *compilation) pick(a *aggregate, f *formula) {
 	value, by := 0, 1
 	least := a.name == "arg_min" || a.name == "first"

@@ -9,7 +9,7 @@ import (
 //go:embed allow.txt
 var allowText string
 
-// allowed is the allow-list, read once.
+// allowed is the allow-list of allow.txt.
 var allowed = mustReadAllowList(allowText)
 
 type denial struct{ reason, remedy string }
@@ -17,17 +17,17 @@ type denial struct{ reason, remedy string }
 type allowList struct {
 	nodes      map[string]bool
 	casts      map[string]bool
-	functions  map[string]string // name -> operator, scalar, macro or inner
+	functions  map[string]string // name -> operator, scalar or macro
 	aggregates map[string]string // name -> canonical name
-	owners     map[string]bool   // functions for views, not for conditions
-	raises     map[string]string // name -> what to write
+	owners     map[string]bool   // functions that views may call, but not conditions
+	raises     map[string]string // name -> what to write instead
 	denied     map[string]denial
 }
 
 func mustReadAllowList(text string) *allowList {
 	a, err := readAllowList(text)
 	if err != nil {
-		panic(err) // the file is part of the binary, and a test reads it
+		panic(err) // cannot happen: the file is embedded and a test reads it
 	}
 	return a
 }
@@ -46,7 +46,7 @@ func readAllowList(text string) (*allowList, error) {
 			a.nodes[rest] = true
 		case "cast":
 			a.casts[rest] = true
-		case "operator", "scalar", "macro", "inner":
+		case "operator", "scalar", "macro":
 			a.functions[rest] = kind
 		case "aggregate":
 			var name, canonical string

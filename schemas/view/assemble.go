@@ -14,11 +14,11 @@ import (
 	"duet/schemas"
 )
 
-// cellFormat is part of every definition: it changes when the meaning or the
-// layout of cells does, so that old cells are computed anew.
+// cellFormat is part of every definition. Change it whenever the meaning or the
+// layout of cells changes, so that existing cells are recomputed.
 const cellFormat = "cells 1"
 
-// printer collects expressions, so that DuckDB prints them in one round trip.
+// printer collects expressions so that DuckDB prints them all in one round trip.
 type printer struct {
 	exprs []node
 	dest  []*string
@@ -30,8 +30,8 @@ func (p *printer) add(n node, dest *string) {
 	}
 }
 
-// assemble prints the expressions, chooses cells and describes every
-// statement once.
+// assemble prints the expressions, chooses the cells, and checks the columns of
+// every statement with DESCRIBE.
 func (x *compilation) assemble(finals []node, having node) (*View, error) {
 	v := &View{Name: x.def.Name, Stream: x.stream.Name, SQL: x.def.SQL, compiler: x.c, conditions: &conditionCache{}, stream: x.stream}
 	keySQL := make([]string, len(x.keys))
@@ -88,7 +88,7 @@ func (x *compilation) print(p *printer) error {
 	texts, err := x.c.print(p.exprs)
 	var rerr *reprintError
 	if errors.As(err, &rerr) {
-		x.fail(p.exprs[rerr.index].firstAt(), "DuckDB does not print this expression as it was written", "write it in another way")
+		x.fail(p.exprs[rerr.index].firstAt(), "DuckDB prints this expression as another one", "write it in another way")
 		return nil
 	}
 	if err != nil {
@@ -100,7 +100,7 @@ func (x *compilation) print(p *printer) error {
 	return nil
 }
 
-// types asks DuckDB for the types of keys, of arguments and of aggregates.
+// types returns the types of the keys and sets those of arguments and aggregates.
 func (x *compilation) types(keySQL, aggSQL []string) ([]sqlType, error) {
 	rows := slices.Clone(keySQL)
 	for _, a := range x.aggs {
@@ -185,12 +185,12 @@ func (x *compilation) compileColumns(v *View, finals []node, having node) {
 	v.having.keys, v.having.aggs = usedBy(having)
 	for _, a := range v.having.aggs {
 		if !v.formulas[a].exact {
-			x.warn(x.having.firstAt(), "HAVING compares an inexact "+v.formulas[a].name+"(): a group at the boundary may be in one half's answer and not in the other's", "compare a DECIMAL, or round it")
+			x.warn(x.having.firstAt(), "HAVING compares an inexact "+v.formulas[a].name+"(): a group at the boundary may be in the answer of one half only", "compare a DECIMAL, or round it")
 		}
 	}
 }
 
-// usedBy lists the keys and aggregates that a final expression refers to.
+// usedBy returns the keys and aggregates that a final expression refers to.
 func usedBy(n node) (keys, aggs []int) {
 	n.walk(func(m node) bool {
 		if m.text("class") != "COLUMN_REF" {
@@ -210,7 +210,7 @@ func usedBy(n node) (keys, aggs []int) {
 	return slices.Compact(keys), slices.Compact(aggs)
 }
 
-// definition hashes what the cells mean.
+// definition returns a hash of everything that the meaning of the cells depends on.
 func (x *compilation) definition() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\n%s\n%s\n", cellFormat, duck.SettingsText(), x.sel.canonical())
@@ -223,8 +223,8 @@ func (x *compilation) definition() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// plainStatement prints the user's SELECT as it was parsed, from plainRows,
-// with arg_max and its kin ordered by position.
+// plainStatement prints the user's SELECT as parsed, FROM plainRows, with the
+// ties of arg_max, arg_min, first and last broken by position.
 func (x *compilation) plainStatement() (string, error) {
 	ordered := x.sel.rewrite(func(n node) (node, bool) {
 		if n.text("class") != "FUNCTION" {
@@ -244,8 +244,8 @@ func (x *compilation) plainStatement() (string, error) {
 	return texts[0], nil
 }
 
-// plainPick breaks ties by the later position, by sorting: arg_max(a, v)
-// becomes last(a ORDER BY v, position) over the rows that have both.
+// plainPick breaks ties in favour of the later position by sorting: arg_max(a, v)
+// becomes last(a ORDER BY v, position) over the rows in which both are not NULL.
 func plainPick(n node) (node, bool) {
 	canonical := allowed.aggregates[strings.ToLower(n.text("function_name"))]
 	order := func(by node, descending bool) any {
@@ -282,8 +282,9 @@ func orNil(n node) any {
 	return n
 }
 
-// selfCheck describes the statements and compares them with what the view
-// says: a count that became a HUGEINT by summing is found here, not in a file.
+// selfCheck compares the columns of every statement, by DESCRIBE, with those that
+// the view declares. It finds, for example, a count that became a HUGEINT by
+// summing before that reaches a file.
 func (x *compilation) selfCheck(v *View) error {
 	var want []described
 	for _, k := range v.Keys {
@@ -315,7 +316,7 @@ func (x *compilation) selfCheck(v *View) error {
 	return x.same("plain", v.PlainSQL(duck.Ident(x.stream.Name)), want)
 }
 
-// emptyCells is a relation with the columns of CellColumns and no rows.
+// emptyCells returns a relation with the columns of CellColumns and no rows.
 func (v *View) emptyCells() string {
 	var cols []string
 	for _, k := range v.Keys {

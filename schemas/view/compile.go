@@ -12,7 +12,7 @@ import (
 	"duet/schemas/project"
 )
 
-// maxSQL bounds a view's text; DuckDB's parser recurses.
+// maxSQL is the maximum size of a view's text in bytes; DuckDB's parser recurses.
 const maxSQL = 100_000
 
 // compilation is the state of compiling one view.
@@ -26,7 +26,7 @@ type compilation struct {
 	stream   *project.Stream
 	relation string            // the name that the SELECT gives the stream
 	columns  map[string]string // lower-case name -> declared name
-	used     map[string]bool   // declared names of the columns that the view names
+	used     map[string]bool   // declared names of the columns that the view refers to
 
 	items  []*item
 	where  node   // resolved; nil if none
@@ -42,20 +42,19 @@ type item struct {
 	raw        node
 	expr       node   // resolved
 	alias      string // as written; "" if none
-	name       string // as DESCRIBE has it
+	name       string // as DESCRIBE prints it
 	typ        sqlType
 	aggregated bool
-	key        int // -1 if the item is not a key itself
+	key        int // index in keys; -1 if the item is not a key itself
 }
 
-// Compile checks a view and compiles it. It reports all faults that it can
-// find at once, in the order of the text; the view is nil if one of them is
-// more than a warning.
+// Compile checks and compiles a view. It returns every fault it can find, in the
+// order of the text. The view is nil if any of them is more than a warning.
 func (c *Compiler) Compile(def *project.View) (*View, []project.Fault) {
 	x := &compilation{c: c, def: def, src: source{def.File, def.SQL}, columns: map[string]string{}, used: map[string]bool{}}
 	v, err := x.run()
 	if err != nil {
-		x.fail(-1, "cannot be compiled: "+err.Error(), "report this with the view's text")
+		x.fail(-1, "cannot be compiled: "+err.Error(), "report this together with the view's text")
 	}
 	slices.SortStableFunc(x.faults, func(a, b project.Fault) int {
 		if a.Line != b.Line {
@@ -82,9 +81,9 @@ func (x *compilation) warn(at int, reason, remedy string) {
 
 func (x *compilation) failed() bool { return project.Faults(x.faults).Fatal() }
 
-// run compiles step by step; each step sees only what the one before allowed:
-// nothing is bound before the whole tree is on the allow-list, for binding
-// FROM 'a.csv' would open the file.
+// run compiles in steps, each over what the step before accepted. Nothing is
+// bound before the whole tree has passed the allow-list, because binding
+// FROM 'a.csv' opens the file.
 func (x *compilation) run() (*View, error) {
 	if err := x.parse(); err != nil || x.failed() {
 		return nil, err
@@ -147,7 +146,8 @@ func (x *compilation) parse() error {
 	return nil
 }
 
-// syntaxRemedy helps where a name is a word of SQL's.
+// syntaxRemedy returns the remedy for a syntax error, which often is a stream
+// named like a SQL keyword.
 func (x *compilation) syntaxRemedy(at int) string {
 	if at < 0 || at >= len(x.src.text) {
 		return "write one SELECT ... FROM stream GROUP BY ALL"
@@ -155,9 +155,9 @@ func (x *compilation) syntaxRemedy(at int) string {
 	_, end := nextToken(x.src.text, at)
 	word := x.src.text[at:max(at, end)]
 	if _, ok := x.c.streams[strings.ToLower(word)]; ok {
-		return "this word is SQL's own: write " + duck.Ident(word)
+		return "this word is a SQL keyword: write " + duck.Ident(word)
 	}
-	return "see what stands before it; a name that is a word of SQL's goes in double quotes"
+	return "check the text before it; a name that is a SQL keyword needs double quotes"
 }
 
 func (x *compilation) secondStatement() int {
@@ -174,8 +174,8 @@ func (x *compilation) secondStatement() int {
 	return 0
 }
 
-// bind lets DuckDB check the user's own text, takes names and types from it,
-// and walks the bound plan.
+// bind binds the user's text, checks the bound plan, and takes the names and
+// types of the columns from DESCRIBE.
 func (x *compilation) bind() error {
 	plan, err := x.c.plan(x.def.SQL)
 	var serr *syntaxError
@@ -189,7 +189,7 @@ func (x *compilation) bind() error {
 	x.checkPlan(plan)
 	cols, err := x.c.describe(strings.TrimRight(x.def.SQL, "; \t\r\n"))
 	if err != nil {
-		// A trailing comment, or several semicolons: print it ourselves.
+		// The text ends with a comment or several semicolons: describe the printed tree.
 		texts, perr := x.c.printStatements([]node{printable(x.sel)})
 		if perr != nil {
 			return errors.Join(err, perr)
@@ -205,12 +205,12 @@ func (x *compilation) bind() error {
 	for i, it := range x.items {
 		it.name, it.typ = cols[i].name, cols[i].typ
 		if it.alias != "" {
-			it.name = it.alias // DESCRIBE renames doubles
+			it.name = it.alias // DESCRIBE renames duplicates
 		}
 		lower := strings.ToLower(it.name)
 		switch {
 		case seen[lower]:
-			x.fail(it.raw.firstAt(), "is the second column called "+it.name, "give it a name of its own: AS "+duck.Ident(it.name+"_2"))
+			x.fail(it.raw.firstAt(), "is the second column named "+it.name, "give it a name of its own: AS "+duck.Ident(it.name+"_2"))
 		case strings.HasPrefix(lower, "_duet_"):
 			x.fail(it.raw.firstAt(), "names a column "+it.name+"; the prefix _duet_ is reserved", "give it another name")
 		case !answerable(it.typ):
@@ -236,12 +236,12 @@ func bindRemedy(e *syntaxError) string {
 		return "write GROUP BY ALL, or put the column into an aggregate such as min()"
 	}
 	if e.candidates != "" {
-		return "what there is: " + strings.ReplaceAll(e.candidates, ",", ", ")
+		return "available: " + strings.ReplaceAll(e.candidates, ",", ", ")
 	}
-	return "see the types of the stream's columns"
+	return "check the types of the stream's columns"
 }
 
-// finals rewrites items and HAVING over keys (k0..) and aggregates (a0..).
+// finals rewrites items and HAVING in terms of keys (k0..) and aggregates (a0..).
 func (x *compilation) finals() (columns []node, having node) {
 	keyOf := map[string]int{}
 	for i, k := range x.keys {
@@ -262,7 +262,7 @@ func (x *compilation) finals() (columns []node, having node) {
 	}
 	for i, k := range x.keys {
 		if !shown[i] {
-			x.fail(k.firstAt(), "groups by something that no column shows", "add the same expression to the SELECT list, with a name: AS "+duck.Ident("key"+strconv.Itoa(i+1)))
+			x.fail(k.firstAt(), "groups by an expression that no column shows", "add the same expression to the SELECT list, with a name: AS "+duck.Ident("key"+strconv.Itoa(i+1)))
 		}
 	}
 	if x.having != nil {
@@ -290,8 +290,8 @@ func (x *compilation) overCells(expr node, keyOf map[string]int) node {
 	})
 }
 
-// keyRef is a key as final SQL reads it. Its type is known after printing, so
-// restoring the type is the final statement's: it defines k0.. anew.
+// keyRef refers to a key in final SQL. Its type is known only after printing, so
+// the final statement restores it when it redefines k0...
 func (x *compilation) keyRef(k int) node { return columnRef(nil, "k"+strconv.Itoa(k)) }
 
 func (x *compilation) eventTime() string {

@@ -12,17 +12,18 @@ import (
 	"duet/schemas/project"
 )
 
-// Compiler compiles views and parses conditions. It owns one locked in-memory
-// DuckDB that holds the project's streams as empty tables: nothing that is
-// bound there can read a file, load an extension or see an event. It is safe
-// for concurrent use.
+// Compiler compiles views and conditions. It owns one locked in-memory DuckDB
+// that holds the project's streams as empty tables, so that binding a text can
+// neither read a file nor load an extension nor see an event. It is safe for
+// concurrent use.
 type Compiler struct {
 	db      *duck.DB
 	streams map[string]*project.Stream // by lower-case name
-	known   map[string]bool            // functions of the catalog, for messages
+	known   map[string]bool            // functions in DuckDB's catalog, for messages
 }
 
-// NewCompiler opens a compiler over the streams of one project. Close it.
+// NewCompiler opens a compiler for the streams of one project. The caller must
+// close it.
 func NewCompiler(streams []*project.Stream) (*Compiler, error) {
 	db, err := duck.Open(duck.Config{MemoryLimit: "512MB", Locked: true})
 	if err != nil {
@@ -41,8 +42,8 @@ func NewCompiler(streams []*project.Stream) (*Compiler, error) {
 	return c, nil
 }
 
-// Close ends the compiler and its DuckDB. Views that it compiled can still
-// print partial and merge SQL, but no final SQL with a condition.
+// Close closes the compiler and its DuckDB. Compiled views can still print
+// partial and merge SQL, but not final SQL with a condition.
 func (c *Compiler) Close() error { return c.db.Close() }
 
 func (c *Compiler) readCatalog() error {
@@ -61,8 +62,8 @@ func (c *Compiler) readCatalog() error {
 	return rows.Err()
 }
 
-// streamColumns lists what a view may name, in order: declared columns and
-// those that a zone adds.
+// streamColumns returns the columns that a view may refer to, in order: the
+// declared ones and those that a zone adds.
 func streamColumns(s *project.Stream) []project.Column {
 	cols := append([]project.Column(nil), s.Columns...)
 	if s.Zone != nil && s.EventTime != "" {
@@ -82,7 +83,7 @@ func tableColumns(s *project.Stream) string {
 	return strings.Join(defs, ", ")
 }
 
-// syntaxError is what DuckDB's parser or binder says about a text.
+// syntaxError is an error of DuckDB's parser or binder.
 type syntaxError struct {
 	message    string
 	at         int    // -1 if unknown: in characters from the parser, in bytes from the binder
@@ -97,7 +98,7 @@ func newSyntaxError(tree node) *syntaxError {
 	if p, err := strconv.Atoi(tree.text("position")); err == nil {
 		e.at = p
 	}
-	// What follows are candidates and hints for another reader.
+	// The following lines repeat the text and list candidates.
 	e.message, _, _ = strings.Cut(e.message, "\n")
 	e.message = strings.TrimRight(e.message, " .!")
 	return e
@@ -113,8 +114,8 @@ func (c *Compiler) parse(sql string) ([]node, error) {
 	return tree.nodes("statements"), nil
 }
 
-// plan binds sql and returns the plan, not optimised: the optimiser folds
-// calls, so that it would hide them.
+// plan binds sql and returns the plan before optimisation, because the optimiser
+// folds calls such as current_date into constants.
 func (c *Compiler) plan(sql string) (node, error) {
 	tree, err := c.tree("SELECT json_serialize_plan(?::VARCHAR)::VARCHAR", sql)
 	if err != nil {
@@ -134,7 +135,7 @@ func (c *Compiler) tree(query, sql string) (node, error) {
 	}
 	tree, err := decodeTree(text)
 	if err != nil && notFinite.MatchString(text) {
-		return nil, &syntaxError{message: "this text holds a number that is not finite", at: -1, kind: "parser"}
+		return nil, &syntaxError{message: "the text contains a number that is not finite", at: -1, kind: "parser"}
 	}
 	if err != nil {
 		return nil, err
@@ -145,13 +146,12 @@ func (c *Compiler) tree(query, sql string) (node, error) {
 	return tree, nil
 }
 
-// notFinite finds a constant such as 1e400, which the tree holds as Infinity:
-// that is not JSON.
+// notFinite matches a constant such as 1e400, which the tree prints as Infinity.
+// That is not JSON.
 var notFinite = regexp.MustCompile(`"value":-?(Inf|NaN|nan|inf)`)
 
-// print turns expressions into SQL, each fully parenthesised where it needs
-// to be, and reads each text again: if the tree is not the same, it is
-// refused (*reprintError).
+// print prints expressions as SQL, parenthesised where needed, and parses each
+// text again. It returns a *reprintError if the tree is not the same.
 func (c *Compiler) print(exprs []node) ([]string, error) {
 	if len(exprs) == 0 {
 		return nil, nil
@@ -221,7 +221,7 @@ type described struct {
 	typ  sqlType
 }
 
-// describe returns names and types of what a statement answers.
+// describe returns the names and types of a statement's columns.
 func (c *Compiler) describe(sql string) ([]described, error) {
 	rows, err := c.db.Query("SELECT column_name, column_type FROM (DESCRIBE " + sql + "\n)")
 	if err != nil {

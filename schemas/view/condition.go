@@ -11,22 +11,22 @@ import (
 	"duet/schemas/project"
 )
 
-// maxCondition bounds the text of a condition, in bytes.
+// maxCondition is the maximum size of a condition in bytes.
 const maxCondition = 10_000
 
-// conditionColumn is a column that a condition may name.
+// conditionColumn is a column that a condition may refer to, or may not.
 type conditionColumn struct {
 	name, typ string
-	tree      node   // what it stands for
-	refused   string // why it may not be named here; "" if it may
+	tree      node   // the expression that it stands for
+	refused   string // why it may not be used here; "" if it may
 	remedy    string
 }
 
-// condition checks a condition that a client sent and returns it as SQL over
-// what the columns stand for. The text is parsed as SELECT <text>, must be that
-// one expression and nothing else, may hold allow-listed scalars over columns,
-// and is printed from its tree: the text itself never becomes part of a
-// statement that is executed.
+// condition checks a client's condition and returns it as SQL over the expressions
+// that its columns stand for. The text is parsed as SELECT <text>, must be one
+// expression and nothing else, and may hold allow-listed scalar functions over
+// columns. It is printed from its tree: the text itself never becomes part of a
+// statement that is executed. A condition that is refused is a *ConditionError.
 func (c *Compiler) condition(option, text string, columns []conditionColumn) (string, error) {
 	p := &conditionParser{c: c, option: option, text: text, columns: columns}
 	tree, err := p.parse()
@@ -42,7 +42,7 @@ func (c *Compiler) condition(option, text string, columns []conditionColumn) (st
 	}
 	texts, err := c.print([]node{resolved})
 	if errors.As(err, new(*reprintError)) {
-		return "", p.fail(-1, "DuckDB does not print this condition as it was written", "write it in another way")
+		return "", p.fail(-1, "DuckDB prints this condition as another one", "write it in another way")
 	}
 	if err != nil {
 		return "", err
@@ -50,8 +50,8 @@ func (c *Compiler) condition(option, text string, columns []conditionColumn) (st
 	return texts[0], nil
 }
 
-// conditionCache keeps what conditions became, so that a dashboard's queries
-// are not parsed each time. It forgets all when it is full.
+// conditionCache keeps compiled conditions, so that a dashboard's queries are not
+// parsed each time. It is emptied when it is full.
 type conditionCache struct {
 	mu    sync.Mutex
 	texts map[string]string // guarded by mu
@@ -59,8 +59,8 @@ type conditionCache struct {
 
 const maxCached = 256
 
-// cached checks and compiles a condition once for each set of columns; scope
-// names that set.
+// cached returns the condition as SQL, from the cache if it was compiled before
+// with the same option and scope. scope identifies the set of columns.
 func (v *View) cached(option, scope, text string, columns func() []conditionColumn) (string, error) {
 	id := option + "\x00" + scope + "\x00" + text
 	v.conditions.mu.Lock()
@@ -90,10 +90,10 @@ type conditionParser struct {
 	err     error // the first fault
 }
 
-// head is what stands before the text when it is parsed.
+// head precedes the text when it is parsed.
 const head = "SELECT "
 
-// fail makes the error for a byte offset in the text; -1 is the whole of it.
+// fail returns the error for a byte offset in the text; -1 means the whole text.
 func (p *conditionParser) fail(at int, reason, remedy string) error {
 	column := 1
 	if at > 0 && at <= len(p.text) {
@@ -126,10 +126,10 @@ func (p *conditionParser) parse() (node, error) {
 	}
 	for _, t := range tokens(p.text) {
 		if t.kind == commentToken {
-			return nil, p.fail(t.at, "holds a comment", "remove it")
+			return nil, p.fail(t.at, "contains a comment", "remove it")
 		}
 		if t.kind == signToken && t.text == ";" {
-			return nil, p.fail(t.at, "holds a semicolon", oneCondition)
+			return nil, p.fail(t.at, "contains a semicolon", oneCondition)
 		}
 	}
 	statements, err := p.c.parse(head + p.text)
@@ -152,7 +152,7 @@ func (p *conditionParser) parse() (node, error) {
 	if len(items) != 1 {
 		return nil, p.fail(-1, "is not one condition", oneCondition)
 	}
-	// What is left without its expression must be an empty SELECT.
+	// Without its expression, the rest must be an empty SELECT.
 	rest := sel.clone()
 	rest["select_list"] = []any{}
 	if rest.canonical() != selectOf().canonical() {
@@ -192,11 +192,11 @@ func (p *conditionParser) resolve(n node) node {
 func (p *conditionParser) function(n node) bool {
 	name := strings.ToLower(n.text("function_name"))
 	if _, ok := allowed.aggregates[name]; ok {
-		p.refuse(n, strings.TrimSuffix(name, "_star")+"() is an aggregate; a condition is over the columns of the view", "name the column that holds it; the columns are "+p.names())
+		p.refuse(n, strings.TrimSuffix(name, "_star")+"() is an aggregate; a condition is over the columns of the view", "use the column that holds it; the columns are "+p.names())
 		return false
 	}
 	if schema := n.text("schema"); schema != "" && schema != "main" || n.text("catalog") != "" {
-		p.refuse(n, name+" is called as if it belonged to "+schema, "write the function's name alone")
+		p.refuse(n, name+" is qualified with "+schema, "write the function's name alone")
 		return false
 	}
 	if _, ok := allowed.functions[name]; !ok {
@@ -256,7 +256,7 @@ func (p *conditionParser) names() string {
 	return strings.Join(names, ", ")
 }
 
-// bind checks types, over a relation without rows that has the columns.
+// bind checks the types of the condition over an empty relation with its columns.
 func (p *conditionParser) bind(tree node) error {
 	var cols []string
 	for _, col := range p.columns {
@@ -270,7 +270,7 @@ func (p *conditionParser) bind(tree node) error {
 	plan, err := p.c.plan(head + p.text + "\nFROM (SELECT " + strings.Join(cols, ", ") + ") AS _duet_columns")
 	var serr *syntaxError
 	if errors.As(err, &serr) {
-		return p.fail(max(serr.at-len(head), 0), serr.message, "see the columns' types")
+		return p.fail(max(serr.at-len(head), 0), serr.message, "check the types of the columns")
 	}
 	if err != nil {
 		return err
@@ -298,7 +298,7 @@ func (p *conditionParser) example(typ string) string {
 	return "... > 0"
 }
 
-// boundType is the type id of an expression of a bound plan.
+// boundType returns the type id of an expression in a bound plan.
 func boundType(n node) string {
 	if t := n.node("return_type"); t != nil {
 		return t.text("id")

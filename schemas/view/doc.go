@@ -5,9 +5,9 @@
 //	merge    cells -> cells     fewer rows, in any order and any number of times
 //	final    cells -> answer    merge, then the columns that the SELECT asks for
 //
-// so that merging the partial rows of any parts of the events, in any order,
-// and then computing the final columns gives what the SELECT gives over all
-// events at once. PlainSQL is that SELECT itself, the oracle.
+// Merging the partial rows of any split of the events, in any order, and then
+// computing the final columns gives what the SELECT gives over all events at
+// once. PlainSQL is that SELECT itself, the oracle.
 //
 // DuckDB parses (json_serialize_sql), binds (json_serialize_plan) and prints
 // (json_deserialize_sql). There is no second SQL parser and no evaluator here.
@@ -16,14 +16,14 @@
 //
 // # Where to start
 //
-//	compiler.go   the locked DuckDB and what it is asked
+//	compiler.go   the locked DuckDB: parse, bind, print, describe
 //	compile.go    the order of the steps: text, shape, names, bind, keys, cells
-//	allow.txt     what a view may be made of; everything else is refused
+//	allow.txt     the allow-list; everything else is refused
 //	shape.go      the clauses; GROUP BY
 //	resolve.go    the expressions: allow-list, columns, aliases, aggregates
-//	plancheck.go  the second look, over the bound plan; warnings of what raises
+//	plancheck.go  the second check, over the bound plan; warnings about expressions that can raise
 //	aggregate.go, variance.go   cells, merges and formulas
-//	assemble.go   printing, types, definition, oracle, self-check
+//	assemble.go   printed expressions, types, definition, oracle, self-check
 //	view.go, final.go           the statements
 //	condition.go, timekey.go    where, having, since, until
 //
@@ -41,20 +41,21 @@
 //	variance of DOUBLE             count, mean, M2, inexact          see variance.go
 //	arg_*, first, last             STRUCT(v, p, r, a)                c.a
 //
-// A cell is never a HUGEINT, which DuckDB writes to Parquet as DOUBLE. Of
-// equal values there is one form: -0.0 and the NaNs are made one before they
-// are keys or extremes. Aggregates share cells: avg, sum and count of one
-// column are two.
+// A cell is never a HUGEINT, which DuckDB writes to Parquet as DOUBLE. Equal
+// values have one representation: -0.0 and NaN are normalised before they
+// become keys or extremes. Aggregates share cells: avg, sum and count of one
+// column need two.
 //
 // # Not obvious
 //
-//   - DuckDB prints the DOUBLE 1e3 as the DECIMAL 1000.0: constants are printed
-//     as casts, and every printed text is parsed again and compared.
+//   - DuckDB prints the DOUBLE 1e3 as the DECIMAL 1000.0. Constants are therefore
+//     printed as casts, and every printed text is parsed again and compared.
 //   - current_date, rowid and the name of the stream itself are column
-//     references in the tree: only declared columns and aliases resolve.
+//     references in the tree. Only declared columns and aliases resolve.
 //   - GROUP BY ALL with TRY in a key makes DuckDB 1.5.5 fail inside its planner.
-//   - GROUP BY ALL over constants alone is one group, also over no rows.
+//   - GROUP BY ALL over constants alone is one group, even over no rows.
 //   - A literal such as 1e400 makes a syntax tree that is not JSON.
-//   - LIMIT, ORDER BY and their like have no place in the tree: a tokenizer
-//     finds the keyword. Parser errors count characters, all else bytes.
+//   - LIMIT, ORDER BY and other modifiers have no location in the tree; a
+//     tokenizer finds the keyword. Parser errors count characters, everything
+//     else counts bytes.
 package view

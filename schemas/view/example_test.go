@@ -38,5 +38,5 @@ func Example() {
 	// SELECT _duet_e.country AS "k0", date_trunc('day', _duet_e.sold_at) AS "k1", CAST(sum(_duet_e.price) AS DECIMAL(38,2)) AS "c0" FROM batch AS "_duet_e" GROUP BY 1, 2
 	// SELECT "k0", "k1", CAST(sum("c0") AS DECIMAL(38,2)) AS "c0" FROM cells AS "_duet_p" GROUP BY 1, 2
 	// SELECT * FROM (SELECT CAST(k0 AS VARCHAR) AS "country", CAST(a0 AS DECIMAL(38,2)) AS "revenue" FROM (SELECT "k0" AS "k0", CAST("c0" AS DECIMAL(38,2)) AS "a0" FROM (SELECT "k0", CAST(sum("c0") AS DECIMAL(38,2)) AS "c0" FROM cells AS "_duet_p" GROUP BY 1))) WHERE (revenue > 1000) <nil>
-	// where:1: revenue is a measure; where chooses by keys, before merging. put this condition into having
+	// where:1: revenue is a measure; where selects by keys, before merging. put this condition into having
 }

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Every way to write an expression that is allowed is printed as it was and
-// gives what plain DuckDB gives.
+// Every allowed way to write an expression is printed as the same expression and
+// gives the result of plain DuckDB.
 func TestExpressionsEqualPlainDuckDB(t *testing.T) {
 	r := newRand(t)
 	c := newCompiler(t)

@@ -9,44 +9,44 @@ import (
 	"duet/internal/base/duck"
 )
 
-// Options say which rows and columns of a view to answer. The zero value asks
-// for the view as it is written.
+// Options select the rows and columns of a view's answer. The zero value selects
+// the view as it is written.
 type Options struct {
 	// By rolls up to these key columns; nil or empty means all of them.
 	By []string
 	// Total rolls up to one row. It excludes By.
 	Total bool
-	// Where is a SQL condition over key columns and attributes. It chooses
-	// groups before they are rolled up.
+	// Where is a SQL condition over key columns and attributes. It selects groups
+	// before they are rolled up.
 	Where string
 	// Having is a SQL condition over the columns of the answer, after roll-up
 	// and after the view's own HAVING.
 	Having string
-	// Since and Until bound the time key: buckets that begin in [Since, Until)
-	// are in, whole.
+	// Since and Until bound the time key: a bucket that begins in [Since, Until)
+	// is included, as a whole.
 	Since, Until *time.Time
-	// OrderBy orders the answer; keys break ties. Without it and without Limit
-	// the answer has no order.
+	// OrderBy orders the answer; keys break ties. Without OrderBy and Limit the
+	// answer has no order.
 	OrderBy []Order
-	// Limit is the number of rows, 0 for all of them.
+	// Limit is the maximum number of rows; 0 means all of them.
 	Limit int
 }
 
-// Order is one column to order by. NULLs come last, ascending or not.
+// Order is one column to order by. NULLs come last in both directions.
 type Order struct {
 	Column string
 	Desc   bool
 }
 
-// ConditionError says what is wrong with an option.
+// ConditionError reports what is wrong with an option.
 type ConditionError struct {
 	Option string // "by", "total", "where", "having", "since", "until", "order_by" or "limit"
-	Column int    // in the option's text, from 1 and in characters; 0 if it has no place
+	Column int    // in the option's text, in characters from 1; 0 if unknown
 	Reason string
 	Remedy string
 }
 
-// Error gives "option:column: reason. remedy".
+// Error returns "option:column: reason. remedy".
 func (e *ConditionError) Error() string {
 	s := e.Option
 	if e.Column > 0 {
@@ -59,10 +59,10 @@ func (e *ConditionError) Error() string {
 	return s
 }
 
-// FinalSQL merges partial rows and computes the columns of the answer, in one
-// statement. from is a table name or a parenthesised query with the columns of
-// CellColumns, merged or not. cols are the columns that the statement answers.
-// A bad option is a *ConditionError.
+// FinalSQL returns the statement that merges partial rows and computes the
+// columns of the answer, and those columns. from is a table name or a
+// parenthesised query with the columns of CellColumns, merged or not. FinalSQL
+// returns a *ConditionError for an invalid option.
 func (v *View) FinalSQL(from string, o Options) (sql string, cols []Column, err error) {
 	keys, err := v.rollUp(o)
 	if err != nil {
@@ -104,7 +104,7 @@ func (v *View) FinalSQL(from string, o Options) (sql string, cols []Column, err 
 	return b.String(), cols, nil
 }
 
-// answerSQL is merge, formulas and the view's own HAVING:
+// answerSQL returns the statement of merge, formulas and the view's own HAVING:
 //
 //	SELECT CAST(<expr over k, a> AS T) AS "name" FROM (
 //	  SELECT k.., CAST(<formula over c> AS T) AS a.. FROM (<merge by keys>)) WHERE <having>
@@ -150,7 +150,7 @@ func (v *View) answerSQL(from string, keys, columns []int, where string) string 
 	return sql
 }
 
-// rollUp lists the keys that stay, in the order of View.Keys.
+// rollUp returns the keys that are kept, in the order of View.Keys.
 func (v *View) rollUp(o Options) ([]int, error) {
 	if o.Total {
 		if len(o.By) > 0 {
@@ -197,14 +197,15 @@ func (v *View) keyRemedy() string {
 	return "the keys are " + strings.Join(keys, ", ")
 }
 
-// columnIndex finds a column by name, in any case; -1 if there is none.
+// columnIndex returns the index of a column by name, ignoring case; -1 if there
+// is none.
 func (v *View) columnIndex(name string) int {
 	return slices.IndexFunc(v.Columns, func(c Column) bool { return strings.EqualFold(c.Name, name) })
 }
 
-// answered lists the columns that can be answered with these keys. A key that
-// was rolled away goes with its attributes; a measure or a HAVING that uses
-// it has no meaning without it.
+// answered returns the columns that can be computed with these keys. A key that
+// is rolled up is dropped together with its attributes. It fails if a measure or
+// the view's HAVING uses a dropped key.
 func (v *View) answered(keys []int) ([]int, error) {
 	var columns []int
 	gone := func(used []int) string {
@@ -225,13 +226,13 @@ func (v *View) answered(keys []int) ([]int, error) {
 		case name == "":
 			columns = append(columns, i)
 		case len(c.aggs) > 0:
-			return nil, &ConditionError{Option: option, Reason: fmt.Sprintf("the measure %s is computed from the key %s, which is rolled away", v.Columns[i].Name, name),
+			return nil, &ConditionError{Option: option, Reason: fmt.Sprintf("the measure %s is computed from the key %s, which is rolled up", v.Columns[i].Name, name),
 				Remedy: "keep " + name + ", or write the measure over aggregates such as min(...) of it"}
 		}
 	}
 	if v.having != nil {
 		if name := gone(v.having.keys); name != "" {
-			return nil, &ConditionError{Option: option, Reason: fmt.Sprintf("the view's HAVING uses the key %s, which is rolled away", name),
+			return nil, &ConditionError{Option: option, Reason: fmt.Sprintf("the view's HAVING uses the key %s, which is rolled up", name),
 				Remedy: "keep " + name + ", or move the condition from HAVING to WHERE"}
 		}
 	}
@@ -241,7 +242,7 @@ func (v *View) answered(keys []int) ([]int, error) {
 	return columns, nil
 }
 
-// filterSQL is the condition on cells before they are merged; "" for none.
+// filterSQL returns the condition on cells before they are merged; "" if none.
 func (v *View) filterSQL(o Options) (string, error) {
 	var conds []string
 	if o.Since != nil || o.Until != nil {
@@ -261,13 +262,14 @@ func (v *View) filterSQL(o Options) (string, error) {
 	return strings.Join(conds, " AND "), nil
 }
 
-// whereColumns are keys and attributes, over cells.
+// whereColumns returns the columns of a where condition, over cells: keys and
+// attributes.
 func (v *View) whereColumns() []conditionColumn {
 	var cols []conditionColumn
 	for i, c := range v.Columns {
 		col := conditionColumn{name: c.Name, typ: c.Type}
 		if len(v.columns[i].aggs) > 0 || len(v.columns[i].keys) == 0 {
-			col.refused, col.remedy = c.Name+" is "+aRole(c.Role)+"; where chooses by keys, before merging", "put this condition into having"
+			col.refused, col.remedy = c.Name+" is "+aRole(c.Role)+"; where selects by keys, before merging", "put this condition into having"
 		} else {
 			col.tree = castTree(v.overStoredKeys(v.columns[i].tree), v.columns[i].typ)
 		}
@@ -276,7 +278,7 @@ func (v *View) whereColumns() []conditionColumn {
 	return cols
 }
 
-// overStoredKeys restores the types of keys that cells hold as another type.
+// overStoredKeys casts the keys that cells store as another type to their own.
 func (v *View) overStoredKeys(tree node) node {
 	return tree.rewrite(func(n node) (node, bool) {
 		if n.text("class") != "COLUMN_REF" {
@@ -290,7 +292,7 @@ func (v *View) overStoredKeys(tree node) node {
 	})
 }
 
-// castTree gives an expression the type of its column; a key has it already.
+// castTree casts an expression to the type of its column. A key already has it.
 func castTree(tree node, t sqlType) node {
 	if tree.text("class") == "COLUMN_REF" {
 		return tree
@@ -302,13 +304,13 @@ func castTree(tree node, t sqlType) node {
 	return c
 }
 
-// havingColumns are the columns of the answer.
+// havingColumns returns the columns of a having condition: those of the answer.
 func (v *View) havingColumns(columns []int) []conditionColumn {
 	var cols []conditionColumn
 	for i, c := range v.Columns {
 		col := conditionColumn{name: c.Name, typ: c.Type, tree: columnRef(nil, c.Name)}
 		if !slices.Contains(columns, i) {
-			col.refused, col.remedy = c.Name+" is rolled away; having is about the rows of the answer", "put this condition into where, or keep "+c.Name
+			col.refused, col.remedy = c.Name+" is rolled up; having is about the rows of the answer", "put this condition into where, or keep "+c.Name
 		}
 		cols = append(cols, col)
 	}
@@ -326,7 +328,7 @@ func (v *View) orderBy(b *strings.Builder, o Options, columns []int) error {
 		if i < 0 || !slices.Contains(columns, i) {
 			reason := fmt.Sprintf("%s has no column %q", v.Name, ord.Column)
 			if i >= 0 {
-				reason = v.Columns[i].Name + " is rolled away"
+				reason = v.Columns[i].Name + " is rolled up"
 			}
 			var names []string
 			for _, c := range columns {

@@ -7,9 +7,8 @@ import (
 	"testing"
 )
 
-// A condition either is a *ConditionError with a place within the text, or
-// becomes SQL that runs over cells and gives no other columns. Whatever the
-// text says, nothing else happens.
+// A condition is either a *ConditionError with a column within the text, or SQL
+// that runs over cells and returns the same columns.
 func FuzzCondition(f *testing.F) {
 	text, err := os.ReadFile("testdata/options.txt")
 	if err != nil {

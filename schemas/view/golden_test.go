@@ -11,7 +11,7 @@ import (
 
 var updateFlag = flag.Bool("update", false, "rewrite the answers in testdata")
 
-// golden runs the blocks of a file: a question, a line of dashes, the answer.
+// golden checks the blocks of a file: a question, a line of dashes, the answer.
 // Lines that begin with # before a question are comments.
 func golden(t *testing.T, path string, answer func(question string) string) {
 	t.Helper()

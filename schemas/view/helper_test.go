@@ -32,8 +32,8 @@ func makeStream(t testing.TB, name, eventTime string, columns ...string) *projec
 	return s
 }
 
-// testStreams are: orders, with a column of each kind; shops, with a zone;
-// and "order", whose name is a word of SQL's.
+// testStreams returns orders, with a column of each type; shops, with a zone; and
+// "order", whose name is a SQL keyword.
 func testStreams(t testing.TB) []*project.Stream {
 	t.Helper()
 	zone, err := time.LoadLocation("Europe/London")
@@ -77,7 +77,7 @@ func mustCompile(t testing.TB, c *Compiler, sql string) *View {
 	return v
 }
 
-// engine is a DuckDB with rows of a stream.
+// engine is a DuckDB that holds rows of a stream.
 type engine struct {
 	t  testing.TB
 	db *duck.DB
@@ -100,8 +100,8 @@ func (e *engine) exec(sql string, args ...any) {
 	}
 }
 
-// load creates a table of a stream and inserts rows, each the declared
-// columns as SQL, at positions that grow row by row: ten rows a message.
+// load creates the table of a stream and inserts rows, each given as the SQL of
+// its declared columns, at ascending positions with ten rows a message.
 func (e *engine) load(s *project.Stream, rows []string) {
 	e.t.Helper()
 	e.exec("CREATE OR REPLACE TABLE " + duck.Ident(s.Name) + " (" + tableColumns(s) + ")")
@@ -120,7 +120,7 @@ func (e *engine) load(s *project.Stream, rows []string) {
 	}
 }
 
-// rows answers a query as lines of text, in its order.
+// rows returns the rows of a query as text, in its order.
 func (e *engine) rows(sql string) []string {
 	e.t.Helper()
 	r, err := e.db.Query("SELECT CAST(q AS VARCHAR) FROM (" + sql + ") q")
@@ -142,8 +142,8 @@ func (e *engine) rows(sql string) []string {
 	return out
 }
 
-// compare fails if two answers with these columns differ by more than they
-// may. Rows are matched by keys and attributes, NULLs included.
+// compare fails if two answers with these columns differ by more than the columns'
+// tolerances. Rows are matched by their keys; NULL equals NULL.
 func (e *engine) compare(what string, cols []Column, got, want string) {
 	e.t.Helper()
 	e.exec("CREATE OR REPLACE TEMP TABLE _got AS " + got)

@@ -100,16 +100,16 @@ func timeColumn(v *View) (Column, bool) {
 	return v.Columns[i], true
 }
 
-// Buckets that begin at since or later are in, and those that begin before
-// until; each instant is tried against the buckets that the view itself makes.
-// So windows that meet count each bucket once.
+// A bucket is included if it begins at since or later and before until, so adjacent
+// windows count each bucket once. Each instant is tried against the buckets that
+// the view itself makes.
 func TestTimeBoundsTakeWholeBuckets(t *testing.T) {
 	c := newCompiler(t)
 	e := newEngine(t)
 	london := c.streams["shops"].Zone
 	keys := []struct {
 		key, stream, bucket string
-		start               func(at time.Time) time.Time // of the bucket that holds at, as the key has it
+		start               func(at time.Time) time.Time // of the bucket that contains at, as a value of the key
 	}{
 		{"time_bucket(INTERVAL '15 minutes', sold_at)", "orders", "15 minutes", func(at time.Time) time.Time { return at.Truncate(15 * time.Minute) }},
 		{"date_trunc('day', sold_at)", "orders", "1 day", func(at time.Time) time.Time { return at.Truncate(24 * time.Hour) }},
@@ -158,7 +158,7 @@ func TestTimeBoundsTakeWholeBuckets(t *testing.T) {
 				}
 				start := k.start(at)
 				got := e.rows("SELECT count(*), min(k)::TIMESTAMP AS first, max(k)::TIMESTAMP AS last FROM (" + sql + ")")[0]
-				// The bucket that holds at began before it, unless at is the very start.
+				// The bucket that contains at began before it, unless at is its start.
 				edge := k.start(at.Add(-time.Microsecond)).Before(start)
 				bound := "'" + start.Format("2006-01-02 15:04:05") + "'"
 				op := map[bool]string{true: ">=", false: ">"}[edge]

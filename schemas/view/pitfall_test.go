@@ -16,9 +16,8 @@ import (
 	"duet/schemas/project"
 )
 
-// Every name on the allow-list is a function of DuckDB's catalog that depends
-// on its arguments alone, as far as the catalog knows; nothing denied is
-// allowed.
+// Every name on the allow-list is a function in DuckDB's catalog that depends on its
+// arguments only, as far as the catalog knows, and no denied name is allowed.
 func TestAllowListAgainstCatalog(t *testing.T) {
 	e := newEngine(t)
 	stability := map[string][]string{} // type name -> stabilities
@@ -35,7 +34,7 @@ func TestAllowListAgainstCatalog(t *testing.T) {
 		stability[name] = append(stability[name], s)
 	}
 	for name, kind := range allowed.functions {
-		typ := map[string]string{"operator": "scalar", "scalar": "scalar", "inner": "scalar", "macro": "macro"}[kind]
+		typ := map[string]string{"operator": "scalar", "scalar": "scalar", "macro": "macro"}[kind]
 		found := stability[typ+"/"+name]
 		if len(found) == 0 {
 			t.Errorf("%s %s is not in the catalog", kind, name)
@@ -72,19 +71,19 @@ func TestAllowListAgainstCatalog(t *testing.T) {
 func TestAllowListRefusesBadRules(t *testing.T) {
 	for _, text := range []string{"scalar", "deny x: y", "allow x", "raises x", "aggregate x"} {
 		if _, err := readAllowList(text); err == nil {
-			t.Errorf("%q is taken for a rule", text)
+			t.Errorf("%q is accepted as a rule", text)
 		}
 	}
 }
 
-// Macros are shown expanded by the bound plan: what they expand to is allowed.
+// The bound plan shows macros expanded, so their expansion must be allowed.
 func TestAllowedMacrosExpandToAllowedFunctions(t *testing.T) {
 	c := newCompiler(t)
 	mustCompile(t, c, `SELECT date_add(sold_at, INTERVAL 1 DAY) AS a, days_in_month(sold_at) AS b, fdiv(d, 2) AS e, fmod(d, 2) AS f, nullif(sku, '') AS g,
 		round_even(d, 1) AS h, roundbankers(d, 1) AS i, split_part(sku, '-', 1) AS j, count(*) AS n FROM orders GROUP BY ALL`)
 }
 
-// 1e3 is printed by DuckDB as the DECIMAL 1000.0, which changes types.
+// DuckDB prints 1e3 as the DECIMAL 1000.0, which would change types.
 func TestDoubleLiteralsStayDouble(t *testing.T) {
 	c := newCompiler(t)
 	v := mustCompile(t, c, "SELECT sum(price * 1.5e0) AS a, max(1e3 * quantity) AS b, count(*) * 1e-7 AS c, min(1.5) AS e FROM orders")
@@ -97,7 +96,7 @@ func TestDoubleLiteralsStayDouble(t *testing.T) {
 	}
 }
 
-// Ties go to the later position, in whatever order and parts rows come.
+// Ties go to the later position, whatever the order and the split of the rows.
 func TestTiesGoToTheLaterPosition(t *testing.T) {
 	c := newCompiler(t)
 	e := newEngine(t)
@@ -118,7 +117,7 @@ func TestTiesGoToTheLaterPosition(t *testing.T) {
 	}
 }
 
-// Cells of every type are the same after a detour through Parquet.
+// Cells of every type survive a round trip through Parquet.
 func TestCellsSurviveParquet(t *testing.T) {
 	r := newRand(t)
 	c := newCompiler(t)
@@ -153,8 +152,8 @@ func TestCellsSurviveParquet(t *testing.T) {
 	}
 }
 
-// The variance of integers and decimals is right to the last digits where
-// sums of squares in DOUBLE have none left, and where they pass 38 digits.
+// The variance of integers and decimals is exact even where sums of squares cancel
+// in DOUBLE and where they exceed 38 digits.
 func TestVarianceIsExactWherePlainSumsFail(t *testing.T) {
 	c := newCompiler(t)
 	e := newEngine(t)
@@ -226,7 +225,7 @@ func TestSumsBeyond38DigitsRaise(t *testing.T) {
 		"partial": v.PartialSQL("orders"),
 		"merge":   v.MergeSQL("(" + v.PartialSQL("(FROM orders WHERE _duet_at = 1)") + " UNION ALL " + v.PartialSQL("(FROM orders WHERE _duet_at = 2)") + ")"),
 	} {
-		if _, err := e.db.Exec(sql); err == nil || !strings.Contains(err.Error(), "view v: a sum passes 38 digits") {
+		if _, err := e.db.Exec(sql); err == nil || !strings.Contains(err.Error(), "view v: a sum has more than 38 digits") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -238,7 +237,7 @@ func TestSumsBeyond38DigitsRaise(t *testing.T) {
 	}
 }
 
-// Names that look like cells, and a stream that is called like a word of SQL.
+// Names that look like cells, and a stream named like a SQL keyword.
 func TestNamesThatCollide(t *testing.T) {
 	c := newCompiler(t)
 	e := newEngine(t)
@@ -251,8 +250,8 @@ func TestNamesThatCollide(t *testing.T) {
 	e.compare("names", cols, sql, "SELECT * FROM ("+v.PlainSQL(`"order"`)+") WHERE c1 = 'x'")
 }
 
-// Layout, comments and unrelated columns leave the cells as they are; a type,
-// a zone or an expression does not.
+// Layout, comments and unrelated columns do not change a definition; a type, a zone
+// or an expression does.
 func TestDefinitionNamesWhatCellsMean(t *testing.T) {
 	compile := func(sql string, change func(*project.Stream)) string {
 		streams := testStreams(t)
@@ -294,7 +293,7 @@ func TestDefinitionNamesWhatCellsMean(t *testing.T) {
 	}
 }
 
-// A hostile text must not even be bound: binding opens files.
+// A hostile text must not even be bound, because binding opens files.
 func TestNothingIsBoundBeforeItIsAllowed(t *testing.T) {
 	c := newCompiler(t)
 	for _, s := range []string{
@@ -305,7 +304,7 @@ func TestNothingIsBoundBeforeItIsAllowed(t *testing.T) {
 			t.Errorf("%s compiles", s)
 		}
 	}
-	// And if it were, the engine could not: it is locked.
+	// The engine is locked, so it could not run them either.
 	for _, s := range []string{"SELECT * FROM read_text('/etc/passwd')", "COPY orders TO '/tmp/x.csv'", "SET TimeZone='Asia/Tokyo'", "SET enable_external_access=true", "ATTACH '/tmp/x.db'"} {
 		if _, err := c.db.Exec(s); err == nil {
 			t.Errorf("the compiler's engine runs %s", s)
@@ -335,7 +334,7 @@ func TestCompilerIsSafeForConcurrentUse(t *testing.T) {
 	wg.Wait()
 }
 
-// Deep nesting ends in an error, not in the end of the process.
+// Deep nesting is an error and does not end the process.
 func TestDeepNestingIsRefused(t *testing.T) {
 	c := newCompiler(t)
 	v := mustCompile(t, c, optionsView)

@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// planNodes are the operators that a view's plan may have.
+// planNodes are the operators that a view's plan may contain.
 var planNodes = map[string]bool{"LOGICAL_PROJECTION": true, "LOGICAL_FILTER": true, "LOGICAL_AGGREGATE_AND_GROUP_BY": true, "LOGICAL_GET": true,
 	"LOGICAL_DUMMY_SCAN": true}
 
-// unknownInPlan names what the bound plan holds that is not allowed: a
-// function that a macro or a keyword expanded to, a relation, a row number.
-// It is "" if all is well.
+// unknownInPlan returns the name of something in the bound plan that is not
+// allowed, such as a function that a macro or keyword expanded to or a relation,
+// and "" if there is nothing.
 func unknownInPlan(plan node) string {
 	found := ""
 	plan.walk(func(n node) bool {
@@ -44,8 +44,8 @@ func unknownInPlan(plan node) string {
 	return found
 }
 
-// checkPlan is the second layer of the allow-list, over what was bound, and
-// warns of what can raise.
+// checkPlan applies the allow-list to the bound plan and warns about expressions
+// that can raise.
 func (x *compilation) checkPlan(plan node) {
 	if name := unknownInPlan(plan); name != "" {
 		reason, remedy := x.c.refusedFunction(name)
@@ -55,8 +55,8 @@ func (x *compilation) checkPlan(plan node) {
 	x.warnRaising(plan, false)
 }
 
-// warnRaising walks expressions. What stands in a branch of CASE is taken to
-// be guarded by it, and TRY catches everything below it.
+// warnRaising warns about expressions that can raise. It takes the branches of a
+// CASE to be guarded by their conditions, and TRY to catch everything below it.
 func (x *compilation) warnRaising(n node, guarded bool) {
 	switch n.text("expression_class") {
 	case "BOUND_OPERATOR":
@@ -89,8 +89,8 @@ func planType(n node) sqlType {
 	return parseSQLType(fmt.Sprintf("DECIMAL(%v,%v)", info["width"], info["scale"]))
 }
 
-// shown writes an expression of the plan for a message, as far as the plan
-// still knows it.
+// shown returns the text of a bound expression for a message, as far as the plan
+// still contains it.
 func shown(n node) string {
 	switch n.text("expression_class") {
 	case "BOUND_REF", "BOUND_COLUMN_REF":
@@ -140,11 +140,12 @@ func (x *compilation) warnCast(n node) {
 		"write TRY_CAST("+text+" AS "+to.name+"), which gives NULL, or cast to a wider type")
 }
 
-// castRaises reports whether a value of at most limit (nil: any) can fail.
+// castRaises reports whether the cast of a value of at most limit can fail; a nil
+// limit means any value.
 func castRaises(from, to sqlType, limit *big.Int) bool {
 	switch {
 	case from.wide() && to.wide():
-		return false // 38 digits: sums have room
+		return false // sums stay below 38 digits
 	case from.name == to.name || to.base == "VARCHAR" || from.base == "NULL" || to.base == "BLOB" && from.base != "VARCHAR":
 		return false
 	case from.base == "VARCHAR":
@@ -159,7 +160,7 @@ func castRaises(from, to sqlType, limit *big.Int) bool {
 		if limit == nil {
 			limit = typeLimit(from)
 		}
-		// Both scaled to whole numbers.
+		// Compare without the decimals.
 		whole := new(big.Int).Quo(limit, pow10(from.scale))
 		return whole.Cmp(new(big.Int).Quo(typeLimit(to), pow10(to.scale))) > 0
 	}
@@ -168,7 +169,7 @@ func castRaises(from, to sqlType, limit *big.Int) bool {
 
 func pow10(n int) *big.Int { return new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(n)), nil) }
 
-// typeLimit is the greatest magnitude of a type, unscaled.
+// typeLimit returns the greatest magnitude of a type, unscaled.
 func typeLimit(t sqlType) *big.Int {
 	switch t.base {
 	case "BOOLEAN":
@@ -189,13 +190,13 @@ func typeLimit(t sqlType) *big.Int {
 	return new(big.Int)
 }
 
-// limitOf bounds the magnitude of a numeric expression, unscaled by its own
-// type; nil if nothing narrower than its type is known.
+// limitOf returns a bound of the magnitude of a numeric expression, unscaled. It
+// returns nil if no bound narrower than the type's is known.
 func limitOf(n node) *big.Int {
 	switch n.text("expression_class") {
 	case "BOUND_REF", "BOUND_COLUMN_REF":
 		if strings.HasPrefix(n.text("alias"), "count") && n.node("return_type").text("id") == "BIGINT" {
-			return big.NewInt(rowsAssumed) // what stands above an aggregation refers to it by its text
+			return big.NewInt(rowsAssumed) // above an aggregation, its results are referred to by their text
 		}
 	case "BOUND_CONSTANT":
 		if v, ok := new(big.Int).SetString(fmt.Sprint(n.node("value")["value"]), 10); ok {
@@ -231,8 +232,8 @@ func limitOf(n node) *big.Int {
 	return nil
 }
 
-// resultLimit bounds a sum, difference or product of whole numbers or
-// decimals; nil for other functions.
+// resultLimit returns a bound of a sum, difference or product of integers or
+// decimals, unscaled, and the result type. It returns nil for other functions.
 func resultLimit(n node) (*big.Int, sqlType) {
 	t := planType(n.node("return_type"))
 	args := n.nodes("children")
@@ -265,8 +266,8 @@ func resultLimit(n node) (*big.Int, sqlType) {
 	return nil, t
 }
 
-// overValues reports whether an expression depends on an event or a group; a
-// constant that raises is seen when the view is compiled.
+// overValues reports whether an expression depends on an event or a group. A
+// constant expression that raises fails when the view is compiled.
 func overValues(n node) bool {
 	found := false
 	n.walk(func(m node) bool {
@@ -279,8 +280,8 @@ func overValues(n node) bool {
 	return found
 }
 
-// overAggregates reports whether an expression stands above an aggregation,
-// to whose results the plan refers by their text.
+// overAggregates reports whether an expression is computed from the results of an
+// aggregation, to which the plan refers by their text.
 func overAggregates(n node) bool {
 	found := false
 	n.walk(func(m node) bool {
@@ -307,7 +308,7 @@ func (x *compilation) warnFunction(n node, guarded bool) {
 		return
 	}
 	if name != "*" && name != "multiply" && (t.base == "HUGEINT" || t.width == 38) {
-		return // sums and differences of sums: 38 digits have room
+		return // sums and differences of sums stay below 38 digits
 	}
 	left := shown(n.nodes("children")[0])
 	remedy := "write " + widened(left, n.nodes("children")[0], t) + " " + name + " ..., or TRY(" + text + "), which gives NULL"
@@ -318,10 +319,10 @@ func (x *compilation) warnFunction(n node, guarded bool) {
 		remedy)
 }
 
-// rowsAssumed is how many rows a sum of wide numbers is taken to have.
+// rowsAssumed is the number of rows that a sum of wide numbers is assumed to have.
 const rowsAssumed = 1_000_000_000
 
-// warnSum warns where that many of the greatest values pass 38 digits.
+// warnSum warns if the sum of rowsAssumed greatest values exceeds 38 digits.
 func (x *compilation) warnSum(n node) {
 	args := n.nodes("children")
 	if name := allowed.aggregates[n.text("name")]; name != "sum" && name != "avg" || len(args) != 1 || args[0].node("return_type") == nil {
@@ -341,13 +342,13 @@ func (x *compilation) warnSum(n node) {
 		if at < 0 {
 			at = x.callOf(n.text("name"), args[0].text("alias"))
 		}
-		x.warn(at, fmt.Sprintf("%s(%s) over %s raises when the total passes 38 digits, and then the view is suspended", n.text("name"), text, t.name),
+		x.warn(at, fmt.Sprintf("%s(%s) over %s raises when the total exceeds 38 digits, and then the view is suspended", n.text("name"), text, t.name),
 			"if its values allow it, write "+cast(text, fmt.Sprintf("DECIMAL(18,%d)", min(t.scale, 18))))
 	}
 }
 
-// callOf finds an aggregate's call over a bare column, which the plan has
-// without a place.
+// callOf returns the offset of an aggregate call over a bare column, which the
+// plan contains without a location; -1 if there is none.
 func (x *compilation) callOf(function, column string) int {
 	at := -1
 	x.sel.walk(func(n node) bool {
@@ -361,7 +362,7 @@ func (x *compilation) callOf(function, column string) int {
 	return at
 }
 
-// widened writes the left operand with room for the result.
+// widened returns the left operand, cast to a type that can hold the result.
 func widened(text string, operand node, t sqlType) string {
 	if t.decimal() {
 		scale := t.scale

@@ -82,7 +82,7 @@ func randomMeasure(r *rand.Rand, top bool) string {
 	return pick(r, pick(r, exact...), pick(r, exact...), pick(r, inexact...), pick(r, composed...))
 }
 
-// randomView is a SELECT that can be written with fewer keys.
+// randomView is a SELECT that can be rewritten with fewer keys.
 type randomView struct {
 	keys     []string
 	measures []string
@@ -108,7 +108,7 @@ func newRandomView(r *rand.Rand) randomView {
 	return v
 }
 
-// sql writes the SELECT with the keys of these indexes and one more condition.
+// sql returns the SELECT with the keys of these indexes and one more condition.
 func (v randomView) sql(keys []int, and string) string {
 	var items, groups []string
 	for i, k := range keys {
@@ -149,8 +149,8 @@ func upTo(n int) []int {
 	return is
 }
 
-// fold computes cells in random parts, merged in random order, compacted at
-// random, as the halves may do between them.
+// fold computes cells from a random split of the events, in random order, with
+// random compactions, as the halves may do.
 func fold(e *engine, r *rand.Rand, v *View, rows int) {
 	e.t.Helper()
 	e.exec("CREATE OR REPLACE TABLE cells (" + v.CellColumns() + ")")
@@ -186,8 +186,8 @@ func TestRandomViewsEqualPlainDuckDB(t *testing.T) {
 	}
 }
 
-// sameCells compares keys and exact cells as texts: however the rows came,
-// they are the same bits (-0.0 is not 0.0 here).
+// sameCells compares keys and exact cells as text, so that -0.0 differs from 0.0:
+// their bits must not depend on the split of the rows.
 func sameCells(t *testing.T, e *engine, v *View, sql string) {
 	t.Helper()
 	var exact []string
@@ -215,7 +215,7 @@ func tryRandomView(t *testing.T, r *rand.Rand, c *Compiler, e *engine, rows int)
 	sql := rv.sql(upTo(len(rv.keys)), "")
 	v, faults := c.Compile(viewOf(sql))
 	if v == nil && len(rv.keys) == 0 && strings.Contains(project.Faults(faults).Error(), "has no aggregate") {
-		return // constants alone
+		return // only constants
 	}
 	if v == nil {
 		t.Fatalf("%s\n%s", sql, project.Faults(faults).Error())
@@ -252,7 +252,7 @@ func tryRandomView(t *testing.T, r *rand.Rand, c *Compiler, e *engine, rows int)
 	}
 	fewer := rv.sql(keep, and)
 	if wv, _ := c.Compile(viewOf(fewer)); wv == nil && len(keep) == 0 {
-		return // constants alone
+		return // only constants
 	}
 	want := mustCompile(t, c, fewer)
 	e.compare(sql+"\nrolled up as "+fewer, cols, final, want.PlainSQL("orders"))

@@ -11,17 +11,17 @@ import (
 	"duet/schemas/project"
 )
 
-// place says where an expression stands.
+// place is the position of an expression in the SELECT.
 type place struct {
 	clause    string // SELECT, WHERE, GROUP BY, HAVING
 	item      int    // index in the SELECT list, -1 elsewhere
-	aggregate string // the aggregate around it, "" if none
+	aggregate string // the enclosing aggregate, "" if none
 }
 
-// resolve checks an expression against the allow-list and returns a copy in
-// which every reference is a declared column, qualified by rowAlias, every
-// alias is replaced by what it stands for, and every aggregate has its one
-// name. What is refused is reported and left as it is.
+// resolve checks an expression against the allow-list and returns a copy in which
+// every reference is a declared column, qualified with rowAlias, every alias is
+// replaced by its expression, and every aggregate has its canonical name. It
+// reports a fault for anything refused and leaves that part unchanged.
 func (x *compilation) resolve(n node, p place) node {
 	if !allowed.nodes[n.kind()] {
 		reason, remedy := refusedNode(n)
@@ -46,7 +46,7 @@ func (x *compilation) resolve(n node, p place) node {
 	return mapChildren(n, func(c node) node { return x.resolve(c, p) })
 }
 
-// mapChildren copies n with f applied to the expressions right below it.
+// mapChildren returns a copy of n with f applied to its child expressions.
 func mapChildren(n node, f func(node) node) node {
 	c := n.rewrite(func(m node) (node, bool) { return nil, false })
 	for _, key := range []string{"child", "left", "right", "input", "lower", "upper", "else_expr", "when_expr", "then_expr"} {
@@ -71,7 +71,7 @@ func mapList(nodes []node, f func(node) node) []any {
 	return out
 }
 
-// refusedNode says why a kind of syntax does not belong to a view or a condition.
+// refusedNode returns why a kind of syntax is not allowed and what to write instead.
 func refusedNode(n node) (reason, remedy string) {
 	switch n.text("class") {
 	case "WINDOW":
@@ -92,7 +92,7 @@ func refusedNode(n node) (reason, remedy string) {
 	case "DEFAULT":
 		return "DEFAULT does not belong here", "write the value itself"
 	}
-	return strings.ToLower(n.text("type")) + " is not among the syntax that is allowed here", "write it in another way"
+	return strings.ToLower(n.text("type")) + " is not allowed here", "write it in another way"
 }
 
 var constantTypes = map[string]bool{"BOOLEAN": true, "INTEGER": true, "BIGINT": true, "HUGEINT": true, "DECIMAL": true, "DOUBLE": true, "FLOAT": true, "VARCHAR": true, "NULL": true}
@@ -125,7 +125,7 @@ func checkCast(n node) (reason, remedy string) {
 	return "", ""
 }
 
-// function checks a call: its name, and that it is called plainly.
+// function checks and resolves a function call.
 func (x *compilation) function(n node, p place) node {
 	name := strings.ToLower(n.text("function_name"))
 	if schema := n.text("schema"); schema != "" && schema != "main" || n.text("catalog") != "" {
@@ -133,7 +133,7 @@ func (x *compilation) function(n node, p place) node {
 		if len(n.list("children")) > 0 {
 			remedy = "write the function's name alone: " + name + "(...)"
 		}
-		x.fail(n.firstAt(), name+" is called as if it belonged to "+schema, remedy)
+		x.fail(n.firstAt(), name+" is qualified with "+schema, remedy)
 		return n
 	}
 	if canonical, ok := allowed.aggregates[name]; ok {
@@ -152,22 +152,22 @@ func (x *compilation) function(n node, p place) node {
 	return c
 }
 
-// plainCall refuses what only an aggregate's call may have.
+// plainCall refuses the clauses that only an aggregate call may have.
 func plainCall(n node, name string) (reason, remedy string) {
 	switch {
 	case n.flag("distinct"):
-		return "DISTINCT does not belong into " + name + "(), which is not an aggregate", "remove it"
+		return "DISTINCT does not belong in " + name + "(), which is not an aggregate", "remove it"
 	case n.node("filter") != nil:
-		return "FILTER does not belong to " + name + "(), which is not an aggregate", "put it on the aggregate"
+		return "FILTER does not belong on " + name + "(), which is not an aggregate", "put it on the aggregate"
 	case len(n.node("order_bys").list("orders")) > 0:
-		return "ORDER BY does not belong into " + name + "(), which is not an aggregate", "remove it"
+		return "ORDER BY does not belong in " + name + "(), which is not an aggregate", "remove it"
 	case n.flag("export_state"):
 		return "EXPORT_STATE does not belong here", "remove it"
 	}
 	return "", ""
 }
 
-// refusedFunction says why a function that is not on the list is refused.
+// refusedFunction returns why a function that is not on the allow-list is refused.
 func (c *Compiler) refusedFunction(name string) (reason, remedy string) {
 	if d, ok := allowed.denied[name]; ok {
 		return name + " " + d.reason, d.remedy
@@ -178,13 +178,13 @@ func (c *Compiler) refusedFunction(name string) (reason, remedy string) {
 	if near := project.Nearest(name, functionNames()); near != "" {
 		return "there is no function " + name, "did you mean " + near + "?"
 	}
-	return "there is no function " + name, "see DuckDB's list of functions"
+	return "there is no function " + name, "see the list of functions in DuckDB's documentation"
 }
 
 func functionNames() []string {
 	var names []string
 	for n, kind := range allowed.functions {
-		if kind != "operator" && kind != "inner" {
+		if kind != "operator" {
 			names = append(names, n)
 		}
 	}
@@ -195,7 +195,7 @@ func functionNames() []string {
 	return names
 }
 
-// arity is how many arguments an aggregate takes here.
+// arity is the number of arguments of an aggregate if it is not one.
 var arity = map[string]int{"count_star": 0, "arg_min": 2, "arg_max": 2}
 
 func (x *compilation) aggregateCall(n node, canonical string, p place) node {
@@ -203,13 +203,13 @@ func (x *compilation) aggregateCall(n node, canonical string, p place) node {
 	label := strings.TrimSuffix(name, "_star")
 	switch {
 	case p.aggregate != "":
-		x.fail(n.firstAt(), label+"() stands inside "+p.aggregate+"()", "aggregate once; arithmetic over aggregates goes around them")
+		x.fail(n.firstAt(), label+"() is inside "+p.aggregate+"()", "aggregate once; put arithmetic over aggregates around them")
 		return n
 	case p.clause == "WHERE":
-		x.fail(n.firstAt(), label+"() stands in WHERE, which comes before grouping", "write HAVING, or FILTER (WHERE ...) on an aggregate")
+		x.fail(n.firstAt(), label+"() is in WHERE, which comes before grouping", "write HAVING, or FILTER (WHERE ...) on an aggregate")
 		return n
 	case p.clause == "GROUP BY":
-		x.fail(n.firstAt(), label+"() stands in GROUP BY", "group by columns or expressions of them")
+		x.fail(n.firstAt(), label+"() is in GROUP BY", "group by columns or expressions of them")
 		return n
 	case n.flag("distinct"):
 		x.fail(n.firstAt(), label+"(DISTINCT) does not merge from sums", distinctRemedy(canonical))
@@ -236,7 +236,7 @@ func (x *compilation) aggregateCall(n node, canonical string, p place) node {
 	if canonical == "first" || canonical == "last" {
 		x.checkOrder(n, c, label, orders, inside)
 	} else if len(orders) > 0 {
-		x.fail(n.firstAt(), "ORDER BY inside "+label+"() changes nothing that merges", "remove it; for the first or last value write first(x ORDER BY "+x.eventTime()+") or last(...)")
+		x.fail(n.firstAt(), "ORDER BY inside "+label+"() has no effect", "remove it; for the first or last value write first(x ORDER BY "+x.eventTime()+") or last(...)")
 	}
 	return c
 }
@@ -256,7 +256,7 @@ func arityRemedy(canonical string, got int) string {
 	case (canonical == "arg_min" || canonical == "arg_max") && got == 3:
 		return "the n best do not merge into one column: write " + canonical + "(a, v)"
 	}
-	return "see the function's arguments"
+	return "check the function's arguments"
 }
 
 func plural(n int) string {
@@ -266,8 +266,8 @@ func plural(n int) string {
 	return "s"
 }
 
-// checkOrder allows first and last by the event time alone: a row without a
-// time would sort last, and DESC turns the one into the other.
+// checkOrder requires first and last to order by the event time alone: a row
+// without a time would sort last, and DESC would swap first and last.
 func (x *compilation) checkOrder(n, resolved node, label string, orders []node, inside place) {
 	if x.stream.EventTime == "" {
 		x.fail(n.firstAt(), label+"() needs an event time, and the stream "+x.stream.Name+" declares none", "declare event_time in "+x.stream.File)
@@ -275,7 +275,7 @@ func (x *compilation) checkOrder(n, resolved node, label string, orders []node, 
 	}
 	want := label + "(x ORDER BY " + x.stream.EventTime + ")"
 	if len(orders) != 1 {
-		reason := label + "() without ORDER BY takes whichever row comes first, so that both halves may differ"
+		reason := label + "() without ORDER BY takes whichever row comes first, so the halves may differ"
 		if len(orders) > 1 {
 			reason = label + "() orders by the event time alone; ties go to the later position"
 		}
@@ -296,8 +296,8 @@ func (x *compilation) checkOrder(n, resolved node, label string, orders []node, 
 	resolved["order_bys"] = node{"type": "ORDER_MODIFIER", "orders": []any{node{"type": "ORDER_DEFAULT", "null_order": "ORDER_DEFAULT", "expression": by}}}
 }
 
-// column resolves a reference: first a declared column, then an alias, as
-// DuckDB does; where a reader could take it for either, it is refused.
+// column resolves a reference to a declared column or else an alias, in DuckDB's
+// order. It refuses a name that could mean either.
 func (x *compilation) column(n node, p place) node {
 	names := n.strings("column_names")
 	name := names[len(names)-1]
@@ -316,14 +316,14 @@ func (x *compilation) column(n node, p place) node {
 	if col, ok := x.columns[lower]; ok {
 		// Inside an aggregate's argument an alias could only be the item itself.
 		if alias >= 0 && alias != p.item && (p.aggregate == "" || p.clause == "HAVING") && !x.isColumn(alias, col) {
-			x.fail(n.at(), name+" is both a column of the stream and the name of another expression", "write "+duck.Ident(x.relation)+"."+duck.Ident(col)+" for the column, or give the expression another name")
+			x.fail(n.at(), name+" is both a column of the stream and the alias of another expression", "write "+duck.Ident(x.relation)+"."+duck.Ident(col)+" for the column, or give the expression another name")
 		}
 		x.used[col] = true
 		return columnRef(n["query_location"], rowAlias, col)
 	}
 	if alias < 0 || p.clause == "SELECT" && alias >= p.item {
 		if alias >= 0 {
-			x.fail(n.at(), name+" is used before it is defined", "move the expression that is called "+name+" before this one")
+			x.fail(n.at(), name+" is used before it is defined", "move the expression named "+name+" before this one")
 			return n
 		}
 		x.unknownColumn(n, names)
@@ -335,13 +335,13 @@ func (x *compilation) column(n node, p place) node {
 		if p.aggregate != "" {
 			where = p.aggregate + "()"
 		}
-		x.fail(n.at(), name+" is an aggregate; it cannot stand in "+where, "write HAVING for a condition over aggregates")
+		x.fail(n.at(), name+" is an aggregate; it cannot be used in "+where, "write HAVING for a condition over aggregates")
 		return n
 	}
 	return it.expr.clone()
 }
 
-// aliasOf is the index of the first item with that alias, -1 if there is none.
+// aliasOf returns the index of the first item with the alias, -1 if there is none.
 func (x *compilation) aliasOf(lower string) int {
 	for i, it := range x.items {
 		if strings.ToLower(it.alias) == lower {
@@ -351,7 +351,7 @@ func (x *compilation) aliasOf(lower string) int {
 	return -1
 }
 
-// isColumn reports whether an item is nothing but a column.
+// isColumn reports whether an item is just the column.
 func (x *compilation) isColumn(i int, col string) bool {
 	names := x.items[i].raw.strings("column_names")
 	return x.items[i].raw.text("class") == "COLUMN_REF" && strings.EqualFold(names[len(names)-1], col)

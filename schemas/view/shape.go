@@ -10,28 +10,28 @@ import (
 	"duet/internal/base/duck"
 )
 
-// clauses that a view does not have, by the keyword that begins them.
+// clauses are the modifiers that a view must not have, by their type in the tree.
 var clauses = map[string]struct{ keyword, reason, remedy string }{
-	"ORDER_MODIFIER":         {"order", "ORDER BY does not belong to a view, which has no order", "remove it; order the answer when you query: --order-by"},
-	"LIMIT_MODIFIER":         {"limit", "LIMIT does not belong to a view, which keeps every group", "remove it; limit the answer when you query: --limit"},
-	"LIMIT_PERCENT_MODIFIER": {"limit", "LIMIT does not belong to a view, which keeps every group", "remove it; limit the answer when you query: --limit"},
+	"ORDER_MODIFIER":         {"order", "a view has no ORDER BY", "remove it; order the answer when you query: --order-by"},
+	"LIMIT_MODIFIER":         {"limit", "a view has no LIMIT; it keeps every group", "remove it; limit the answer when you query: --limit"},
+	"LIMIT_PERCENT_MODIFIER": {"limit", "a view has no LIMIT; it keeps every group", "remove it; limit the answer when you query: --limit"},
 	"DISTINCT_MODIFIER":      {"distinct", "SELECT DISTINCT does not merge", "remove DISTINCT and write GROUP BY ALL"},
 }
 
-// checkShape allows SELECT .. FROM stream [WHERE] [GROUP BY] [HAVING] and
-// sets x.stream if there is one to go on with.
+// checkShape allows SELECT .. FROM stream [WHERE] [GROUP BY] [HAVING] only. It
+// sets x.stream if the stream is known, even after a fault.
 func (x *compilation) checkShape() {
 	if x.sel.text("type") != "SELECT_NODE" {
 		x.refuseNode()
 		return
 	}
 	if x.sel.node("cte_map") != nil && len(x.sel.node("cte_map").list("map")) > 0 {
-		x.fail(x.src.keyword("with"), "WITH does not belong to a view", "write one SELECT over the stream; a name for an expression is an alias: price * quantity AS amount")
+		x.fail(x.src.keyword("with"), "a view has no WITH", "write one SELECT over the stream; to name an expression use an alias: price * quantity AS amount")
 	}
 	for _, m := range x.sel.nodes("modifiers") {
 		c, ok := clauses[m.text("type")]
 		if !ok {
-			c.keyword, c.reason, c.remedy = "select", "has "+m.text("type")+", which does not belong to a view", "remove it"
+			c.keyword, c.reason, c.remedy = "select", "a view has no "+m.text("type"), "remove it"
 		}
 		at := x.lastKeyword(c.keyword)
 		if c.keyword == "limit" && at < 0 {
@@ -40,10 +40,10 @@ func (x *compilation) checkShape() {
 		x.fail(at, c.reason, c.remedy)
 	}
 	if q := x.sel.node("qualify"); q != nil {
-		x.fail(x.src.keyword("qualify"), "QUALIFY does not belong to a view: windows do not merge", "write HAVING over aggregates")
+		x.fail(x.src.keyword("qualify"), "a view has no QUALIFY: windows do not merge", "write HAVING over aggregates")
 	}
 	if x.sel.node("sample") != nil {
-		x.fail(x.src.keyword("using"), "USING SAMPLE answers differently each time", "remove it")
+		x.fail(x.src.keyword("using"), "USING SAMPLE gives another result each time", "remove it")
 	}
 	if w := x.sel.list("window_clause"); len(w) > 0 {
 		x.fail(x.src.keyword("window"), "WINDOW does not merge", "remove it")
@@ -51,14 +51,14 @@ func (x *compilation) checkShape() {
 	x.checkFrom(x.sel.node("from_table"))
 }
 
-// refuseNode refuses what is not a plain SELECT.
+// refuseNode reports a statement that is not a plain SELECT.
 func (x *compilation) refuseNode() {
 	switch x.sel.text("type") {
 	case "SET_OPERATION_NODE":
 		word := strings.ToLower(x.sel.text("setop_type"))
-		x.fail(x.src.keyword(word), strings.ToUpper(word)+" does not belong to a view", "write one view for each SELECT, or one SELECT with CASE or FILTER")
+		x.fail(x.src.keyword(word), "a view has no "+strings.ToUpper(word), "write one view for each SELECT, or one SELECT with CASE or FILTER")
 	case "RECURSIVE_CTE_NODE", "CTE_NODE":
-		x.fail(x.src.keyword("with"), "WITH does not belong to a view", "write one SELECT over the stream")
+		x.fail(x.src.keyword("with"), "a view has no WITH", "write one SELECT over the stream")
 	default:
 		x.fail(0, "is not a SELECT over a stream", "write one SELECT ... FROM stream GROUP BY ALL")
 	}
@@ -77,16 +77,16 @@ func (x *compilation) checkFrom(from node) {
 	switch typ := from.text("type"); typ {
 	case "BASE_TABLE":
 	case "JOIN":
-		x.fail(x.joinAt(from), "joins; a view reads one stream", "declare what the join would add as columns of the stream's events")
+		x.fail(x.joinAt(from), "a view reads one stream and has no JOIN", "send the joined values with each event, as columns of the stream")
 		return
 	case "EMPTY":
 		x.fail(-1, "has no FROM", one)
 		return
 	case "SUBQUERY":
-		x.fail(at, "a subquery in FROM does not belong to a view", "write the SELECT over the stream itself; "+one)
+		x.fail(at, "a view has no subquery in FROM", "write the SELECT over the stream itself; "+one)
 		return
 	case "TABLE_FUNCTION":
-		x.fail(at, "a table function does not belong to a view, which reads one stream", one)
+		x.fail(at, "a view reads one stream, not a table function", one)
 		return
 	default:
 		x.fail(at, "reads from "+strings.ToLower(typ)+"; a view reads one stream", one)
@@ -99,17 +99,17 @@ func (x *compilation) checkFrom(from node) {
 		if ok {
 			one = "write FROM " + duck.Ident(name)
 		}
-		x.fail(at, "names a relation with a schema before it; a view reads one stream", one)
+		x.fail(at, "the stream is qualified with a schema", one)
 		return
 	case !ok:
 		x.fail(at, "there is no stream "+name, one)
 		return
 	}
 	if from.node("sample") != nil {
-		x.fail(x.src.keyword("tablesample"), "TABLESAMPLE answers differently each time", "remove it")
+		x.fail(x.src.keyword("tablesample"), "TABLESAMPLE gives another result each time", "remove it")
 	}
 	if from.node("at_clause") != nil {
-		x.fail(at, "AT does not belong to a view", "remove it; ask for an older generation when you query: --as-of")
+		x.fail(at, "a view has no AT", "remove it; query an older generation with --as-of")
 	}
 	if len(from.list("column_name_alias")) > 0 {
 		x.fail(at, "renames the stream's columns", "use their declared names")
@@ -149,7 +149,7 @@ func (x *compilation) lastKeyword(word string) int {
 	return last
 }
 
-// resolveAll checks and resolves every expression of the SELECT.
+// resolveAll resolves every expression of the SELECT.
 func (x *compilation) resolveAll() {
 	for _, raw := range x.sel.nodes("select_list") {
 		x.items = append(x.items, &item{raw: raw, alias: raw.text("alias"), key: -1})
@@ -176,24 +176,24 @@ func (x *compilation) resolveGroups() {
 	groups := x.sel.nodes("group_expressions")
 	switch handling := x.sel.text("aggregate_handling"); {
 	case handling == "FORCE_AGGREGATES":
-		// Items of constants alone are not keys: GROUP BY ALL over none but
-		// those is a single group, also over no rows.
+		// Constant items are not keys. GROUP BY ALL over constants only is a
+		// single group, even over no rows.
 		for _, it := range x.items {
 			if it.aggregated || !hasColumn(it.expr) {
 				continue
 			}
 			it.expr.walk(func(n node) bool {
 				if n.text("type") == "OPERATOR_TRY" {
-					x.fail(n.firstAt(), "DuckDB fails where GROUP BY ALL meets a key with TRY", "write TRY_CAST or CASE, or name the keys: GROUP BY 1, 2")
+					x.fail(n.firstAt(), "DuckDB fails on GROUP BY ALL with TRY in a key", "write TRY_CAST or CASE, or name the keys: GROUP BY 1, 2")
 				}
 				return true
 			})
 			x.addKey(it.expr)
 		}
 	case handling != "STANDARD_HANDLING":
-		x.fail(x.src.keyword("group"), "GROUP BY of this kind does not belong to a view", "write GROUP BY ALL")
+		x.fail(x.src.keyword("group"), "a view has no GROUP BY of this kind", "write GROUP BY ALL")
 	case len(sets) > 1 || len(sets) == 1 && len(sets[0].([]any)) != len(groups):
-		x.fail(x.src.keyword("group"), "ROLLUP, CUBE and GROUPING SETS do not belong to a view", "group by all the columns; roll up when you query: --by a,b or --total")
+		x.fail(x.src.keyword("group"), "a view has no ROLLUP, CUBE or GROUPING SETS", "group by all the columns; roll up when you query: --by a,b or --total")
 	default:
 		for _, g := range groups {
 			x.resolveGroup(g)
@@ -261,7 +261,7 @@ func hasColumn(n node) bool {
 	return found
 }
 
-// isAggregate holds for a resolved call of an aggregate.
+// isAggregate reports whether n is a resolved aggregate call.
 func isAggregate(n node) bool {
 	return n.text("class") == "FUNCTION" && allowed.aggregates[n.text("function_name")] != ""
 }

@@ -7,15 +7,15 @@ import (
 	"duet/schemas/project"
 )
 
-// source is the text of a definition; it turns DuckDB's offsets into lines
-// and columns.
+// source is the text of a definition. It converts DuckDB's offsets to lines and
+// columns.
 type source struct {
 	file string
 	text string
 }
 
-// place gives line and column, from 1 and in characters, of a byte offset;
-// a negative offset means the SELECT itself.
+// place returns the line and the column, both from 1, the column in characters,
+// of a byte offset. A negative offset means the SELECT keyword.
 func (s source) place(at int) (line, column int) {
 	if at < 0 {
 		if at = s.keyword("select"); at < 0 {
@@ -28,7 +28,7 @@ func (s source) place(at int) (line, column int) {
 	return line, utf8.RuneCountInString(s.text[start:at]) + 1
 }
 
-// byteOf turns an offset in characters, as parser errors have it, into bytes.
+// byteOf converts an offset in characters, as in parser errors, to bytes.
 func (s source) byteOf(chars int) int {
 	at := 0
 	for range chars {
@@ -46,8 +46,8 @@ func (s source) fault(at int, reason, remedy string) project.Fault {
 	return project.Fault{File: s.file, Line: line, Column: column, Reason: reason, Remedy: remedy}
 }
 
-// keyword is the offset of the first word, in lower case, outside strings,
-// quoted names and comments; -1 if it is not there.
+// keyword returns the offset of the first occurrence of word, ignoring case,
+// outside strings, quoted names and comments; -1 if there is none.
 func (s source) keyword(word string) int {
 	for _, t := range tokens(s.text) {
 		if t.kind == wordToken && strings.EqualFold(t.text, word) {
@@ -74,14 +74,14 @@ type token struct {
 	text string
 }
 
-// tokens cuts SQL into words. It serves places in messages and the refusal of
-// comments and semicolons, never meaning: that is DuckDB's parser's.
+// tokens splits SQL into tokens. It is used to locate messages and to refuse
+// comments and semicolons; what a text means is decided by DuckDB's parser only.
 func tokens(text string) []token {
 	var out []token
 	for at := 0; at < len(text); {
 		kind, end := nextToken(text, at)
 		if end <= at {
-			at++ // white space
+			at++ // space
 			continue
 		}
 		out = append(out, token{kind, at, text[at:end]})
@@ -90,7 +90,8 @@ func tokens(text string) []token {
 	return out
 }
 
-// nextToken returns the kind and end of the token at at; end is at for space.
+// nextToken returns the kind and the end of the token at at. For space the end
+// is at.
 func nextToken(text string, at int) (tokenKind, int) {
 	c := text[at]
 	rest := text[at:]
@@ -165,7 +166,7 @@ func blockCommentEnd(text string, at int) int {
 	return len(text)
 }
 
-// dollarEnd is the end of $tag$...$tag$, or of the sign alone.
+// dollarEnd returns the end of $tag$...$tag$, or of the sign alone.
 func dollarEnd(text string, at int) int {
 	i := strings.IndexByte(text[at+1:], '$')
 	if i < 0 {

@@ -11,9 +11,9 @@ import (
 	"duet/schemas/project"
 )
 
-// timeKey is the key that since and until are about. Its expression grows
-// with one column of the stream (time_bucket, date_trunc, a cast to DATE, or
-// the column itself), so that its values are where buckets begin.
+// timeKey is the key that since and until bound. Its expression grows with one
+// column of the stream (time_bucket, date_trunc, a cast to DATE, or the column
+// itself), so its values are the starts of buckets.
 type timeKey struct {
 	key    int
 	date   bool // the key is a DATE
@@ -23,8 +23,8 @@ type timeKey struct {
 	starts time.Duration
 }
 
-// findTimeKey takes the key over the event time, or else over another TIMESTAMP
-// or DATE, whose buckets are narrowest.
+// findTimeKey selects the key with the narrowest buckets over the event time or,
+// if there is none, over another TIMESTAMP or DATE column.
 func (x *compilation) findTimeKey(v *View) {
 	best, bestRank := -1, 0
 	var bestWidth time.Duration
@@ -57,7 +57,7 @@ func (x *compilation) findTimeKey(v *View) {
 	}
 }
 
-// growing returns the column that a key grows with; "" if there is none.
+// growing returns the column that a key grows with, "" if there is none.
 func (x *compilation) growing(k node, typ string) string {
 	if typ != "TIMESTAMP" && typ != "DATE" {
 		return ""
@@ -99,8 +99,8 @@ func (x *compilation) columnKind(column string) project.Kind {
 	return 0
 }
 
-// width names the key's bucket and gives its length, for comparison: months
-// count as 30 days, and what is no bucket as none.
+// width returns the name of the key's bucket and its length, for comparison only:
+// a month counts as 30 days, and a key that is no bucket as 0.
 func (x *compilation) width(k node, typ, column string) (string, time.Duration) {
 	day := typ == "DATE" || column == "business_date"
 	bucket, length := "", time.Duration(0)
@@ -124,7 +124,7 @@ func (x *compilation) width(k node, typ, column string) (string, time.Duration) 
 	return bucket, length
 }
 
-// bucketOf evaluates the interval or the unit that a bucket function is given.
+// bucketOf evaluates the interval or the unit argument of a bucket function.
 func (x *compilation) bucketOf(function string, arg node) (string, time.Duration) {
 	texts, err := x.c.print([]node{arg})
 	if err != nil {
@@ -182,9 +182,9 @@ func intervalName(i duckdb.Interval) string {
 	return strings.Join(parts, " ")
 }
 
-// timeBounds are the conditions on the time key's cell: a bucket is in if it
-// begins at since or later, and before until. So no bucket is in two windows of
-// which one begins where the other ends.
+// timeBounds returns the conditions on the time key's cell: a bucket is included
+// if it begins at since or later, and before until. No bucket is therefore in
+// both of two adjacent windows.
 func (v *View) timeBounds(since, until *time.Time) ([]string, error) {
 	option := "since"
 	if since == nil {
@@ -208,7 +208,7 @@ func (v *View) timeBounds(since, until *time.Time) ([]string, error) {
 		}
 		wall := t.wall(*b.at)
 		if t.date {
-			// Within a day, the next day is the first that begins later.
+			// The first day that begins at or after a time within a day is the next.
 			if !wall.Equal(wall.Truncate(24 * time.Hour)) {
 				wall = wall.AddDate(0, 0, 1)
 			}
@@ -230,7 +230,7 @@ func eventTimeName(s *project.Stream) string {
 	return s.EventTime
 }
 
-// wall is the instant as the key's column would have it, as if it were UTC.
+// wall returns the instant as a value of the key's column, with UTC as location.
 func (t *timeKey) wall(at time.Time) time.Time {
 	at = at.UTC().Truncate(time.Microsecond)
 	if !t.local && !t.day {

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// node is an object of DuckDB's syntax tree (json_serialize_sql) or bound plan
-// (json_serialize_plan), as JSON gives it, with numbers kept as their digits.
+// node is a JSON object of DuckDB's syntax tree (json_serialize_sql) or bound plan
+// (json_serialize_plan), with numbers as json.Number.
 type node map[string]any
 
 // nowhere is the query_location of a node that has none: 2^64-1.
@@ -26,7 +26,7 @@ func decodeTree(text string) (node, error) {
 	return asNode(m), nil
 }
 
-// asNode turns nested maps into nodes, in place.
+// asNode converts nested maps to nodes, in place.
 func asNode(m map[string]any) node {
 	for k, v := range m {
 		m[k] = asNodes(v)
@@ -51,7 +51,7 @@ func (n node) encode() string {
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(n); err != nil {
-		// A tree holds maps, slices, strings, numbers, booleans and nil alone.
+		// A tree holds only maps, slices, strings, numbers, booleans and nil.
 		panic("view: encode syntax tree: " + err.Error())
 	}
 	return strings.TrimSuffix(b.String(), "\n")
@@ -63,7 +63,7 @@ func (n node) node(key string) node   { c, _ := n[key].(node); return c }
 
 func (n node) list(key string) []any { l, _ := n[key].([]any); return l }
 
-// nodes lists the objects under key.
+// nodes returns the objects in the list under key.
 func (n node) nodes(key string) []node {
 	l := n.list(key)
 	nodes := make([]node, 0, len(l))
@@ -86,11 +86,11 @@ func (n node) strings(key string) []string {
 	return ss
 }
 
-// kind is CLASS/TYPE, as the allow-list writes it.
+// kind returns CLASS/TYPE, as in the allow-list.
 func (n node) kind() string { return n.text("class") + "/" + n.text("type") }
 
-// at is the node's byte offset in the text it was parsed from, -1 if DuckDB
-// gives none.
+// at returns the node's byte offset in the text it was parsed from, -1 if it has
+// none.
 func (n node) at() int { return location(n["query_location"]) }
 
 func location(v any) int {
@@ -105,7 +105,7 @@ func location(v any) int {
 	return int(u)
 }
 
-// firstAt is the node's offset or, if it has none, the least of those below it.
+// firstAt returns the node's offset or, if it has none, the least one below it.
 func (n node) firstAt() int {
 	if at := n.at(); at >= 0 {
 		return at
@@ -119,7 +119,7 @@ func (n node) firstAt() int {
 	return least
 }
 
-// each calls f for every object right below n, whatever holds it.
+// each calls f for every child object of n.
 func (n node) each(f func(node)) {
 	var in func(v any)
 	in = func(v any) {
@@ -144,8 +144,8 @@ func (n node) walk(f func(node) bool) {
 	}
 }
 
-// rewrite returns a copy of n in which f has replaced objects, from the top
-// down: what f returns with true is taken as it is.
+// rewrite returns a copy of n in which f has replaced objects, from the top down.
+// An object that f returns with true is used as it is.
 func (n node) rewrite(f func(node) (node, bool)) node {
 	if c, ok := f(n); ok {
 		return c
@@ -173,8 +173,8 @@ func rewriteValue(v any, f func(node) (node, bool)) any {
 
 func (n node) clone() node { return n.rewrite(func(node) (node, bool) { return nil, false }) }
 
-// canonical is a text that is equal for equal trees, wherever they were
-// written. The alias of n itself is left out; those below name struct fields.
+// canonical returns a text that is equal for equal trees, whatever their
+// locations. The alias of n itself is left out; those below name struct fields.
 func (n node) canonical() string {
 	c := n.rewrite(func(m node) (node, bool) { return nil, false })
 	c.walk(func(m node) bool { delete(m, "query_location"); return true })
@@ -182,8 +182,8 @@ func (n node) canonical() string {
 	return c.encode()
 }
 
-// flat returns a copy in which an AND below an AND is one, and an OR below an
-// OR: DuckDB's parser joins some of them, and they mean the same.
+// flat returns a copy in which nested ANDs are joined into one, and nested ORs.
+// DuckDB's parser joins only some of them.
 func (n node) flat() node {
 	return n.rewrite(func(m node) (node, bool) {
 		if m.text("class") != "CONJUNCTION" {
@@ -207,7 +207,7 @@ func (n node) flat() node {
 	})
 }
 
-// columnRef makes a reference by its path, such as table and column.
+// columnRef returns a reference by its path, such as table and column.
 func columnRef(at any, path ...string) node {
 	names := make([]any, len(path))
 	for i, p := range path {
@@ -249,7 +249,7 @@ func isNotNull(n node) node {
 	return node{"class": "OPERATOR", "type": "OPERATOR_IS_NOT_NULL", "alias": "", "query_location": nowhere, "children": []any{n}}
 }
 
-// selectOf is the tree of SELECT items, without FROM.
+// selectOf returns the tree of SELECT items, without FROM.
 func selectOf(items ...node) node {
 	l := make([]any, len(items))
 	for i, n := range items {
@@ -261,13 +261,13 @@ func selectOf(items ...node) node {
 		"having": nil, "sample": nil, "qualify": nil}
 }
 
-// statementOf wraps a SELECT as json_deserialize_sql wants it.
+// statementOf wraps a SELECT for json_deserialize_sql.
 func statementOf(sel node) node {
 	return node{"error": false, "statements": []any{node{"node": sel, "named_param_map": []any{}}}}
 }
 
-// printable replaces the constants that DuckDB prints as something else: a
-// DOUBLE such as 1e3 as the DECIMAL 1000.0, and a BOOLEAN as a cast.
+// printable replaces the constants that DuckDB prints as something else: a DOUBLE
+// such as 1e3, which it prints as the DECIMAL 1000.0, and a BOOLEAN.
 func printable(n node) node {
 	return n.rewrite(func(m node) (node, bool) {
 		if m.text("class") != "CONSTANT" {

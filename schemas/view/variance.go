@@ -6,24 +6,24 @@ import (
 	"duet/internal/base/duck"
 )
 
-// Variance of integers and decimals of at most 18 digits is defined from exact
-// sums of the unscaled integers X: n, s = Σ X and q = Σ X². q of 18-digit
-// numbers passes 38 digits within a hundred rows, so it is kept as two cells,
+// Variance of integers and decimals of at most 18 digits is computed from exact
+// sums of the unscaled integers X: n, s = Σ X and q = Σ X². For 18-digit numbers
+// q exceeds 38 digits within a hundred rows, so it is kept as two cells,
 // Σ (X² // P) and Σ (X² % P) with P = 10^18.
 //
-// The textbook n*q - s² would pass them as well, and in DOUBLE it would lose
-// everything where the deviation is small beside the mean. So final SQL
-// centres first, all in integers, with m = s // n and r = s - m*n:
+// The textbook n*q - s² would exceed 38 digits too, and in DOUBLE it loses all
+// digits when the deviation is small compared with the mean. Final SQL therefore
+// centres first, in integers only, with m = s // n and r = s - m*n:
 //
 //	S = Σ (X-m)² = q - m*(s+r)          two-word arithmetic, base P
 //	Σ (X-mean)²  = S - r²/n             exact while S < P
 //
 // Variance of DOUBLE keeps n, mean and M2 = Σ (x-mean)², merged as Chan,
-// Golub and LeVeque do (Algorithms for computing the sample variance, 1983):
-// sums of squares of DOUBLE are useless.
+// Golub and LeVeque do (Algorithms for computing the sample variance, 1983).
+// Sums of squares of DOUBLE would cancel.
 
-// squares names the cells of one exact variance; final SQL adds the column
-// result = Σ (X-mean)² as DOUBLE.
+// squares names the cells of one exact variance. Final SQL adds the column
+// result, Σ (X-mean)² as DOUBLE.
 type squares struct {
 	n, s   string // quoted cells: count, and sum with the argument's scale
 	scale  int
@@ -66,7 +66,7 @@ func (x *compilation) squareCells(a *aggregate) squares {
 	t := a.argType[0]
 	sq := squares{n: x.countCell(a), s: x.sumCell(a), scale: t.scale}
 	if t.decimal() && t.width <= 9 || t.integer() && integerDigits[t.base] <= 10 {
-		// X² fits a BIGINT.
+		// X² fits into a BIGINT.
 		whole := cast(a.argSQL[0], "BIGINT")
 		if t.scale > 0 {
 			whole = cast(cast(a.argSQL[0], "DECIMAL(18,"+itoa(t.scale)+")")+" * "+power10(t.scale), "BIGINT")
@@ -97,7 +97,7 @@ func (x *compilation) wordCell(sum string) string {
 	return x.cellRef(cell{cast(sum, "DECIMAL(38,0)"), "DECIMAL(38,0)", cast("sum(%s)", "DECIMAL(38,0)"), true})
 }
 
-// centredCells are n, mean and M2 over the DOUBLE of the argument.
+// centredCells adds the cells n, mean and M2 over the argument cast to DOUBLE.
 func (x *compilation) centredCells(a *aggregate) (n, m2 string) {
 	arg := cast(a.argSQL[0], "DOUBLE")
 	n = x.countCell(a)
@@ -110,8 +110,8 @@ func (x *compilation) centredCells(a *aggregate) (n, m2 string) {
 	return n, m2
 }
 
-// stages wraps merged cells in the steps that compute every squares.result.
-// Each step is a subquery, so that no expression is written twice.
+// stages wraps merged cells in the subqueries that compute every squares.result.
+// Each step is a subquery of its own so that no expression is written twice.
 func stages(from string, all []squares) string {
 	if len(all) == 0 {
 		return from

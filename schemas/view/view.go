@@ -7,18 +7,18 @@ import (
 	"duet/schemas/project"
 )
 
-// Role says what a column of a view is.
+// Role is the kind of a view's column.
 type Role uint8
 
 // The roles of a column.
 const (
 	Key       Role = iota + 1 // one of the columns that the view groups by
-	TimeKey                   // the key that since and until are about: at most one
-	Attribute                 // computed from keys alone; rolled away with them
+	TimeKey                   // the key that since and until bound: at most one
+	Attribute                 // computed from keys only; dropped when one of them is rolled up
 	Measure                   // computed from aggregates
 )
 
-// String names the role in lower case.
+// String returns the role's name in lower case.
 func (r Role) String() string {
 	switch r {
 	case Key:
@@ -33,19 +33,19 @@ func (r Role) String() string {
 	return "unknown"
 }
 
-// Column is a column of the answer, as the user's SELECT has it.
+// Column is a column of the answer, in the user's SELECT.
 type Column struct {
 	Name string
 	Type string // as DuckDB's DESCRIBE prints it: "DECIMAL(38,4)", "HUGEINT", "TIMESTAMP"
 	Role Role
-	// Exact: both halves give the same bits, whatever the order of events. It
-	// is false for what is computed from sums or variances of DOUBLE.
+	// Exact reports whether both halves compute the same bits, whatever the order
+	// of events. It is false for columns computed from sums or variances of DOUBLE.
 	Exact bool
-	// Tolerance is the relative difference to plain DuckDB that is not an
-	// error: 0 means equal. See [Column.DiffersSQL].
+	// Tolerance is the relative difference from plain DuckDB that is not an error;
+	// 0 means equal. See [Column.DiffersSQL].
 	Tolerance float64
-	// Bucket is the time key's width if it is known, such as "1 hour",
-	// "15 minutes" or "1 month".
+	// Bucket is the time key's width, such as "1 hour", "15 minutes" or "1 month";
+	// "" if it is not known.
 	Bucket string
 }
 
@@ -61,20 +61,20 @@ type Cell struct {
 	Name  string // "c0"
 	Type  string // of the cell, the same before and after a merge
 	Merge string // the aggregate that merges it, such as CAST(sum("c0") AS BIGINT)
-	// Exact: merging in any order gives the same bits.
+	// Exact reports whether merging in any order gives the same bits.
 	Exact bool
 }
 
-// View is a compiled view. It does not change and is safe for concurrent use.
+// View is a compiled view. It is immutable and safe for concurrent use.
 type View struct {
 	Name   string
 	Stream string // the stream's declared name
 	SQL    string // as the user wrote it
 
-	// Definition names what the cells mean, in hexadecimal: equal definitions
-	// have interchangeable cells. It covers the SELECT (not its layout and
-	// comments), the columns it uses, the zone, DuckDB and its settings, and
-	// the format of cells.
+	// Definition identifies the meaning of the cells, in hexadecimal: views with
+	// equal definitions have interchangeable cells. It covers the SELECT (without
+	// layout and comments), the columns that it uses, the zone, DuckDB's version
+	// and settings, and the format of cells.
 	Definition string
 
 	Columns []Column  // in the order of the SELECT
@@ -100,28 +100,29 @@ type finalColumn struct {
 	sql        string
 	tree       node
 	typ        sqlType
-	keys, aggs []int // which it uses, ascending
-	key        int   // the key that it is, -1 if it is none
+	keys, aggs []int // indexes of those it uses, ascending
+	key        int   // index of the key that it shows, -1 if none
 }
 
 // formula computes an aggregate from merged cells.
 type formula struct {
 	name      string // as the user wrote it, for messages
-	sql       string // over c0.. and what squares add
+	sql       string // over c0.. and the columns that squares add
 	typ       sqlType
 	exact     bool
 	tolerance float64
 }
 
-// Names that the printed statements give to relations. No column of a stream
-// can begin with this prefix.
+// Names of relations in the printed statements. No column of a stream can begin
+// with their prefix.
 const (
 	rowAlias  = "_duet_e"
 	cellAlias = "_duet_p"
 	plainRows = "_duet_rows"
 )
 
-// CellColumns is the DDL of a table of cells: "k0" TIMESTAMP, "c0" BIGINT, ...
+// CellColumns returns the column definitions of a table of cells, such as
+// "k0" TIMESTAMP, "c0" BIGINT.
 func (v *View) CellColumns() string {
 	var defs []string
 	for _, k := range v.Keys {
@@ -133,10 +134,10 @@ func (v *View) CellColumns() string {
 	return strings.Join(defs, ", ")
 }
 
-// PartialSQL folds rows into cells: one row a group, columns as in
-// CellColumns. from is a table name or a parenthesised query with the stream's
-// columns, _duet_at and _duet_record among them. No rows give no cells, also in a view
-// without keys.
+// PartialSQL returns the statement that folds rows into cells: one row a group,
+// with the columns of CellColumns. from is a table name or a parenthesised query
+// with the stream's columns, _duet_at and _duet_record. No rows give no cells,
+// even for a view without keys.
 func (v *View) PartialSQL(from string) string {
 	var b strings.Builder
 	b.WriteString("SELECT ")
@@ -157,9 +158,9 @@ func (v *View) PartialSQL(from string) string {
 	return b.String()
 }
 
-// someRows keeps a view without keys from giving a row over no rows: what one
-// half folded from nothing the other half may not have folded at all. The final
-// SELECT gives that row, as plain SQL does.
+// someRows prevents a view without keys from producing a row over no rows. One
+// half may fold nothing while the other half does not fold at all, and the row
+// would count as a difference. The final SELECT produces it, as plain SQL does.
 func (v *View) someRows() string {
 	if len(v.Keys) > 0 {
 		return ""
@@ -167,8 +168,9 @@ func (v *View) someRows() string {
 	return " HAVING count(*) > 0"
 }
 
-// MergeSQL folds cells into fewer cells: one row a group, none of none. from is
-// a table name or a parenthesised query with the columns of CellColumns.
+// MergeSQL returns the statement that merges cells: one row a group, and no row
+// of no cells. from is a table name or a parenthesised query with the columns of
+// CellColumns.
 func (v *View) MergeSQL(from string) string {
 	keys := make([]int, len(v.Keys))
 	for i := range keys {
@@ -177,7 +179,7 @@ func (v *View) MergeSQL(from string) string {
 	return v.mergeSQL(from, keys, "") + v.someRows()
 }
 
-// mergeSQL merges by some of the keys, over the cells that meet where.
+// mergeSQL merges the cells that satisfy where, grouped by some of the keys.
 func (v *View) mergeSQL(from string, keys []int, where string) string {
 	var b strings.Builder
 	b.WriteString("SELECT ")
@@ -206,8 +208,8 @@ func comma(b *strings.Builder, i int) {
 	}
 }
 
-// groupBy groups by the first n columns. Ordinals cannot be taken for a
-// column of the stream, as names could.
+// groupBy groups by the first n columns. Unlike names, ordinals cannot be mistaken
+// for columns of the stream.
 func groupBy(b *strings.Builder, n int) {
 	for i := range n {
 		if i == 0 {
@@ -231,10 +233,10 @@ func (v *View) keyColumns() []string {
 	return names
 }
 
-// PlainSQL is the user's own SELECT over rows, by plain DuckDB, with ties
-// broken by position: the oracle for verify and tests. It is printed from the
-// tree as it was parsed and shares nothing with partial, merge and final SQL.
-// from is as in PartialSQL.
+// PlainSQL returns the user's own SELECT over rows, with ties broken by position.
+// It is the oracle of verify and of the tests: it is printed from the tree as
+// parsed and shares nothing with partial, merge and final SQL. from is as in
+// PartialSQL.
 func (v *View) PlainSQL(from string) string {
 	return "WITH " + plainRows + " AS (SELECT * FROM " + from + ") " + v.plain
 }

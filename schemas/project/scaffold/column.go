@@ -11,28 +11,28 @@ import (
 )
 
 const (
-	maxDistinct = 1000 // values of a column that are told apart
+	maxDistinct = 1000 // distinct values of a column that are counted
 	maxExamples = 2
 )
 
-// nullTexts are texts that often stand for no value in a column that is not text.
+// nullTexts are texts that often mean NULL in a column that is not text.
 var nullTexts = map[string]bool{"NULL": true, "null": true, "NA": true, "N/A": true, "n/a": true, `\N`: true, "None": true, "nan": true, "NaN": true, "-": true, "?": true}
 
-// column collects what the values of one column have in common.
+// column collects the properties of one column's values.
 type column struct {
 	header, name string
 	rows         int            // with a value, null texts not counted
 	nulls        int            // empty
-	nullTexts    map[string]int // how often each stands there
-	distinct     map[string]int // nil when there are too many
+	nullTexts    map[string]int // number of occurrences of each
+	distinct     map[string]int // number of occurrences of each value; nil if there are too many
 	unique       map[uint64]struct{}
-	repeated     bool // some value is there twice
-	literal      bool // an empty text is a text: JSON has null
+	repeated     bool // some value occurs twice
+	literal      bool // an empty text is a value: JSON has null
 	examples     []string
 
 	text, numeric, integer, boolean, uuid, jsonNumber, jsonText bool // what the values can be
 	digits, decimals                                            int
-	wholeZeros, negative, exponent                              bool // 17850.0 and the like only
+	wholeZeros, negative, exponent                              bool // wholeZeros: all decimals are one zero, as in 17850.0
 	commas                                                      int  // texts that are numbers with a decimal comma
 	plainPoints                                                 int  // texts that are numbers with a decimal point
 	formats                                                     []candidate
@@ -44,7 +44,7 @@ func newColumn(header string) *column {
 		numeric: true, integer: true, boolean: true, uuid: true, wholeZeros: true}
 }
 
-// add takes one value; comma says that numbers have a decimal comma.
+// add adds one value; comma says that numbers have a decimal comma.
 func (c *column) add(b []byte, comma bool) {
 	if len(b) == 0 && !c.literal {
 		c.nulls++
@@ -56,10 +56,10 @@ func (c *column) add(b []byte, comma bool) {
 	}
 	c.rows++
 	c.count(b)
-	c.judge(b, comma)
+	c.narrow(b, comma)
 }
 
-// count keeps the distinct values, as long as there are few, and sees repeats.
+// count counts the distinct values, as long as there are few, and detects repeats.
 func (c *column) count(b []byte) {
 	if c.distinct != nil {
 		if n, ok := c.distinct[string(b)]; ok {
@@ -85,8 +85,8 @@ func (c *column) count(b []byte) {
 	c.unique[h] = struct{}{}
 }
 
-// judge narrows down what the column can be.
-func (c *column) judge(b []byte, comma bool) {
+// narrow excludes the types that the value does not have.
+func (c *column) narrow(b []byte, comma bool) {
 	if c.text {
 		return
 	}
@@ -107,12 +107,12 @@ func (c *column) judge(b []byte, comma bool) {
 		}
 	}
 	if c.numeric {
-		c.judgeNumber(b, comma)
+		c.narrowNumber(b, comma)
 	}
 	c.text = !c.boolean && !c.uuid && !c.numeric && len(c.formats) == 0
 }
 
-func (c *column) judgeNumber(b []byte, comma bool) {
+func (c *column) narrowNumber(b []byte, comma bool) {
 	if comma && bytes.IndexByte(b, ',') >= 0 {
 		if !commaNumber(b) {
 			c.numeric = false
@@ -163,7 +163,7 @@ var (
 	dateName     = regexp.MustCompile(`(^|_)(date|time|at|on|when|day|timestamp|datum|zeit)(_|$)`)
 )
 
-// sqlType decides on the type; format is set for texts that are not ISO 8601.
+// sqlType returns the column's type, and its format if times are not ISO 8601.
 func (c *column) sqlType(whole bool) (t project.Type, format string) {
 	if c.rows == 0 || c.text || c.jsonNumber && c.jsonText && !c.numeric {
 		return project.Type{Kind: project.Varchar}, ""
@@ -194,7 +194,8 @@ func (c *column) timeType() (t project.Type, format string, ok bool) {
 	return t, best.format, true
 }
 
-// bestFormat prefers ISO 8601, then what keeps the file's order best.
+// bestFormat returns ISO 8601 if it matches, else the format in which the file is
+// most nearly in order; nil if none matches.
 func (c *column) bestFormat() *candidate {
 	var best *candidate
 	for i := range c.formats {
@@ -209,7 +210,8 @@ func (c *column) bestFormat() *candidate {
 	return best
 }
 
-// ambiguous names the other format that every text matches as well, if any.
+// ambiguous returns the format with day and month swapped if every text matches it
+// too, and whether the order of the file favours the chosen one.
 func (c *column) ambiguous() (other string, byOrder bool) {
 	best := c.bestFormat()
 	if best == nil || best.format == "" {
@@ -224,7 +226,7 @@ func (c *column) ambiguous() (other string, byOrder bool) {
 	return "", false
 }
 
-// numberType leaves room: the next file may hold greater numbers.
+// numberType returns a type with room for greater numbers in the next file.
 func (c *column) numberType(whole bool) project.Type {
 	money := moneyName.MatchString(c.name)
 	switch {
@@ -246,7 +248,7 @@ func (c *column) numberType(whole bool) project.Type {
 		scale = max(scale, 2)
 	}
 	if !whole {
-		scale = max(scale, 4) // lines that were not looked at may have more
+		scale = max(scale, 4) // the lines that were not read may have more
 	}
 	return decimal(c.digits, scale)
 }
@@ -263,7 +265,7 @@ func decimal(digits, scale int) project.Type {
 	return t
 }
 
-// null reports how many rows have no value when these texts are nulls.
+// null returns the number of rows without a value if these texts mean NULL.
 func (c *column) null(texts []string) int {
 	n := c.nulls
 	for _, t := range texts {

@@ -1,6 +1,6 @@
 package scaffold
 
-// number is what one text says about a number.
+// number is the form of a number in a text.
 type number struct {
 	digits   int  // before the point, without leading zeros
 	decimals int  // after the point
@@ -11,7 +11,7 @@ type number struct {
 	value    int64 // of the whole part, where digits <= 18
 }
 
-// parseNumber reads [+-]digits[.digits][e[+-]digits].
+// parseNumber parses [-]digits[.digits][e[+-]digits].
 func parseNumber(b []byte) (n number, ok bool) {
 	i := 0
 	if len(b) > 0 && b[0] == '-' {
@@ -56,7 +56,7 @@ func parseNumber(b []byte) (n number, ok bool) {
 	return n, i == len(b)
 }
 
-// pointed rewrites a number with a decimal comma; others come back as they are.
+// pointed appends to dst a number with a decimal comma, rewritten with a point.
 func pointed(dst, b []byte) []byte {
 	for _, c := range b {
 		switch c {

@@ -12,10 +12,10 @@ import (
 	"duet/schemas/source"
 )
 
-// maxDepth of objects within objects whose members become columns.
+// maxDepth is the nesting depth down to which members become columns.
 const maxDepth = 3
 
-// objects reads NDJSON, or Parquet, as the records that would be sent.
+// objects reads NDJSON or Parquet as the records that ingest would send.
 func (s *sample) objects() error {
 	in, err := s.open()
 	if err != nil {
@@ -53,7 +53,7 @@ func (s *sample) readObjects(in io.Reader) error {
 	if len(s.columns) == 0 {
 		return project.Fault{File: s.file, Reason: "holds no object with members", Remedy: "name a file of one JSON object a line"}
 	}
-	for _, c := range s.columns { // what a record does not have is null
+	for _, c := range s.columns { // a missing member is NULL
 		c.nulls = s.rows - s.bad - c.rows
 	}
 	return nil
@@ -70,8 +70,8 @@ func (s *sample) object(record []byte) error {
 	return s.members(d, "", 1)
 }
 
-// members takes the values of the object that has begun, in their order; those
-// of inner objects by dotted path.
+// members adds the members of the object whose opening brace was read, in their
+// order; those of nested objects by their dotted path.
 func (s *sample) members(d *json.Decoder, prefix string, depth int) error {
 	for d.More() {
 		name, err := d.Token()
@@ -111,7 +111,7 @@ func (s *sample) members(d *json.Decoder, prefix string, depth int) error {
 	return err
 }
 
-// skip reads to the end of the list or object that has begun.
+// skip reads to the end of the list or object whose opening bracket was read.
 func skip(d *json.Decoder) error {
 	for depth := 1; depth > 0; {
 		t, err := d.Token()
@@ -128,7 +128,7 @@ func skip(d *json.Decoder) error {
 	return nil
 }
 
-// at gives the column of a path, new or not.
+// at returns the column of a path and creates it if needed.
 func (s *sample) at(path string) *column {
 	if c := s.byPath[path]; c != nil {
 		return c

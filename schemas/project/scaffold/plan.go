@@ -10,24 +10,24 @@ import (
 	"duet/schemas/project"
 )
 
-// plan is what is written about the sample.
+// plan is what the project will declare about the sample.
 type plan struct {
 	types     []project.Column
 	eventTime int   // column, -1 if none is clear
-	moments   []int // columns that might be the event time
+	moments   []int // columns that can be the event time
 	dimension int   // column to group by, -1 if none
 	quantity  int
 	price     int
 	amounts   []int // columns of money to sum
 }
 
-// decide turns what was seen into a plan.
+// decide makes the plan from what was read.
 func (s *sample) decide() {
 	s.nullTexts()
 	if s.pair.b >= 0 {
 		s.pair.names = s.columns[s.pair.a].name + ", " + s.columns[s.pair.b].name
 	}
-	s.columns = slices.DeleteFunc(s.columns, func(c *column) bool { return c.header == "" || len(c.header) > 200 }) // kept with each event, undeclared
+	s.columns = slices.DeleteFunc(s.columns, func(c *column) bool { return c.header == "" || len(c.header) > 200 }) // undeclared members are kept with each event
 	s.plan = plan{eventTime: -1, dimension: -1, quantity: -1, price: -1}
 	for _, c := range s.columns {
 		t, format := c.sqlType(s.whole)
@@ -47,10 +47,10 @@ func (s *sample) decide() {
 		}
 	}
 	s.dimension = s.bestDimension()
-	s.tell()
+	s.describe()
 }
 
-// nullTexts makes a text mean null when columns that are not text hold it.
+// nullTexts declares a text as NULL if a column that is not text contains it.
 func (s *sample) nullTexts() {
 	found := map[string]bool{}
 	for _, c := range s.columns {
@@ -62,11 +62,11 @@ func (s *sample) nullTexts() {
 	}
 	s.csv.Nulls = append(s.csv.Nulls, slices.Sorted(maps.Keys(found))...)
 	if len(found) > 0 {
-		s.notes = append(s.notes, fmt.Sprintf("numbers and times are sometimes %s; csv.nulls says that this means NULL", strings.Join(s.csv.Nulls[1:], ", ")))
+		s.notes = append(s.notes, fmt.Sprintf("some numbers and times are %s; csv.nulls declares this as NULL", strings.Join(s.csv.Nulls[1:], ", ")))
 	}
 }
 
-// decideTime takes the event time if only one column can be it.
+// decideTime declares the event time if exactly one column can be it.
 func (s *sample) decideTime() {
 	for i, c := range s.types {
 		if c.Type.Kind == project.Timestamp && (c.NotNull || !s.whole) {
@@ -79,11 +79,12 @@ func (s *sample) decideTime() {
 	}
 }
 
-// favourites are the columns that people group by, the better first.
+// favourites are common columns to group by, the most common first.
 var favourites = []string{"country", "region", "store", "shop", "branch", "category", "channel", "department", "segment", "city", "state", "market", "brand",
 	"payment_method", "method", "type", "kind", "status"}
 
-// bestDimension is a column of few values that repeat, by name if possible.
+// bestDimension returns a column with few, repeating values, preferring
+// favourites; -1 if there is none.
 func (s *sample) bestDimension() int {
 	type choice struct{ column, rank int }
 	var choices []choice
@@ -111,33 +112,33 @@ func (s *sample) bestDimension() int {
 	return choices[0].column
 }
 
-// tell writes the notes about what is worth a look.
-func (s *sample) tell() {
+// describe writes the notes for the user.
+func (s *sample) describe() {
 	what := fmt.Sprintf("%s lines", thousands(s.rows))
 	if !s.whole {
-		what = "the first " + what + "; NOT NULL is left out, for other lines may lack a value"
+		what = "the first " + what + "; NOT NULL is left out because other lines may lack a value"
 	}
 	s.notes = append([]string{fmt.Sprintf("%s: %s, %d columns", s.file, what, len(s.columns))}, s.notes...)
 	if s.bad > 0 {
 		s.notes = append(s.notes, fmt.Sprintf("%s malformed lines will be rejected, the first: %s", thousands(s.bad), s.firstBad))
 	}
 	if s.csv.Encoding != "utf-8" {
-		s.notes = append(s.notes, "the file is not UTF-8; it is taken for "+s.csv.Encoding)
+		s.notes = append(s.notes, "the file is not UTF-8; it is read as "+s.csv.Encoding)
 	}
 	for i, c := range s.columns {
 		if other, byOrder := c.ambiguous(); other != "" && s.types[i].Format != "" {
-			why := "no value tells the day from the month"
+			why := "no value distinguishes day and month"
 			if byOrder {
-				why += "; in this reading the file is in order"
+				why += "; with this format the file is in order"
 			}
-			s.notes = append(s.notes, fmt.Sprintf("%s: read as %s, but %s would do as well: %s", c.name, s.types[i].Format, other, why))
+			s.notes = append(s.notes, fmt.Sprintf("%s: read as %s, but %s matches too: %s", c.name, s.types[i].Format, other, why))
 		}
 		if c.jsonNumber && c.jsonText && s.types[i].Type.Kind == project.Varchar {
 			s.notes = append(s.notes, fmt.Sprintf("%s: is a text in some records and a number in others; the numbers will be rejected", c.name))
 		}
 	}
 	for name := range s.lists {
-		s.notes = append(s.notes, name+": holds lists or deep objects; it is kept with each event, but is no column")
+		s.notes = append(s.notes, name+": contains lists or deeply nested objects; it is kept with each event but is no column")
 	}
 	sort.Strings(s.notes[1:])
 	if s.eventTime < 0 {

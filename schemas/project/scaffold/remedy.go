@@ -7,14 +7,14 @@ import (
 	"duet/schemas/project"
 )
 
-// Remedy looks at values that a column of a stream refused, as the file has
-// them, and says what to write instead, such as
+// Remedy returns what to write in a stream's file so that the column accepts the
+// values, which it has rejected, such as
 //
 //	In streams/orders.yaml:11 write: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%m/%d/%Y %H:%M"}
 //
-// Where the day and the month of every value can be exchanged it says both
-// lines: only the user knows which it is.
-// It gives "" when the values show nothing that would do.
+// If day and month of every value can be swapped it returns both lines, because only
+// the user knows which is right. It returns "" if it finds no declaration that
+// would accept them.
 func Remedy(s *project.Stream, column string, values []string) string {
 	for _, c := range s.Columns {
 		if c.Name == column {
@@ -66,8 +66,8 @@ func remedy(s *project.Stream, c project.Column, values []string) string {
 	return fmt.Sprintf("In %s:%d write: %s: %s", s.File, c.Line, yamlKey(c.Name), columnText(c))
 }
 
-// SwapDayMonth exchanges the day and the month of a time format of numbers. It
-// reports whether that is another format.
+// SwapDayMonth swaps the day and the month of a numeric time format. It reports
+// whether the format has both.
 func SwapDayMonth(format *string) bool {
 	if !strings.Contains(*format, "%m") || !strings.Contains(*format, "%d") {
 		return false
@@ -81,7 +81,8 @@ func DayFirst(format string) bool {
 	return strings.Index(format, "%d") < strings.Index(format, "%m")
 }
 
-// BothOrders proposes two lines of a stream's file, because the values fit both.
+// BothOrders returns a remedy with two lines for a stream's file, for values that
+// match both.
 func BothOrders(place, day, month string) string {
-	return fmt.Sprintf("Day-first and month-first both fit, and no value looked at tells them apart. %s, if the day is first: %s; if the month is first: %s", place, day, month)
+	return fmt.Sprintf("Day-first and month-first both match, and no value that was read distinguishes them. %s, if the day is first: %s; if the month is first: %s", place, day, month)
 }

@@ -1,16 +1,16 @@
-// Package scaffold writes a first project: from a sample file, whose types,
-// time formats and dialect it finds out, or from an example of its own. What it
-// writes passes the loader and the compiler, and every line of the sample is
-// accepted by the decoder. Start with [Scaffold].
+// Package scaffold writes a first project from a sample file, whose types, time
+// formats and dialect it infers, or from its own example. The project passes the
+// loader and the compiler, and the decoder accepts every well-formed line of the
+// sample. Start with [Scaffold].
 //
-// It declares only what the data shows, and says in comments what it saw:
-// NOT NULL only when the whole file was read and no value is missing; an id
-// never, because whether two equal lines are one event is the user's knowledge.
+// It declares only what the data shows and describes it in comments. It declares
+// NOT NULL only if it read the whole file and no value is missing, and never an
+// id, because only the user knows whether two equal lines are one event.
 package scaffold
 
 import (
 	"bytes"
-	_ "embed" // the example
+	_ "embed" // for example.csv
 	"errors"
 	"fmt"
 	"io"
@@ -34,10 +34,11 @@ const (
 //go:embed example.csv
 var example []byte
 
-// Scaffold writes a project's files, by slash-separated path, for a sample file
-// of the name. open gives the file from its beginning, each time; nil means the
-// packaged example, and then name is the project's. The notes are for the user:
-// what was found and what is worth a look.
+// Scaffold returns a project's files, by slash-separated path, for the sample file
+// name. open opens the file at its beginning and may be called several times; nil
+// means the packaged example, and then name is the project's name. The notes tell
+// the user what was found and what to check. Scaffold fails if the file cannot be
+// read or has no usable columns.
 func Scaffold(name string, open func() (io.ReadCloser, error)) (files map[string]string, notes []string, err error) {
 	s := &sample{open: open, file: path.Base(strings.ReplaceAll(name, `\`, "/"))}
 	s.project = streamName(s.file)
@@ -63,7 +64,7 @@ func Scaffold(name string, open func() (io.ReadCloser, error)) (files map[string
 	return files, s.notes, nil
 }
 
-// definitions leaves out what is not read as part of a project.
+// definitions returns the files that are part of a project's definitions.
 func definitions(files map[string]string) map[string]string {
 	read := map[string]string{}
 	for name, text := range files {
@@ -74,7 +75,8 @@ func definitions(files map[string]string) map[string]string {
 	return read
 }
 
-// streamName makes a name of a file's: online_retail of online_retail.csv.gz.
+// streamName derives a stream's name from a file's: online_retail from
+// online_retail.csv.gz.
 func streamName(file string) string {
 	for {
 		ext := strings.ToLower(path.Ext(file))
@@ -86,7 +88,7 @@ func streamName(file string) string {
 	return project.SnakeName(file, "events")
 }
 
-// sample is the file and what was found in it.
+// sample is a file and what was found in it.
 type sample struct {
 	open            func() (io.ReadCloser, error)
 	file            string
@@ -105,7 +107,7 @@ type sample struct {
 	plan
 }
 
-// pair is two columns that together might be an id.
+// pair is a pair of columns that together may be an id.
 type pair struct {
 	a, b     int
 	seen     map[[2]uint64]struct{}
@@ -134,7 +136,7 @@ func (s *sample) look() error {
 		return s.objects()
 	}
 	s.csv.Delimiter = source.Delimiter(head)
-	for range 3 { // a finding about encoding or decimal sign is tried out on the whole file
+	for range 3 { // read again after each change of encoding or decimal sign
 		if err := s.fields(); err != nil {
 			return err
 		}
@@ -154,7 +156,7 @@ func (s *sample) look() error {
 	return nil
 }
 
-// fields reads a CSV file in the dialect so far.
+// fields reads a CSV file in the current dialect.
 func (s *sample) fields() error {
 	in, err := s.open()
 	if err != nil {
@@ -177,7 +179,7 @@ func (s *sample) fields() error {
 		}
 		if r.Broken {
 			s.broken++
-			return s.csv.Encoding != "utf-8" // begin again with another encoding
+			return s.csv.Encoding != "utf-8" // read again with another encoding
 		}
 		for i, v := range r.Values {
 			c := s.columns[i]
@@ -192,7 +194,7 @@ func (s *sample) fields() error {
 	return errors.Join(err, in.Close())
 }
 
-// lookForComma counts which decimal sign the numbers seem to have.
+// lookForComma counts numbers by their decimal sign.
 func (c *column) lookForComma(v []byte) {
 	if bytes.IndexByte(v, ',') >= 0 && commaNumber(v) {
 		c.commas++
@@ -201,7 +203,7 @@ func (c *column) lookForComma(v []byte) {
 	}
 }
 
-// header begins the columns. A first line of values is no header.
+// header creates the columns from the first line. It fails if that holds values.
 func (s *sample) header(names []string) error {
 	values := 0
 	for _, n := range names {
@@ -212,7 +214,7 @@ func (s *sample) header(names []string) error {
 		}
 	}
 	if values > 0 && values*2 >= len(names) {
-		return project.Fault{File: s.file, Line: 1, Reason: "the first line holds values, not the names of columns", Remedy: "put a line with the columns' names in front"}
+		return project.Fault{File: s.file, Line: 1, Reason: "the first line holds values, not the names of columns", Remedy: "add a first line with the names of the columns"}
 	}
 	s.columns = nil
 	taken := map[string]bool{}
@@ -235,7 +237,7 @@ func (s *sample) header(names []string) error {
 	return nil
 }
 
-// freeName adds _2, _3 ... until the name is free, and takes it.
+// freeName appends _2, _3 ... until the name is not taken, and marks it as taken.
 func freeName(name string, taken map[string]bool) string {
 	free := name
 	for n := 2; taken[free]; n++ {

@@ -71,18 +71,18 @@ func TestTheRetailFileGivesAProjectThatRunsUnedited(t *testing.T) {
 #   event_time: {column: invoice_date, zone: Europe/London, day_starts: "04:00"}
 event_time: invoice_date # UTC
 
-# What makes two events one; the second is then a duplicate. Without an id every line
-# of a file is an event, and sending the same file again adds nothing.
+# The columns that identify an event; a second event with the same id is a duplicate.
+# Without an id every line of a file is an event, and sending the file again adds nothing.
 # No column is unique, nor is (invoice_no, stock_code): declaring that would lose lines.
 
 columns: # TYPE [NOT NULL]; from: the name in the file
   invoice_no:   {type: VARCHAR NOT NULL, from: InvoiceNo} # such as "536365"
   stock_code:   {type: VARCHAR NOT NULL, from: StockCode} # such as "85123A"
-  description:  {type: VARCHAR, from: Description} # such as "WHITE HANGING HEART T-LIGHT HOLDER"; 1,454 without
+  description:  {type: VARCHAR, from: Description} # such as "WHITE HANGING HEART T-LIGHT HOLDER"; 1,454 missing
   quantity:     {type: INTEGER NOT NULL, from: Quantity} # such as "6"
   invoice_date: {type: TIMESTAMP NOT NULL, from: InvoiceDate} # such as "2010-12-01 08:26:00"
   unit_price:   {type: "DECIMAL(18,3) NOT NULL", from: UnitPrice} # such as "2.55"
-  customer_id:  {type: BIGINT, from: CustomerID} # such as "17850.0"; 135,080 without; written with .0
+  customer_id:  {type: BIGINT, from: CustomerID} # such as "17850.0"; 135,080 missing; written with .0
   country:      {type: VARCHAR NOT NULL, from: Country} # 38 values, such as United Kingdom
 
 csv: {delimiter: ",", decimal: ".", encoding: utf-8, nulls: [""]}
@@ -90,7 +90,7 @@ csv: {delimiter: ",", decimal: ".", encoding: utf-8, nulls: [""]}
 	if diff := cmp.Diff(want, files["streams/online_retail.yaml"]); diff != "" {
 		t.Error(diff)
 	}
-	wantSQL := `-- The cast gives the product room: no quantity and price can overflow it.
+	wantSQL := `-- With the cast, no quantity and price can overflow the product.
 SELECT country,
        sum(CAST(quantity AS DECIMAL(19,0)) * unit_price) AS revenue,
        sum(quantity) AS pieces,
@@ -119,14 +119,14 @@ func TestTypesAreWhatTheValuesShow(t *testing.T) {
 			[]string{`datum: {type: TIMESTAMP NOT NULL, from: Datum, format: "%d.%m.%Y %H:%M"}`, `betrag: {type: "DECIMAL(18,2) NOT NULL", from: Betrag}`, `strasse: {type: VARCHAR NOT NULL, from: "Straße"}`}, nil},
 		"months first by evidence": {"when\n12/1/2010 8:26\n12/13/2010 8:26\n", []string{`when: {type: TIMESTAMP NOT NULL, format: "%m/%d/%Y %H:%M"}`}, nil},
 		"days first by order": {"when\n11/1/2010\n12/1/2010\n1/2/2010\n", []string{`when: {type: DATE NOT NULL, format: "%d/%m/%Y"}`},
-			[]string{"when: read as %d/%m/%Y, but %m/%d/%Y would do as well: no value tells the day from the month; in this reading the file is in order"}},
+			[]string{"when: read as %d/%m/%Y, but %m/%d/%Y matches too: no value distinguishes day and month; with this format the file is in order"}},
 		"no telling": {"when\n1/1/2010\n2/2/2010\n", []string{`when: {type: DATE NOT NULL, format: "%m/%d/%Y"}`},
-			[]string{"when: read as %m/%d/%Y, but %d/%m/%Y would do as well: no value tells the day from the month"}},
+			[]string{"when: read as %m/%d/%Y, but %d/%m/%Y matches too: no value distinguishes day and month"}},
 		"texts that mean null": {"n,at,name\n1,2020-01-01,NA\nNULL,NA,b\n", []string{"n: INTEGER", "at: DATE", "name: VARCHAR"},
-			[]string{"numbers and times are sometimes NA, NULL; csv.nulls says that this means NULL"}},
+			[]string{"some numbers and times are NA, NULL; csv.nulls declares this as NULL"}},
 		"names":          {"Größe,größe,1st,,a.b,1st\nx,y,z,u,v,w\n", []string{`groesse: {type: VARCHAR NOT NULL, from: "Größe"}`, `groesse_2: {type: VARCHAR NOT NULL, from: "größe"}`, `c_1st: {type: VARCHAR NOT NULL, from: "1st"}`, `column_4: VARCHAR NOT NULL`, "a_b: {type: VARCHAR NOT NULL, from: a.b}", `c_1st_6: {type: VARCHAR NOT NULL, from: "1st_6"}`}, nil},
 		"bad lines":      {"a,b\n1,2\n1\n3,\"4\n", []string{"a: INTEGER NOT NULL", "b: INTEGER NOT NULL"}, []string{`2 malformed lines will be rejected, the first: f.csv:3: 1 fields where the header has 2`}},
-		"not UTF-8":      {"a,b\n1,\xa35\n", []string{"a: INTEGER NOT NULL", "b: VARCHAR NOT NULL"}, []string{"the file is not UTF-8; it is taken for windows-1252"}},
+		"not UTF-8":      {"a,b\n1,\xa35\n", []string{"a: INTEGER NOT NULL", "b: VARCHAR NOT NULL"}, []string{"the file is not UTF-8; it is read as windows-1252"}},
 		"tabs, empty":    {"a\tb\n1\t\n", []string{"a: INTEGER NOT NULL", "b: VARCHAR"}, nil},
 		"only header":    {"a,order\n", []string{"a: VARCHAR", "order: VARCHAR"}, nil},
 		"offsets":        {"at\n2020-01-01T00:00:00.123456Z\n2020-01-01T00:00:00+02:00\n", []string{"at: TIMESTAMP NOT NULL"}, nil},
@@ -217,7 +217,7 @@ func TestRemedyNamesTheLineToWrite(t *testing.T) {
 		want   string
 	}{
 		{"sold_at", []string{"12/1/2010 8:26", "12/13/2010 8:26"}, `In streams/orders.yaml:2 write: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%m/%d/%Y %H:%M"}`},
-		{"sold_at", []string{"01/12/2010", "02/12/2010"}, `Day-first and month-first both fit, and no value looked at tells them apart. In streams/orders.yaml:2 write, if the day is first: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%d/%m/%Y"}; if the month is first: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%m/%d/%Y"}`},
+		{"sold_at", []string{"01/12/2010", "02/12/2010"}, `Day-first and month-first both match, and no value that was read distinguishes them. In streams/orders.yaml:2 write, if the day is first: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%d/%m/%Y"}; if the month is first: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%m/%d/%Y"}`},
 		{"sold_at", []string{"13.12.2010"}, `In streams/orders.yaml:2 write: sold_at: {type: TIMESTAMP NOT NULL, from: InvoiceDate, format: "%d.%m.%Y"}`},
 		{"price", []string{"1.005"}, "In streams/orders.yaml:3 write: price: DECIMAL(18,3) NOT NULL"},
 		{"price", []string{"1,50"}, `In streams/orders.yaml write: csv: {delimiter: ",", decimal: ","}`},

@@ -8,13 +8,13 @@ import (
 	"duet/schemas/source"
 )
 
-// textBytes of a file's beginning are looked at.
+// textBytes is the size of the part of a file that RefuseBinary examines.
 const textBytes = 4096
 
-// RefuseBinary looks at the beginning of a file and refuses what is not text,
-// before its bytes are shown as lines that are wrong. What can be read there but
-// is wrong otherwise is left to the reader. It gives a reader of the whole: in
-// itself if that can seek. allow are control characters that the file may hold,
+// RefuseBinary examines the beginning of a file and returns an error if it is not
+// text, so that binary data is not reported line by line. It ignores other errors,
+// which the reader of the file reports. It returns a reader of the whole file: in
+// itself if that can seek. allow are control characters that the file may contain,
 // such as its delimiter.
 func RefuseBinary(in io.Reader, name, allow string) (io.Reader, error) {
 	raw := make([]byte, textBytes)
@@ -22,7 +22,7 @@ func RefuseBinary(in io.Reader, name, allow string) (io.Reader, error) {
 	var n int
 	if seeker, ok := in.(io.Seeker); ok {
 		if at, err := seeker.Seek(0, io.SeekCurrent); err == nil {
-			n, _ = io.ReadFull(in, raw) // what cannot be read is told by the reader
+			n, _ = io.ReadFull(in, raw) // the reader of the file reports the error
 			if _, err := seeker.Seek(at, io.SeekStart); err != nil {
 				return nil, err
 			}
@@ -30,7 +30,7 @@ func RefuseBinary(in io.Reader, name, allow string) (io.Reader, error) {
 		}
 	}
 	if whole == nil {
-		n, _ = in.Read(raw) // as above; a pipe gives what is there
+		n, _ = in.Read(raw) // as above; a pipe returns what is available
 		whole = io.MultiReader(bytes.NewReader(raw[:n]), in)
 	}
 	head, format, err := source.Head(io.MultiReader(bytes.NewReader(raw[:n])), name, textBytes)
@@ -40,7 +40,7 @@ func RefuseBinary(in io.Reader, name, allow string) (io.Reader, error) {
 	return whole, nil
 }
 
-// binary reports whether control characters are more than a few by mistake.
+// binary reports whether a text has more than a few control characters.
 func binary(head []byte, allow string) bool {
 	if bytes.HasPrefix(head, []byte("%PDF-")) {
 		return true

@@ -9,18 +9,18 @@ import (
 type candidate struct {
 	format     string // "" is ISO 8601
 	hasTime    bool
-	last       int64 // key of the text before
-	inversions int   // texts that lie before the one before them
+	last       int64 // key of the previous text
+	inversions int   // number of texts that are earlier than the previous one
 }
 
-// dates and times are the formats that are tried, the more likely first.
+// dates and times are the formats that are tried, the most likely first.
 var (
 	dates = []string{"%Y-%m-%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%m/%d/%y", "%d/%m/%y", "%d.%m.%y",
 		"%d-%b-%Y", "%d %b %Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%Y%m%d"}
 	times = []string{"", " %H:%M", " %H:%M:%S", "T%H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p"}
 )
 
-// candidatesFor gives every format that matches b.
+// candidatesFor returns every format that matches b.
 func candidatesFor(b []byte) (list []candidate) {
 	if len(b) < 6 || len(b) > 40 {
 		return nil
@@ -63,7 +63,7 @@ func keep(list []candidate, b []byte) []candidate {
 	return kept
 }
 
-// isoTime reads YYYY-MM-DD[{T| }HH:MM[:SS[.fraction]][Z|±HH[[:]MM]]]. The key
+// isoTime parses YYYY-MM-DD[{T| }HH:MM[:SS[.fraction]][Z|±HH[[:]MM]]]. The key
 // orders texts of one offset.
 func isoTime(b []byte) (key int64, hasTime, ok bool) {
 	if len(b) < 10 || b[4] != '-' || b[7] != '-' {
@@ -130,7 +130,7 @@ func isOffset(b []byte) bool {
 	return ok
 }
 
-// fixed reads a number of only digits.
+// fixed parses a number that consists of digits only.
 func fixed(b []byte) (n int, ok bool) {
 	for _, c := range b {
 		if c < '0' || c > '9' {
@@ -145,12 +145,13 @@ var monthDays = [...]int{0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}
 
 func validDay(m, d int) bool { return m >= 1 && m <= 12 && d >= 1 && d <= monthDays[m] }
 
-// dayKey orders days; its differences are days, give or take a few a year.
+// dayKey returns a number that orders days. Differences are days, within a few a
+// year.
 func dayKey(y, m, d int) int64 { return int64(y)*366 + int64(m-1)*31 + int64(d) }
 
 var monthNames = []string{"january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"}
 
-// matchFormat reads b by a format of this package. The key orders texts.
+// matchFormat parses b by one of the formats above. The key orders texts.
 func matchFormat(format string, b []byte) (key int64, ok bool) {
 	var y, m, d, h, mi, s int
 	pm := -1
@@ -219,7 +220,7 @@ func matchFormat(format string, b []byte) (key int64, ok bool) {
 	return dayKey(y, m, d)*86_400 + int64(h*3600+mi*60+s), true
 }
 
-// take reads between low and high digits; length 0 if there are fewer.
+// take parses between low and high digits; length is 0 if there are fewer.
 func take(b []byte, low, high int) (value, length int) {
 	for length < len(b) && length < high && b[length] >= '0' && b[length] <= '9' {
 		value = value*10 + int(b[length]-'0')

@@ -10,7 +10,8 @@ import (
 // measure is one aggregate of a view.
 type measure struct{ sql, name, note string }
 
-// measures are the sums that the columns suggest, and the number of lines.
+// measures returns the sums that the columns suggest, the number of lines, and the
+// subject of the views.
 func (s *sample) measures() (list []measure, subject string) {
 	subject = s.stream
 	taken := map[string]bool{}
@@ -21,7 +22,7 @@ func (s *sample) measures() (list []measure, subject string) {
 		subject = "sales"
 		quantity, price := s.types[s.quantity], s.types[s.price]
 		list = append(list, measure{sql: fmt.Sprintf("sum(%s)", product(quantity, price)), name: freeName("revenue", taken),
-			note: "-- The cast gives the product room: no quantity and price can overflow it.\n"})
+			note: "-- With the cast, no quantity and price can overflow the product.\n"})
 	}
 	if s.quantity >= 0 {
 		list = append(list, measure{sql: fmt.Sprintf("sum(%s)", ident(s.types[s.quantity].Name)), name: freeName("pieces", taken)})
@@ -39,9 +40,9 @@ func (s *sample) measures() (list []measure, subject string) {
 	return append(list, measure{sql: "count(*)", name: freeName("lines", taken)}), subject
 }
 
-// product multiplies so that no two values can overflow the result: DuckDB
-// gives 18 digits to a product of operands of up to 18, and raises beyond; with
-// an operand of 19 it gives 37, and stays a DECIMAL.
+// product multiplies so that no two values can overflow the result. DuckDB gives a
+// product of operands of up to 18 digits only 18 digits and raises beyond; with an
+// operand of 19 digits the product has 37 and is still a DECIMAL.
 func product(quantity, price project.Column) string {
 	q, p := ident(quantity.Name), ident(price.Name)
 	if price.Type.Precision > 18 {
@@ -50,8 +51,8 @@ func product(quantity, price project.Column) string {
 	return fmt.Sprintf("CAST(%s AS DECIMAL(19,0)) * %s", q, p)
 }
 
-// views writes one view by the best column and one by time; where there is no
-// such column, of the whole.
+// views writes one view by the best dimension, or in total if there is none, and
+// one by time if there is a time.
 func (s *sample) views() map[string]string {
 	measures, subject := s.measures()
 	files := map[string]string{}
@@ -145,7 +146,7 @@ func (s *sample) timeKey() (sql, unit string) {
 	return fmt.Sprintf("time_bucket(INTERVAL '1 %s', %s)", unit, ident(s.types[at].Name)), unit
 }
 
-// reserved are DuckDB's words that need quotes as a name.
+// reserved are DuckDB's keywords that need quotes as a name.
 var reserved = func() map[string]bool {
 	words := map[string]bool{}
 	for _, w := range strings.Fields(`all analyse analyze and any array as asc asymmetric both case cast check collate column constraint create default
@@ -162,7 +163,7 @@ var reserved = func() map[string]bool {
 	return words
 }()
 
-// ident quotes a name where SQL needs it.
+// ident quotes a name if SQL requires it.
 func ident(name string) string {
 	if reserved[name] {
 		return `"` + name + `"`

@@ -11,7 +11,7 @@ import (
 	"duet/schemas/source"
 )
 
-// files writes the plan down.
+// files returns the project's files.
 func (s *sample) files() map[string]string {
 	files := map[string]string{
 		"duet.yaml":                     s.configText(),
@@ -30,7 +30,7 @@ func (s *sample) files() map[string]string {
 
 func (s *sample) configText() string {
 	return `# yaml-language-server: $schema=schemas/duet.schema.json
-# Every key is optional; what stands in a comment is the default.
+# Every key is optional; comments show the defaults.
 version: 1
 name: ` + s.project + `
 
@@ -53,7 +53,7 @@ func (s *sample) readme() string {
 	slices.Sort(names)
 	return fmt.Sprintf(`# %s
 
-Written from %s by duet init. streams/ says what an event is, views/ what is computed.
+Written from %s by duet init. streams/ declares the events, views/ what is computed from them.
 
     duet check --project .
     duet up --project . --data ./duet-data &
@@ -104,7 +104,7 @@ func (s *sample) timeText(b *strings.Builder) {
 }
 
 func (s *sample) idText(b *strings.Builder) {
-	b.WriteString("\n# What makes two events one; the second is then a duplicate. Without an id every line\n# of a file is an event, and sending the same file again adds nothing.\n")
+	b.WriteString("\n# The columns that identify an event; a second event with the same id is a duplicate.\n# Without an id every line of a file is an event, and sending the file again adds nothing.\n")
 	scope := "in all lines"
 	if !s.whole {
 		scope = "in the lines that were read"
@@ -131,7 +131,7 @@ func (s *sample) idText(b *strings.Builder) {
 	}
 }
 
-// columnText is the short or long form of a column.
+// columnText returns the short or long form of a column.
 func columnText(c project.Column) string {
 	sql := c.SQL()
 	if c.From == c.Name && c.Format == "" {
@@ -150,7 +150,7 @@ func columnText(c project.Column) string {
 	return text + "}"
 }
 
-// evidence says in a comment what the column's values were like.
+// evidence returns a comment that describes the column's values.
 func (s *sample) evidence(i int) string {
 	c := s.columns[i]
 	var parts []string
@@ -165,10 +165,10 @@ func (s *sample) evidence(i int) string {
 		parts = append(parts, "such as "+yamlText(c.examples[0]))
 	}
 	if other, _ := c.ambiguous(); other != "" && s.types[i].Format != "" {
-		parts = append(parts, "or is it "+other+"? no value tells")
+		parts = append(parts, "or "+other+": no value distinguishes them")
 	}
 	if n := c.null(s.csv.Nulls); n > 0 {
-		parts = append(parts, thousands(n)+" without")
+		parts = append(parts, thousands(n)+" missing")
 	}
 	if c.wholeZeros && c.decimals > 0 && s.types[i].Type.Kind == project.BigInt {
 		parts = append(parts, "written with .0")
@@ -188,7 +188,7 @@ func (s *sample) csvText(b *strings.Builder) {
 		strconv.Quote(s.csv.Delimiter), strconv.Quote(s.csv.Decimal), s.csv.Encoding, strings.Join(nulls, ", "))
 }
 
-// yamlText writes a text so that YAML reads it back, in { } too.
+// yamlText returns a YAML scalar for a text, valid within { } too.
 func yamlText(s string) string {
 	if r := []rune(s); len(r) > 60 {
 		return strconv.Quote(s)
@@ -199,7 +199,7 @@ func yamlText(s string) string {
 	return s
 }
 
-// yamlKey quotes the names that YAML takes for something else.
+// yamlKey quotes a name that YAML would read as something else.
 func yamlKey(s string) string {
 	if isPlain(s) {
 		return s
