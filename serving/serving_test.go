@@ -26,6 +26,7 @@ import (
 	"duet/batch"
 	"duet/batch/archive"
 	"duet/batch/catalog"
+	"duet/batch/recompute"
 	"duet/internal/base/durable"
 	"duet/schemas/duetv1"
 	"duet/serving/reason"
@@ -298,7 +299,7 @@ func TestNothingIsAnsweredUntilCaughtUp(t *testing.T) {
 // reason, whichever method it comes out of.
 func TestErrorsBecomeCodes(t *testing.T) {
 	r := opened(t, nil)
-	suspended := &store.SuspendedError{Suspension: store.Suspension{View: "sales", Record: -1, Message: "m", Remedy: "r"}}
+	suspended := &store.SuspendedError{Suspension: recompute.Suspension{View: "sales", Record: -1, Message: "m", Remedy: "r"}}
 	cases := []struct {
 		err  error
 		code codes.Code

@@ -25,7 +25,7 @@ type lane struct {
 	archive  *archive.Archive
 	state    *event.State // the sequencer's, at the archive's end; the live half's once that runs
 	live     *speed.Live
-	tally    tally
+	counters counters
 	archiver *archive.Archiver
 	trimmer  *trimmer
 	appender *eventlog.Appender
@@ -62,14 +62,14 @@ func (n *Node) openArchive(ctx context.Context) (err error) {
 // startLive reads the log behind the archive's end.
 func (n *Node) startLive(ctx context.Context) (err error) {
 	l := &n.lane
-	l.tally.begin(l.archive.Current().Streams)
+	l.counters.begin(l.archive.Current().Streams)
 	l.live, err = speed.New(speed.Config{
 		Open:  func(ctx context.Context, after schemas.Position) (speed.Source, error) { return l.log.Read(ctx, after) },
 		Store: n.store, Sequencer: event.NewSequencer(n.schemas, l.state), After: l.archive.Through(), Target: l.log.Last(),
 		Control: func(m eventlog.Message, _ *event.State) (*event.Sequencer, error) { return nil, control(m, m.At) },
 		Hooks: speed.Hooks{
 			Applied: func(a speed.Applied) {
-				l.tally.add(a)
+				l.counters.add(a)
 				n.metrics.LiveBatch(a.Events, a.Decoding+a.Folding)
 			},
 			Held:    func(err error) { n.logger.Error("the live half waits", "error", err) },
@@ -89,7 +89,7 @@ func (n *Node) startLive(ctx context.Context) (err error) {
 func (n *Node) startArchiver(context.Context) error {
 	l := &n.lane
 	l.trimmer = newTrimmer(l.log, l.archive, n.store, n.logger)
-	l.archiver = archive.NewArchiver(l.archive, &tail{n.store}, n.archiveHooks())
+	l.archiver = archive.NewArchiver(l.archive, n.store, n.archiveHooks())
 	return l.archiver.Start()
 }
 

@@ -18,34 +18,18 @@ import (
 	"duet/speed"
 )
 
-// tail lets the archive take closed blocks out of the store.
-type tail struct{ s *store.Store }
-
-func (t *tail) NextBlock(ctx context.Context) (archive.Block, error) {
-	b, err := t.s.NextBlock(ctx)
-	if err != nil {
-		return archive.Block{}, err
-	}
-	return archive.Block{ID: b.ID, From: b.After, Through: b.Through, Accounts: b.Accounts, Lines: b.Rows[store.LinesSet], Producers: b.Producers}, nil
-}
-
-func (t *tail) ExportBlock(ctx context.Context, b archive.Block, data, path string) (int64, error) {
-	return t.s.ExportBlock(ctx, b.ID, data, path)
-}
-
-func (t *tail) ReleaseBlock(ctx context.Context, id uint64) error { return t.s.ReleaseBlock(ctx, id) }
-
-// halves is the live half as the batch half sees it: the log, the reader of
+// liveAdapter is the live half as the batch half sees it: the log, the reader of
 // the log, and the store that both halves meet in.
-type halves struct {
+type liveAdapter struct {
 	n *Node
-	// rollback is the generation that a rollback will switch to; nil otherwise.
-	// Calls come from one goroutine at a time.
-	rollback *store.Generation
+	// rollback is the generation that a rollback will switch to, with the paths of
+	// its cells; nil otherwise. Calls come from one goroutine at a time.
+	rollback *catalog.Generation
+	files    map[string]string
 }
 
-// Cut puts a marker in the log; its acknowledgement is the cut.
-func (h *halves) Cut(ctx context.Context) (schemas.Cut, error) {
+// Cut appends a cut marker to the log; its position is the cut.
+func (h *liveAdapter) Cut(ctx context.Context) (schemas.Cut, error) {
 	body, err := json.Marshal(struct {
 		Format int `json:"format"`
 	}{1})
@@ -54,31 +38,31 @@ func (h *halves) Cut(ctx context.Context) (schemas.Cut, error) {
 	}
 	at, err := h.n.lane.log.Control(ctx, speed.CutKind, body)
 	if err != nil {
-		return nil, fmt.Errorf("put a cut marker in the log: %w", err)
+		return nil, fmt.Errorf("append a cut marker to the log: %w", err)
 	}
 	return schemas.NewCut(h.n.lane.log.Incarnation(), at), nil
 }
 
-func (h *halves) Wait(ctx context.Context, at schemas.Position) error {
+func (h *liveAdapter) Wait(ctx context.Context, at schemas.Position) error {
 	return h.n.lane.live.Wait(ctx, at)
 }
 
-// Export writes what the live half has of a view after the served cut.
-func (h *halves) Export(ctx context.Context, name string, through schemas.Position, path string) (int64, error) {
+// Export writes the live half's cells of a view after the served cut.
+func (h *liveAdapter) Export(ctx context.Context, name string, through schemas.Position, path string) (int64, error) {
 	rows, err := h.n.store.ExportLive(ctx, name, through, path)
 	if why := cannotAnswer(err); why != "" {
 		return 0, &batch.NotComparableError{View: name, Reason: why}
 	}
 	if duck.Evaluates(err) {
-		// Each cell can be computed, all of them cannot be merged: a sum has become
-		// too large. Where the batch half finds the same, it suspends the view.
+		// Each partial can be computed but not their merge: a sum is too large. The
+		// batch half suspends the view if it finds the same.
 		return 0, &batch.NotComparableError{View: name, Reason: "suspended"}
 	}
 	return rows, err
 }
 
-// cannotAnswer says why a view has no live cells to compare with; "" if it has,
-// or if the error is another one.
+// cannotAnswer returns why a view has no live cells to compare with; "" if err is
+// not about that.
 func cannotAnswer(err error) string {
 	var suspended *store.SuspendedError
 	var rebuilding *store.RebuildingError
@@ -91,35 +75,32 @@ func cannotAnswer(err error) string {
 	return ""
 }
 
-func (h *halves) Stage(ctx context.Context, g *catalog.Generation, files map[string]string) ([]recompute.Suspension, error) {
+func (h *liveAdapter) Stage(ctx context.Context, g *catalog.Generation, files map[string]string) ([]recompute.Suspension, error) {
 	h.rollback = nil
-	return nil, h.n.store.Stage(ctx, staged(g, files))
+	return nil, h.n.store.Stage(ctx, g, files)
 }
 
-// Rebuild remembers the generation; the live state after its cut is computed in
-// shadow, and switched to, by Switch.
-func (h *halves) Rebuild(ctx context.Context, g *catalog.Generation, files map[string]string) ([]recompute.Suspension, error) {
-	s := staged(g, files)
-	if err := h.n.store.Stage(ctx, s); err != nil { // does it fit?
+// Rebuild keeps the generation; Switch builds the live state after its cut in
+// shadow and switches to it.
+func (h *liveAdapter) Rebuild(ctx context.Context, g *catalog.Generation, files map[string]string) ([]recompute.Suspension, error) {
+	if err := h.n.store.Stage(ctx, g, files); err != nil { // does it fit?
 		return nil, err
 	}
-	if err := h.n.store.Unstage(ctx, g.Number); err != nil {
-		return nil, err
-	}
-	h.rollback = &s
+	h.n.store.Discard(ctx)
+	h.rollback, h.files = g, files
 	return nil, nil
 }
 
-func (h *halves) Switch(ctx context.Context, g *catalog.Generation) error {
+func (h *liveAdapter) Switch(ctx context.Context, g *catalog.Generation) error {
 	began := time.Now()
 	defer func() { h.n.metrics.Switched(time.Since(began)) }()
 	if h.rollback == nil || h.rollback.Number != g.Number {
 		return h.n.store.Switch(ctx, g.Number)
 	}
 	for {
-		err := h.rebuild(ctx, g.Cut.Position())
-		// Ingest goes on: rows may have gone from memory to the archive since its
-		// files were listed. What was verified then is not read again.
+		err := h.rebuild(ctx, g)
+		// Ingest continues: rows may have moved from memory to the archive since its
+		// files were listed. Files that were verified are not read again.
 		if errors.Is(err, store.ErrArchiveMoved) || errors.Is(err, archive.ErrRepaired) {
 			continue
 		}
@@ -128,44 +109,27 @@ func (h *halves) Switch(ctx context.Context, g *catalog.Generation) error {
 	}
 }
 
-// rebuild makes the live state behind the rollback's cut, and switches to it.
-func (h *halves) rebuild(ctx context.Context, cut schemas.Position) error {
+// rebuild builds the live state after the rollback's cut and switches to it.
+func (h *liveAdapter) rebuild(ctx context.Context, g *catalog.Generation) error {
 	snap := h.n.lane.archive.Snapshot()
 	defer snap.Release()
-	rows, err := h.n.archived(ctx, snap, cut)
+	rows, err := h.n.archived(ctx, snap, g.Cut.Position())
 	if err != nil {
 		return err
 	}
-	return h.n.store.Rebuild(ctx, *h.rollback, rows)
+	return h.n.store.Rebuild(ctx, g, h.files, rows)
 }
 
-func (h *halves) Discard(ctx context.Context) {
+func (h *liveAdapter) Discard(ctx context.Context) {
 	h.rollback = nil
-	if g := h.n.catalog.Current(); g != nil {
-		_ = h.n.store.Unstage(ctx, g.Number+1) // what stays is replaced by the next Stage
-	} else {
-		_ = h.n.store.Unstage(ctx, 1)
-	}
+	h.n.store.Discard(ctx)
 }
 
-// staged is a generation as the store takes it, with its cells at paths.
-func staged(g *catalog.Generation, files map[string]string) store.Generation {
-	out := store.Generation{Number: g.Number, Cut: g.Cut.Position(), Views: map[string]store.GenerationView{}}
-	for _, v := range g.Views {
-		gv := store.GenerationView{Definition: v.Definition, File: files[v.Name]}
-		if v.Suspended != nil {
-			gv.File = ""
-			gv.Suspended = &store.Suspension{View: v.Name, At: v.Suspended.At, Record: v.Suspended.Record, Message: v.Suspended.Message, Remedy: v.Suspended.Remedy}
-		}
-		out.Views[v.Name] = gv
-	}
-	return out
-}
-
-// generation is what the store takes of a published one; nil means none.
-func (n *Node) generation(g *catalog.Generation) store.Generation {
+// cellFiles returns the paths of a published generation's cells, by view; nil
+// for none.
+func (n *Node) cellFiles(g *catalog.Generation) map[string]string {
 	if g == nil {
-		return store.Generation{}
+		return nil
 	}
 	files := map[string]string{}
 	for _, v := range g.Views {
@@ -173,15 +137,15 @@ func (n *Node) generation(g *catalog.Generation) store.Generation {
 			files[v.Name] = n.catalog.Path(v)
 		}
 	}
-	return staged(g, files)
+	return files
 }
 
-// suspended tells of a view that raised.
-func (n *Node) suspended(s store.Suspension) {
+// suspended logs a suspended view.
+func (n *Node) suspended(s recompute.Suspension) {
 	n.logger.Error("a view is suspended", "view", s.View, "position", s.At, "record", s.Record, "event", s.Event, "error", s.Message, "remedy", s.Remedy)
 }
 
-// newRunner makes the batch half, not started.
+// newRunner returns the batch half, not started.
 func (n *Node) newRunner() (*batch.Runner, error) {
 	incremental, err := batch.ParseSchedule(n.project.Batch.Incremental)
 	if err != nil {
@@ -192,17 +156,17 @@ func (n *Node) newRunner() (*batch.Runner, error) {
 		return nil, fmt.Errorf("batch.full: %w", err)
 	}
 	return batch.NewRunner(batch.Config{
-		Dir: n.data.path, Archive: n.lane.archive, Catalog: n.catalog, Archiver: n.lane.archiver, Live: &halves{n: n},
+		Dir: n.data.path, Archive: n.lane.archive, Catalog: n.catalog, Archiver: n.lane.archiver, Live: &liveAdapter{n: n},
 		Views: n.recomputed, Child: n.cfg.Child, Incremental: incremental, Full: full,
 		Threads: n.project.Limits.BatchThreads, Memory: n.project.Limits.BatchMemory,
 		Fatal: n.fail,
 		Hooks: batch.Hooks{
 			RunChanged: n.runChanged,
 			Skipped: func(kind batch.Kind, behind batch.Run) {
-				n.logger.Info("a scheduled run is skipped: one is going on", "kind", kind, "running", behind.ID)
+				n.logger.Info("a scheduled run is skipped: another is running", "kind", kind, "running", behind.ID)
 			},
 			Published: func(g *catalog.Generation) {
-				n.logger.Info("generation serves", "generation", g.Number, "kind", g.Kind, "cut", g.Cut.Position(), "run", g.Run)
+				n.logger.Info("a generation is served", "generation", g.Number, "kind", g.Kind, "cut", g.Cut.Position(), "run", g.Run)
 			},
 			Alarm: func(a batch.Alarm) { n.logger.Error("alarm", "kind", a.Kind, "run", a.Run, "text", a.Text) },
 		},
@@ -222,13 +186,13 @@ func (n *Node) runChanged(r batch.Run) {
 	n.metrics.RunEnded(r.Kind == batch.Full, string(r.State), r.Finished.Sub(r.Started), different)
 }
 
-// recomputed are the views as the batch half computes them.
+// recomputed returns the views as the batch half computes them.
 func (n *Node) recomputed() []recompute.View {
 	var out []recompute.View
 	for _, v := range append(slices.Clone(n.views), n.totals...) {
 		r, err := recompute.FromView(v)
 		if err != nil {
-			panic("a compiled view has no SQL: " + err.Error()) // without options there is nothing to refuse
+			panic("a compiled view has no SQL: " + err.Error()) // without options nothing is refused
 		}
 		out = append(out, r)
 	}

@@ -154,7 +154,7 @@ func (o *operator) ListRejects(ctx context.Context, req *duetv1.ListRejectsReque
 		if err != nil {
 			return err
 		}
-		rel := rejectsRelation(archived, sn.Tail(store.RejectsSet), through, sn.LiveThrough())
+		rel := rejectsRelation(archived, sn.Tail(archive.Rejects), through, sn.LiveThrough())
 		where := "true"
 		if s := req.GetStream(); s != "" {
 			where += " AND stream = " + duck.Literal(s)

@@ -18,8 +18,8 @@ import (
 )
 
 // recover brings the store to the archive's end: the highest generation's
-// cells, then the archived rows after its cut. The log after the archive is the
-// live half's, as ever. Whatever does not verify is an error (H6).
+// cells, then the archived rows after its cut. The live half reads the log after
+// the archive. Anything that does not verify is an error (H6).
 func (n *Node) recover(ctx context.Context) (*event.State, error) {
 	for {
 		snap := n.lane.archive.Snapshot()
@@ -36,7 +36,7 @@ func (n *Node) recoverFrom(ctx context.Context, snap *archive.Snapshot) (*event.
 	g := n.catalog.Current()
 	if g != nil {
 		if g.Cut.Position() > snap.Through.Position() {
-			return nil, fmt.Errorf("generation %d has cut %s, but the archive ends at %s: a file of the archive's manifest is missing; restore the data folder from a copy (H6)", g.Number, g.Cut.Position(), snap.Through.Position())
+			return nil, fmt.Errorf("generation %d has cut %s, but the archive ends at %s: the archive's newest manifest is missing; restore the data folder from a copy (H6)", g.Number, g.Cut.Position(), snap.Through.Position())
 		}
 		if err := n.catalog.Verify(g); err != nil {
 			return nil, err
@@ -50,21 +50,22 @@ func (n *Node) recoverFrom(ctx context.Context, snap *archive.Snapshot) (*event.
 	if err != nil {
 		return nil, err
 	}
-	// First what may find damage, for a store is rebuilt only once.
+	// Read everything that may be damaged first: Rebuild can run only once.
 	state, err := n.sequencerState(ctx, snap)
 	if err != nil {
 		return nil, err
 	}
-	if err := n.store.Rebuild(ctx, n.generation(g), rows); err != nil {
+	if err := n.store.Rebuild(ctx, g, n.cellFiles(g), rows); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
 	return state, nil
 }
 
-// archived lists the files that hold rows after a cut, their checksums verified.
-func (n *Node) archived(ctx context.Context, snap *archive.Snapshot, after schemas.Position) (store.Archive, error) {
+// archived lists the files that hold rows after a cut, and verifies their
+// checksums.
+func (n *Node) archived(ctx context.Context, snap *archive.Snapshot, after schemas.Position) (store.Archived, error) {
 	through := snap.Through.Position()
-	out := store.Archive{Through: through, Files: map[string][]string{}, Newest: map[string]time.Time{}}
+	out := store.Archived{Through: through, Files: map[string][]string{}, Newest: map[string]time.Time{}}
 	for _, s := range n.project.Streams {
 		files := snap.FilesFor(s.Name, after, through)
 		if err := n.lane.archive.Verify(ctx, files); err != nil {
@@ -82,7 +83,7 @@ func (n *Node) archived(ctx context.Context, snap *archive.Snapshot, after schem
 	return out, nil
 }
 
-// sequencerState is what the sequencer knew at the archive's end: producers'
+// sequencerState rebuilds the sequencer's state at the archive's end: producers'
 // numbers from the manifest, file lines from the archive, and the ids of each
 // stream's last rows.
 func (n *Node) sequencerState(ctx context.Context, snap *archive.Snapshot) (*event.State, error) {
@@ -133,9 +134,9 @@ func (n *Node) sequencerState(ctx context.Context, snap *archive.Snapshot) (*eve
 	return st, nil
 }
 
-// alwaysHasID reports whether every event of a stream has an id. Where some have
-// none, those take no place in the window, and how many there are is not known
-// before the rows are read.
+// alwaysHasID reports whether every event of a stream has an id. Events without
+// one take no place in the window, and their number is known only after the rows
+// are read.
 func alwaysHasID(s *project.Stream) bool {
 	return slices.ContainsFunc(s.Columns, func(c project.Column) bool { return c.NotNull && slices.Contains(s.ID, c.Name) })
 }
@@ -151,7 +152,8 @@ func idColumns(s *project.Stream) string {
 	return out
 }
 
-// lastRows is the position after which files hold at least n rows, or 0.
+// lastRows returns the position after which files hold at least n rows; 0 if
+// they hold fewer.
 func lastRows(files []archive.File, n int64) schemas.Position {
 	var rows int64
 	for i := len(files) - 1; i >= 0; i-- {

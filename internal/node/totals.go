@@ -23,9 +23,9 @@ import (
 // totals. A project cannot use it.
 const totalsPrefix = "_duet_totals_"
 
-// compileTotals makes the view of a stream's control totals: the accepted
-// events and the exact sum of every DECIMAL and integer column. It is a view
-// like any other, so both halves count it by their own way.
+// compileTotals compiles the view of a stream's control totals: the number of
+// accepted events and the exact sum of every DECIMAL and integer column. It is a
+// view like any other, so each half counts it in its own way.
 func compileTotals(c *view.Compiler, s *project.Stream) (*view.View, error) {
 	items := []string{"count(*) AS " + duck.Ident("count")}
 	for _, col := range summed(s) {
@@ -38,8 +38,8 @@ func compileTotals(c *view.Compiler, s *project.Stream) (*view.View, error) {
 	return v, nil
 }
 
-// summed are the columns of a stream that get a control total; those of an
-// archive file, by the same rule: DECIMAL to 28 digits, and integers.
+// summed lists the columns of a stream that have a control total, by the rule
+// that the archive uses for its files: integers, and DECIMAL up to 28 digits.
 func summed(s *project.Stream) []string {
 	var out []string
 	for _, c := range s.Columns {
@@ -55,72 +55,72 @@ func summed(s *project.Stream) []string {
 	return out
 }
 
-// tally counts every stream's events from the first one on, and remembers how
-// the count stood at control records, where cuts are.
-type tally struct {
+// counters counts every stream's events from the first one on, and keeps the
+// counts at control records, where cuts are. Safe for concurrent use.
+type counters struct {
 	mu      sync.Mutex
 	total   map[string]schemas.Account
 	markers map[schemas.Position]map[string]schemas.Account
 }
 
-// begin starts from what the archive's manifest has counted.
-func (t *tally) begin(streams map[string]archive.Totals) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.total = map[string]schemas.Account{}
-	t.markers = map[schemas.Position]map[string]schemas.Account{}
+// begin starts from the counts of the archive's manifest.
+func (c *counters) begin(streams map[string]archive.Totals) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.total = map[string]schemas.Account{}
+	c.markers = map[schemas.Position]map[string]schemas.Account{}
 	for name, s := range streams {
-		t.total[name] = s.Account
+		c.total[name] = s.Account
 	}
 }
 
-// add counts a micro-batch; one without events ends at a control record.
-func (t *tally) add(a speed.Applied) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// add counts a micro-batch. One without events ends at a control record.
+func (c *counters) add(a speed.Applied) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, s := range a.Accounts {
-		sum := t.total[s.Stream]
+		sum := c.total[s.Stream]
 		sum.Add(s.Account)
-		t.total[s.Stream] = sum
+		c.total[s.Stream] = sum
 	}
 	if a.Events == 0 {
-		t.markers[a.Through] = maps.Clone(t.total)
+		c.markers[a.Through] = maps.Clone(c.total)
 	}
 }
 
-// now is the account of each stream.
-func (t *tally) now() map[string]schemas.Account {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return maps.Clone(t.total)
+// now returns the account of each stream.
+func (c *counters) now() map[string]schemas.Account {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.total)
 }
 
-// at is how the accounts stood at a cut marker, and forgets older ones.
-func (t *tally) at(cut schemas.Position) (map[string]schemas.Account, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	m, ok := t.markers[cut]
-	for at := range t.markers {
+// at returns the accounts at a cut marker, and deletes those of earlier ones.
+func (c *counters) at(cut schemas.Position) (map[string]schemas.Account, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, ok := c.markers[cut]
+	for at := range c.markers {
 		if at < cut {
-			delete(t.markers, at)
+			delete(c.markers, at)
 		}
 	}
 	return m, ok
 }
 
-func (n *Node) accounts() map[string]schemas.Account { return n.lane.tally.now() }
+func (n *Node) accounts() map[string]schemas.Account { return n.lane.counters.now() }
 
-// Totals are the control totals that the live half counted in (after, through]:
-// accounts as the sequencer gave verdicts, sums from its own cells.
-func (h *halves) Totals(ctx context.Context, after, through schemas.Position) (map[string]archive.Totals, error) {
-	total, ok := h.n.lane.tally.at(through)
+// Totals returns the control totals that the live half counted in
+// (after, through]: accounts from the sequencer's verdicts, sums from its cells.
+func (h *liveAdapter) Totals(ctx context.Context, after, through schemas.Position) (map[string]archive.Totals, error) {
+	total, ok := h.n.lane.counters.at(through)
 	if !ok {
-		return nil, fmt.Errorf("the live half did not count up to %s: it met no cut marker there", through)
+		return nil, fmt.Errorf("control totals at %s: the live half read no cut marker there; start the run again", through)
 	}
 	base := map[string]archive.Totals{}
 	if g := h.n.catalog.Current(); g != nil {
 		if g.Cut.Position() != after {
-			return nil, fmt.Errorf("totals after %s asked for, but generation %d is cut at %s", after, g.Number, g.Cut.Position())
+			return nil, fmt.Errorf("control totals after %s: generation %d, which is served, has the cut %s; start the run again", after, g.Number, g.Cut.Position())
 		}
 		base = g.Streams
 	}
@@ -129,13 +129,13 @@ func (h *halves) Totals(ctx context.Context, after, through schemas.Position) (m
 		t := archive.Totals{Account: total[s.Name]}
 		t = t.Minus(archive.Totals{Account: base[s.Name].Account})
 		sums, accepted, err := h.sums(ctx, s, h.n.totals[i], through)
-		var gap *unavailable
+		var unavailable *unavailableError
 		switch {
-		case errors.As(err, &gap): // a new stream's totals: nothing folded yet to compare with
+		case errors.As(err, &unavailable): // a new stream's view of totals is not served yet: nothing to compare
 		case err != nil:
 			return nil, err
 		case accepted != t.Accepted:
-			return nil, fmt.Errorf("stream %s: the live half folded %d events in (%s, %s], and accepted %d: these must be equal (H2)", s.Name, accepted, after, through, t.Accepted)
+			return nil, fmt.Errorf("stream %s: the live half folded %d events in (%s, %s] but accepted %d; these must be equal (H2)", s.Name, accepted, after, through, t.Accepted)
 		default:
 			t.Sums = sums
 		}
@@ -144,17 +144,17 @@ func (h *halves) Totals(ctx context.Context, after, through schemas.Position) (m
 	return out, nil
 }
 
-// unavailable: the view of control totals cannot answer yet.
-type unavailable struct{ error }
+// unavailableError reports that the view of control totals cannot answer yet.
+type unavailableError struct{ error }
 
 // sums reads a stream's control totals from the live segments up to a cut.
-func (h *halves) sums(ctx context.Context, s *project.Stream, v *view.View, through schemas.Position) (map[string]string, int64, error) {
+func (h *liveAdapter) sums(ctx context.Context, s *project.Stream, v *view.View, through schemas.Position) (map[string]string, int64, error) {
 	path := durable.TempName(h.n.data.sub("tmp") + "/totals")
 	defer os.Remove(path)
 	rows, err := h.n.store.ExportLive(ctx, v.Name, through, path)
 	if err != nil {
 		if why := cannotAnswer(err); why != "" {
-			return nil, 0, &unavailable{err}
+			return nil, 0, &unavailableError{err}
 		}
 		return nil, 0, err
 	}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"duet/batch/recompute"
 	"duet/schemas"
 	"duet/schemas/duetv1"
 	"duet/serving/query"
@@ -403,7 +404,7 @@ func TestViewsAreDescribedAlsoWhenTheyCannotAnswer(t *testing.T) {
 	}
 	for _, why := range []error{
 		&store.RebuildingError{View: "everything", Generation: 7},
-		&store.SuspendedError{Suspension: store.Suspension{View: "everything", Message: "an overflow"}},
+		&store.SuspendedError{Suspension: recompute.Suspension{View: "everything", Message: "an overflow"}},
 	} {
 		f.Break("everything", why) // as the store says it
 		if v, _, err := e.Describe(t.Context(), "everything"); err != nil || v.GetProblem() != why.Error() {

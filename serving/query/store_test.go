@@ -124,10 +124,9 @@ func (p *platform) cut() schemas.Position {
 // archiveBlock brings the oldest closed block into the archive.
 func (p *platform) archiveBlock() {
 	p.t.Helper()
-	tail := storeTail{p.store}
-	b, err := tail.NextBlock(p.t.Context())
+	b, err := p.store.NextBlock(p.t.Context())
 	p.must(err)
-	p.must(p.archive.CommitBlock(p.t.Context(), tail, b))
+	p.must(p.archive.CommitBlock(p.t.Context(), p.store, b))
 }
 
 // publish makes a generation of what the live half has through a cut that is
@@ -135,7 +134,6 @@ func (p *platform) archiveBlock() {
 func (p *platform) publish(at schemas.Position) {
 	p.t.Helper()
 	d := catalog.Draft{Generation: catalog.Generation{Kind: catalog.Full, Run: "r", Cut: schemas.NewCut(querytest.Incarnation, at)}, New: map[string]string{}}
-	gen := store.Generation{Cut: at, Views: map[string]store.GenerationView{}}
 	for _, v := range p.views {
 		path := filepath.Join(p.dir, "archive", "tmp", v.Compiled.Name+".parquet")
 		rows, err := p.store.ExportLive(p.t.Context(), v.Compiled.Name, at, path)
@@ -152,27 +150,12 @@ func (p *platform) publish(at schemas.Position) {
 	}
 	g, err := p.catalog.Publish(p.t.Context(), d)
 	p.must(err)
-	gen.Number = g.Number
+	files := map[string]string{}
 	for _, v := range g.Views {
-		gen.Views[v.Name] = store.GenerationView{Definition: v.Definition, File: p.catalog.Path(v)}
+		files[v.Name] = p.catalog.Path(v)
 	}
-	p.must(p.store.Stage(p.t.Context(), gen))
-	p.must(p.store.Switch(p.t.Context(), gen.Number))
-}
-
-type storeTail struct{ s *store.Store }
-
-func (t storeTail) NextBlock(ctx context.Context) (archive.Block, error) {
-	b, err := t.s.NextBlock(ctx)
-	return archive.Block{ID: b.ID, From: b.After, Through: b.Through, Accounts: b.Accounts, Lines: b.Rows[store.LinesSet], Producers: b.Producers}, err
-}
-
-func (t storeTail) ExportBlock(ctx context.Context, b archive.Block, data, path string) (int64, error) {
-	return t.s.ExportBlock(ctx, b.ID, data, path)
-}
-
-func (t storeTail) ReleaseBlock(ctx context.Context, id uint64) error {
-	return t.s.ReleaseBlock(ctx, id)
+	p.must(p.store.Stage(p.t.Context(), g, files))
+	p.must(p.store.Switch(p.t.Context(), g.Number))
 }
 
 // verified fails unless every view's answer equals plain DuckDB's, and says how

@@ -11,18 +11,21 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/util"
 
+	"duet/batch/archive"
+	"duet/batch/recompute"
 	"duet/internal/base/duck"
 	"duet/schemas"
+	"duet/schemas/event"
 )
 
-// A load is one micro-batch as the store takes it.
-type load struct {
+// microBatch is an event.Batch by data sets.
+type microBatch struct {
 	through schemas.Position
 	// sets holds new rows by data set; every _duet_at lies after the store's
-	// live-through and at or before through. Sets without rows may be left out.
+	// live-through and at or before through. Sets without rows may be missing.
 	sets      []setRows
 	accounts  map[string]schemas.Account // by stream
-	producers map[string]uint64          // last numbers, of producers that the batch saw
+	producers map[string]uint64          // last number of each producer in the batch
 	newest    map[string]time.Time       // newest accepted event time, by stream
 }
 
@@ -31,7 +34,7 @@ type setRows struct {
 	rec  arrow.RecordBatch
 }
 
-func (in *load) rows() (rows, bytes int64) {
+func (in *microBatch) rows() (rows, bytes int64) {
 	for _, r := range in.sets {
 		rows += r.rec.NumRows()
 		bytes += util.TotalRecordSize(r.rec)
@@ -39,7 +42,7 @@ func (in *load) rows() (rows, bytes int64) {
 	return rows, bytes
 }
 
-// viewError says that folding into a view failed for a reason of the view's.
+// viewError reports that a view's own SQL failed over some rows.
 type viewError struct {
 	view string
 	err  error
@@ -48,13 +51,44 @@ type viewError struct {
 func (e *viewError) Error() string { return "view " + e.view + ": " + e.err.Error() }
 func (e *viewError) Unwrap() error { return e.err }
 
-// apply is one micro-batch in one transaction. Views that cannot be computed
-// for it are suspended and the rest done again without them.
-func (s *Store) apply(ctx context.Context, in *load) error {
+// Apply adds a micro-batch in one transaction: rows, rejects, file lines, the
+// partials of every view of the streams that have rows, and live-through. A
+// view that cannot be computed over some event is suspended; the rest is applied.
+//
+// After a *TailFullError or a *ResourceError nothing was applied, and the same
+// batch may be applied again. The caller keeps the batch. b.Through must be
+// greater than LiveThrough, and the span must not contain a control record.
+func (s *Store) Apply(ctx context.Context, b *event.Batch) error {
+	in := &microBatch{
+		through: b.Through, accounts: map[string]schemas.Account{}, producers: map[string]uint64{}, newest: map[string]time.Time{},
+	}
+	for _, r := range b.Records() {
+		in.sets = append(in.sets, setRows{r.Stream, r.Record})
+		if !r.NewestEventTime.IsZero() {
+			in.newest[r.Stream] = r.NewestEventTime
+		}
+	}
+	for _, r := range []setRows{{archive.Rejects, b.RejectRecord()}, {archive.Lines, b.LinesRecord()}} {
+		if r.rec != nil {
+			in.sets = append(in.sets, r)
+		}
+	}
+	for _, a := range b.Accounts() {
+		in.accounts[a.Stream] = a.Account
+	}
+	for _, p := range b.Producers() {
+		in.producers[p.Name] = p.Last
+	}
+	return s.apply(ctx, in)
+}
+
+// apply is Apply over data sets. A batch over which views fail is rolled back
+// and applied again without them.
+func (s *Store) apply(ctx context.Context, in *microBatch) error {
 	return s.do(ctx, func(w *writer) error { return w.apply(in) })
 }
 
-func (w *writer) apply(in *load) error {
+func (w *writer) apply(in *microBatch) error {
 	if in.through <= w.m.through {
 		if rows, _ := in.rows(); rows == 0 && in.through == w.m.through {
 			return nil
@@ -64,7 +98,7 @@ func (w *writer) apply(in *load) error {
 	if err := w.admit(in); err != nil {
 		return err
 	}
-	failed := map[string]*Suspension{}
+	failed := map[string]*recompute.Suspension{}
 	for {
 		err := w.try(in, failed)
 		var ve *viewError
@@ -87,8 +121,9 @@ func (w *writer) apply(in *load) error {
 	return nil
 }
 
-// try makes the transaction without the views in failed, which it marks.
-func (w *writer) try(in *load, failed map[string]*Suspension) error {
+// try applies a batch in one transaction, without the views in failed, which it
+// marks as suspended.
+func (w *writer) try(in *microBatch, failed map[string]*recompute.Suspension) error {
 	m := w.next()
 	m.through = in.through
 	m.newest = newer(m.newest, in.newest)
@@ -104,7 +139,7 @@ func (w *writer) try(in *load, failed map[string]*Suspension) error {
 			if err != nil {
 				return err
 			}
-			if r.name == RejectsSet || r.name == LinesSet {
+			if r.name == archive.Rejects || r.name == archive.Lines {
 				continue
 			}
 			if err := w.fold(ctx, m, r.name, table, made, current); err != nil {
@@ -123,7 +158,7 @@ func (w *writer) try(in *load, failed map[string]*Suspension) error {
 	return nil
 }
 
-// loadSet appends rows to the open block's table of their set.
+// loadSet appends rows to the open block's table of their data set.
 func (w *writer) loadSet(ctx context.Context, m *moment, r setRows) (table string, err error) {
 	d := w.s.sets[r.name]
 	if d == nil {
@@ -145,9 +180,9 @@ func (w *writer) loadSet(ctx context.Context, m *moment, r setRows) (table strin
 
 func blockTable(set string, id int64) string {
 	switch set {
-	case RejectsSet:
+	case archive.Rejects:
 		return fmt.Sprintf("r_%d", id)
-	case LinesSet:
+	case archive.Lines:
 		return fmt.Sprintf("f_%d", id)
 	}
 	return fmt.Sprintf("t_%s_%d", set, id)
@@ -180,8 +215,8 @@ func (w *writer) fold(ctx context.Context, m *moment, stream, tail string, made 
 	return nil
 }
 
-// foldInto runs one view's partial SQL over the new rows of tail. The
-// statement stays prepared; its parameter is the live-through before them.
+// foldInto runs one view's partial SQL over the new rows of tail. The statement
+// stays prepared; its parameter is the live-through before those rows.
 func (w *writer) foldInto(ctx context.Context, v *definition, live, tail string) (int64, error) {
 	from := "(SELECT * FROM " + duck.Ident(tail) + " WHERE " + schemas.ColAt + " > $1)"
 	st, err := w.statement(ctx, live+" "+tail, "INSERT INTO "+duck.Ident(live)+" "+v.partial(from))
@@ -200,8 +235,8 @@ func (w *writer) foldInto(ctx context.Context, v *definition, live, tail string)
 
 func (s *Store) liveTable(view string) string { return fmt.Sprintf("l_%s_%d", view, s.ids.Add(1)) }
 
-// suspend marks views as not computable in the open segment of m.
-func (w *writer) suspend(m *moment, failed map[string]*Suspension) {
+// suspend marks views as suspended, and incomplete in the open segment of m.
+func (w *writer) suspend(m *moment, failed map[string]*recompute.Suspension) {
 	for name, sus := range failed {
 		l := w.relayout(m)
 		v := l.views[name]
@@ -213,8 +248,8 @@ func (w *writer) suspend(m *moment, failed map[string]*Suspension) {
 	}
 }
 
-// announce tells the outside of views that failed now and did not before.
-func (w *writer) announce(failed map[string]*Suspension) {
+// announce calls OnSuspend for the views in failed that are suspended by it.
+func (w *writer) announce(failed map[string]*recompute.Suspension) {
 	for _, name := range slices.Sorted(maps.Keys(failed)) {
 		sus := failed[name]
 		if now := w.m.layout.views[name].suspended; now == nil || *now != *sus {
@@ -226,7 +261,7 @@ func (w *writer) announce(failed map[string]*Suspension) {
 	}
 }
 
-// newer is old with the later times of more; old itself does not change.
+// newer returns old with the later times of more; old itself is not changed.
 func newer(old, more map[string]time.Time) map[string]time.Time {
 	out, own := old, false
 	for k, t := range more {
@@ -242,5 +277,5 @@ func newer(old, more map[string]time.Time) map[string]time.Time {
 	return out
 }
 
-// viewNames is every view of l in order, so that a run can be repeated.
+// viewNames lists the views of l in order, so that runs are repeatable.
 func viewNames(l *layout) []string { return slices.Sorted(maps.Keys(l.views)) }

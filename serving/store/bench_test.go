@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"duet/batch/catalog"
 	"duet/internal/base/duck"
 	"duet/schemas"
 	"duet/schemas/view"
@@ -91,8 +92,9 @@ func BenchmarkSwitch(b *testing.B) {
 		g.apply(100)
 		c := g.cut()
 		g.gen++
-		gen := Generation{Number: g.gen, Cut: c, Views: map[string]GenerationView{"by_key": {Definition: "h1", File: file}}}
-		g.must(g.s.Stage(ctx, gen))
+		gen := newPublished(g.gen, c)
+		gen.set(catalog.View{Name: "by_key", Definition: "h1"}, file)
+		g.must(g.stage(gen))
 		b.StartTimer()
 		begin := time.Now()
 		g.must(g.s.Switch(ctx, gen.Number))
@@ -105,14 +107,14 @@ func BenchmarkSwitch(b *testing.B) {
 // generation of a million groups is staged beside them.
 func BenchmarkStageBesideWriter(b *testing.B) {
 	g := newRig(b, Config{TailRows: 1 << 40, TailBytes: 1 << 50})
-	ctx := context.Background()
 	file := g.parquet("SELECT 'key ' || i AS k0, i::DECIMAL(38,0) AS c0, 1::BIGINT AS c1 FROM range(1000000) r(i)")
-	c := g.cut()
+	gen := newPublished(1, g.cut())
+	gen.set(catalog.View{Name: "by_key", Definition: "h1"}, file)
 	var took []time.Duration
 	for b.Loop() {
 		done := make(chan error, 1)
 		go func() {
-			done <- g.s.Stage(ctx, Generation{Number: 1, Cut: c, Views: map[string]GenerationView{"by_key": {Definition: "h1", File: file}}})
+			done <- g.stage(gen)
 		}()
 		for staged := false; !staged; {
 			begin := time.Now()
@@ -142,7 +144,7 @@ func BenchmarkRead(b *testing.B) {
 	c := sh.cut()
 	sh.archive(c)
 	gen := sh.generation(1, c)
-	sh.must(sh.s.Stage(ctx, gen))
+	sh.must(sh.s.Stage(ctx, gen.Generation, gen.files))
 	sh.must(sh.s.Switch(ctx, 1))
 	for range 20 {
 		sh.apply(2000)

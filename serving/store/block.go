@@ -5,65 +5,44 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
+	"duet/batch/archive"
 	"duet/internal/base/duck"
 	"duet/schemas"
 )
 
-// Block is a closed span of positions, ready to become archive files: every
-// message in (After, Through] has its verdict in here. It is a copy; whoever
-// asked for it owns it.
-type Block struct {
-	ID      uint64
-	After   schemas.Position // exclusive
-	Through schemas.Position // inclusive
-	// Rows counts accepted rows by stream, and rows of RejectsSet and LinesSet.
-	// A set without rows has no entry and nothing to export.
-	Rows      map[string]int64
-	Bytes     int64                      // of Arrow data, about
-	Accounts  map[string]schemas.Account // of this span, by stream
-	Producers map[string]uint64          // last number of each producer seen in this span
-	Newest    map[string]time.Time       // newest event time accepted, by stream
+// A Store is the tail that the archive takes its blocks from.
+var _ archive.Tail = (*Store)(nil)
+
+// tailBlock is a block of the tail with what it counts: every message in
+// (From, Through] has its verdict in it.
+type tailBlock struct {
+	archive.Block
+	rows, bytes int64 // of all data sets; bytes of Arrow data, about
 }
 
-func newBlock(id int64, after schemas.Position) *Block {
-	return &Block{
-		ID: uint64(id), After: after, Rows: map[string]int64{}, Accounts: map[string]schemas.Account{},
-		Producers: map[string]uint64{}, Newest: map[string]time.Time{},
-	}
-}
-
-func (b *Block) clone() Block {
-	c := *b
-	c.Rows, c.Accounts = maps.Clone(b.Rows), maps.Clone(b.Accounts)
-	c.Producers, c.Newest = maps.Clone(b.Producers), maps.Clone(b.Newest)
-	return c
-}
-
-func (b *Block) total() (rows int64) {
-	for _, n := range b.Rows {
-		rows += n
-	}
-	return rows
+func newTailBlock(id int64, from schemas.Position) *tailBlock {
+	return &tailBlock{Block: archive.Block{
+		ID: uint64(id), From: from, Accounts: map[string]schemas.Account{}, Producers: map[string]uint64{},
+	}}
 }
 
 // TailUse is what no archive manifest covers yet.
 type TailUse struct {
 	Rows, Bytes         int64
 	RowLimit, ByteLimit int64
-	Blocks              int // closed ones that wait
+	Blocks              int // closed and not released
 }
 
 // admit refuses a batch while the tail is full, and then makes sure that there
 // is a closed block for the archive to take.
-func (w *writer) admit(in *load) error {
+func (w *writer) admit(in *microBatch) error {
 	rows, bytes := in.rows()
 	s := w.s
 	s.mu.Lock()
 	use, waiting := s.tail, len(s.closed)
 	s.mu.Unlock()
-	// An empty tail takes any batch, or one could wait for ever.
+	// An empty tail takes any batch; otherwise a large one could never be applied.
 	if use.Rows == 0 || use.Rows+rows <= s.cfg.TailRows && use.Bytes+bytes <= s.cfg.TailBytes {
 		return nil
 	}
@@ -78,16 +57,17 @@ func (w *writer) admit(in *load) error {
 	return &TailFullError{Rows: use.Rows, Bytes: use.Bytes, RowLimit: s.cfg.TailRows, ByteLimit: s.cfg.TailBytes}
 }
 
-// account notes an applied batch in the open block.
-func (w *writer) account(in *load) {
+// account adds an applied batch to the counters of the open block.
+func (w *writer) account(in *microBatch) {
 	b := w.open
+	rows, bytes := in.rows()
+	b.rows += rows
+	b.bytes += bytes
 	for _, r := range in.sets {
-		if n := r.rec.NumRows(); n > 0 {
-			b.Rows[r.name] += n
+		if r.name == archive.Lines {
+			b.Lines += r.rec.NumRows()
 		}
 	}
-	rows, bytes := in.rows()
-	b.Bytes += bytes
 	for stream, a := range in.accounts {
 		sum := b.Accounts[stream]
 		sum.Add(a)
@@ -96,26 +76,25 @@ func (w *writer) account(in *load) {
 	for p, n := range in.producers {
 		b.Producers[p] = max(b.Producers[p], n)
 	}
-	b.Newest = newer(b.Newest, in.newest)
 	w.s.mu.Lock()
 	w.s.tail.Rows += rows
 	w.s.tail.Bytes += bytes
 	w.s.mu.Unlock()
 }
 
-// closeBigBlock closes the open block if it has outgrown its limits. The batch
-// is applied already: a failure is tried again after the next one.
+// closeBigBlock closes the open block if it exceeds its limits. The batch is
+// applied already, so a failure is only logged; the next batch tries again.
 func (w *writer) closeBigBlock() {
-	if w.open.total() >= w.s.cfg.BlockRows || w.open.Bytes >= w.s.cfg.BlockBytes {
+	if w.open.rows >= w.s.cfg.BlockRows || w.open.bytes >= w.s.cfg.BlockBytes {
 		if err := w.closeBlock(); err != nil {
 			w.s.cfg.Log.Warn("a block stays open beyond its size", "error", err)
 		}
 	}
 }
 
-// closeBlock ends the open block at the live-through, if it spans anything.
+// closeBlock ends the open block at live-through, unless its span is empty.
 func (w *writer) closeBlock() error {
-	if w.open.After == w.m.through {
+	if w.open.From == w.m.through {
 		return nil
 	}
 	m := w.next()
@@ -134,46 +113,42 @@ func (w *writer) splitBlock(m *moment) {
 	l.blocks = append(l.blocks, block{id: w.s.ids.Add(1), after: m.through})
 }
 
-// blockClosed hands the accounts of the block that was just split off to
-// NextBlock.
+// blockClosed passes the block that was just split off to NextBlock.
 func (w *writer) blockClosed() {
 	b := w.open
 	b.Through = w.m.through
-	w.open = newBlock(w.m.layout.openBlock().id, w.m.through)
+	w.open = newTailBlock(w.m.layout.openBlock().id, w.m.through)
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	w.s.closed = append(w.s.closed, b)
-	w.s.notifyBlocks()
+	close(w.s.changed)
+	w.s.changed = make(chan struct{})
 }
 
-// notifyBlocks wakes who waits for a block. mu is held.
-func (s *Store) notifyBlocks() {
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-// NextBlock waits for the oldest closed block that is not released. Until it
-// is, the same block comes again.
-func (s *Store) NextBlock(ctx context.Context) (Block, error) {
+// NextBlock waits for the oldest closed block that is not released. It returns
+// the same block until that is released; the caller owns the copy.
+func (s *Store) NextBlock(ctx context.Context) (archive.Block, error) {
 	for {
 		s.mu.Lock()
 		changed := s.changed
 		if len(s.closed) > 0 {
 			defer s.mu.Unlock()
-			return s.closed[0].clone(), nil
+			b := s.closed[0].Block
+			b.Accounts, b.Producers = maps.Clone(b.Accounts), maps.Clone(b.Producers)
+			return b, nil
 		}
 		s.mu.Unlock()
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return Block{}, ctx.Err()
+			return archive.Block{}, ctx.Err()
 		case <-s.ctx.Done():
-			return Block{}, ErrClosed
+			return archive.Block{}, ErrClosed
 		}
 	}
 }
 
-// Tail says how much waits for the archive.
+// Tail returns how much is not archived yet.
 func (s *Store) Tail() TailUse {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,19 +157,19 @@ func (s *Store) Tail() TailUse {
 	return u
 }
 
-// ExportBlock writes the rows of one data set (a stream, RejectsSet or
-// LinesSet) of a block that is not released to path, as zstd Parquet, in order
-// of position: the columns in memory without _duet_at and _duet_record, then
-// _duet_lane, _duet_incarnation, _duet_sequence, _duet_record, _duet_part.
-// It returns the rows written; for none it writes no file. The file is not
-// synced. The writer goes on meanwhile.
-func (s *Store) ExportBlock(ctx context.Context, id uint64, set, path string) (rows int64, err error) {
+// ExportBlock writes the rows of one data set (a stream, archive.Rejects or
+// archive.Lines) of a block that is not released to path, as zstd Parquet, in
+// order of position: the columns in memory without _duet_at and _duet_record,
+// then _duet_lane, _duet_incarnation, _duet_sequence, _duet_record, _duet_part.
+// It returns the number of rows; if that is 0 it writes no file. The file is not
+// synced. The writer is not held up.
+func (s *Store) ExportBlock(ctx context.Context, b archive.Block, data, path string) (rows int64, err error) {
 	err = s.Read(ctx, func(sn *Snapshot) error {
-		i := slices.IndexFunc(sn.m.layout.blocks, func(b block) bool { return uint64(b.id) == id })
+		i := slices.IndexFunc(sn.m.layout.blocks, func(have block) bool { return uint64(have.id) == b.ID })
 		if i < 0 || sn.m.layout.blocks[i].through == 0 {
-			return fmt.Errorf("store: block %d is not there or not closed; blocks are released in order, once", id)
+			return fmt.Errorf("store: block %d does not exist or is not closed; blocks are released in order, once", b.ID)
 		}
-		table := sn.m.layout.blocks[i].tables[set]
+		table := sn.m.layout.blocks[i].tables[data]
 		if table == "" {
 			return nil
 		}
@@ -205,7 +180,7 @@ func (s *Store) ExportBlock(ctx context.Context, id uint64, set, path string) (r
 }
 
 // ReleaseBlock drops the rows of the oldest closed block: a manifest covers
-// them (H5). Rows that a rebuild needs are dropped when it has ended.
+// them (H5). Rows that a rebuild needs are dropped when it ends.
 func (s *Store) ReleaseBlock(ctx context.Context, id uint64) error {
 	return s.do(ctx, func(w *writer) error {
 		s.mu.Lock()
@@ -225,13 +200,13 @@ func (s *Store) ReleaseBlock(ctx context.Context, id uint64) error {
 		defer s.mu.Unlock()
 		b := s.closed[0]
 		s.closed = s.closed[1:]
-		s.tail.Rows -= b.total()
-		s.tail.Bytes -= b.Bytes
+		s.tail.Rows -= b.rows
+		s.tail.Bytes -= b.bytes
 		return nil
 	})
 }
 
-// dropReleased takes released blocks, which are the oldest, out of the layout.
+// dropReleased removes released blocks, which are the oldest, from the layout.
 func (w *writer) dropReleased() error {
 	if len(w.released) == 0 {
 		return nil
@@ -261,7 +236,7 @@ func (s *Store) hold(ctx context.Context) error {
 }
 
 func (s *Store) unhold() {
-	// Fails only when the store is closed.
+	// do fails only if the store is closed.
 	_ = s.do(context.Background(), func(w *writer) error {
 		if w.holds--; w.holds > 0 {
 			return nil

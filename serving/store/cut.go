@@ -8,13 +8,14 @@ import (
 	"duet/schemas"
 )
 
-// keepSegments is how many closed segments keep a boundary of their own. Cuts
-// come from batch runs, of which one goes on at a time, so that older ones can
-// only be of runs that failed.
+// keepSegments is the number of closed segments that keep their boundary. Cuts
+// come from batch runs, and only one runs at a time, so older cuts belong to runs
+// that failed.
 const keepSegments = 8
 
-// Cut meets a cut marker at position at: the segment and the block end there,
-// and live-through reaches it.
+// Cut ends the open segment and the open block at a cut marker; live-through is
+// then at. A cut at the current boundary does nothing, and one at or before
+// live-through fails.
 func (s *Store) Cut(ctx context.Context, at schemas.Position) error {
 	return s.do(ctx, func(w *writer) error { return w.cut(at) })
 }
@@ -45,7 +46,7 @@ func (w *writer) cut(at schemas.Position) error {
 	return nil
 }
 
-// joinOldest makes the two oldest segments one. Their tables stay as they are.
+// joinOldest joins the two oldest segments. Their tables stay as they are.
 func (l *layout) joinOldest() {
 	a, b := l.segments[0], l.segments[1]
 	l.segments = slices.Clone(l.segments[1:])

@@ -6,25 +6,26 @@ import (
 
 	duckdb "github.com/duckdb/duckdb-go/v2"
 
+	"duet/batch/recompute"
 	"duet/schemas"
 )
 
-// ErrClosed is the answer of a store that is closed or closing.
+// ErrClosed is returned by a store that is closed or closing.
 var ErrClosed = errors.New("store: closed")
 
-// UnknownViewError names a view that the project does not have.
+// UnknownViewError reports a view that the project does not have.
 type UnknownViewError struct{ View string }
 
 func (e *UnknownViewError) Error() string { return "there is no view " + e.View }
 
-// SuspendedError is the answer of a view that an event, or its number of
-// groups, made impossible to compute.
-type SuspendedError struct{ Suspension Suspension }
+// SuspendedError reports a view that cannot be computed because of an event, or
+// cannot be held because of its number of groups.
+type SuspendedError struct{ Suspension recompute.Suspension }
 
-func (e *SuspendedError) Error() string { return e.Suspension.Error() }
+func (e *SuspendedError) Error() string { return e.Suspension.String() }
 
-// RebuildingError is the answer of a view that the current generation does not
-// hold under its present definition (H6: never a smaller number).
+// RebuildingError reports a view that the current generation does not hold
+// under its present definition (H6: never a smaller number).
 type RebuildingError struct {
 	View       string
 	Generation uint64
@@ -34,15 +35,15 @@ func (e *RebuildingError) Error() string {
 	return fmt.Sprintf("view %s is being rebuilt: generation %d does not hold its present definition; wait for the next batch run, or start one: duet batch run", e.View, e.Generation)
 }
 
-// TailFullError refuses a batch because too many rows wait for the archive.
-// Nothing was applied; apply the batch again when a block has been released.
+// TailFullError refuses a batch because too many rows are not archived yet.
+// Nothing was applied; the batch can be applied again when a block is released.
 type TailFullError struct{ Rows, Bytes, RowLimit, ByteLimit int64 }
 
 func (e *TailFullError) Error() string {
-	return fmt.Sprintf("store: %d rows (%d bytes) are not archived yet, the limit is %d rows (%d bytes); the live half waits for the archive", e.Rows, e.Bytes, e.RowLimit, e.ByteLimit)
+	return fmt.Sprintf("store: %d rows (%d bytes) are not archived yet, the limit is %d rows (%d bytes); the live half waits for the archive: duet status says whether archiving fails", e.Rows, e.Bytes, e.RowLimit, e.ByteLimit)
 }
 
-// Temporary is true: blocks are released as they are archived.
+// Temporary returns true: blocks are released as they are archived.
 func (e *TailFullError) Temporary() bool { return true }
 
 // MemoryError refuses a generation that does not fit beside the one being served.
@@ -58,20 +59,20 @@ func (e *MemoryError) Error() string {
 		e.Generation, e.Need>>20, e.Used>>20, e.Limit>>20, e.LargestView, e.LargestViewNeeding>>20)
 }
 
-// BoundaryError says that no segment or block ends where one was asked for.
+// BoundaryError reports a position at which no segment ends.
 type BoundaryError struct {
-	What string
+	What string // the operation that needs the boundary
 	At   schemas.Position
 }
 
 func (e *BoundaryError) Error() string {
-	return fmt.Sprintf("store: %s: no segment ends at %s; it was merged, or the live state was rebuilt since that cut: start the run again", e.What, e.At)
+	return fmt.Sprintf("store: %s: no segment ends at %s; it was joined with a later one, or the live state was rebuilt since that cut; start the run again", e.What, e.At)
 }
 
 // ResourceError is a failure of the machine or the engine, not of a view or an
-// event. Nothing was applied and nothing suspended: the same call may succeed
-// later, unless Fatal: then the database itself is unusable and the process
-// must end; recovery loads everything again.
+// event. Nothing was applied and nothing suspended. The same call may succeed
+// later unless Fatal is set: then the database is unusable and the process must
+// end; recovery loads everything again.
 type ResourceError struct {
 	Doing string
 	Fatal bool
@@ -83,11 +84,11 @@ func (e *ResourceError) Temporary() bool { return !e.Fatal }
 
 func (e *ResourceError) Error() string { return "store: " + e.Doing + ": " + e.Err.Error() }
 
-// Unwrap gives DuckDB's error.
+// Unwrap returns DuckDB's error.
 func (e *ResourceError) Unwrap() error { return e.Err }
 
-// binds reports whether err says that a statement does not fit the tables: a
-// fault of the view's definition, whatever the rows.
+// binds reports whether a statement failed to bind: the view's definition is at
+// fault, whatever the rows.
 func binds(err error) bool {
 	var de *duckdb.Error
 	if !errors.As(err, &de) {
@@ -101,8 +102,8 @@ func binds(err error) bool {
 	return false
 }
 
-// resource wraps a DuckDB error that is nobody's fault; it passes our own
-// typed errors through.
+// resource wraps an error of DuckDB that no view and no event caused; nil stays
+// nil.
 func resource(doing string, err error) error {
 	if err == nil {
 		return nil

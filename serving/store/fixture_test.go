@@ -19,6 +19,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"go.uber.org/goleak"
 
+	"duet/batch/archive"
+	"duet/batch/catalog"
 	"duet/internal/base/duck"
 	"duet/schemas"
 )
@@ -38,8 +40,8 @@ var (
 	}, nil)
 	sales = &dataset{name: "sales", columns: "key VARCHAR, cents BIGINT, note VARCHAR, _duet_extra VARCHAR, _duet_at BIGINT, _duet_record INTEGER",
 		names: []string{"key", "cents", "note", "_duet_extra", "_duet_at", "_duet_record"}}
-	rejects = &dataset{name: RejectsSet, columns: "reason VARCHAR, _duet_at BIGINT, _duet_record INTEGER", names: []string{"reason", "_duet_at", "_duet_record"}}
-	lines   = &dataset{name: LinesSet, columns: "digest BIGINT, _duet_at BIGINT, _duet_record INTEGER", names: []string{"digest", "_duet_at", "_duet_record"}}
+	rejects = &dataset{name: archive.Rejects, columns: "reason VARCHAR, _duet_at BIGINT, _duet_record INTEGER", names: []string{"reason", "_duet_at", "_duet_record"}}
+	lines   = &dataset{name: archive.Lines, columns: "digest BIGINT, _duet_at BIGINT, _duet_record INTEGER", names: []string{"digest", "_duet_at", "_duet_record"}}
 )
 
 // byKey sums cents per key; total has no key at all; notes casts, and so can raise.
@@ -130,13 +132,13 @@ func (s sums) String() string {
 	return b.String()
 }
 
-// rig is a store with everything that was ever put into it.
+// rig is a store with all the events that were applied to it.
 type rig struct {
 	t   testing.TB
 	s   *Store
 	dir string
 	r   *rand.Rand
-	// duck stands for the batch half: it shares nothing with the store.
+	// duck takes the place of the batch half; it shares nothing with the store.
 	duck *duck.DB
 
 	mu     sync.Mutex
@@ -144,7 +146,7 @@ type rig struct {
 	seq    int
 	gen    uint64
 	files  int
-	arch   Archive // what blocks were archived
+	arch   Archived // the blocks that were archived
 }
 
 func newRig(t testing.TB, cfg Config) *rig {
@@ -155,7 +157,7 @@ func newRig(t testing.TB, cfg Config) *rig {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.TempDir = filepath.Join(t.TempDir(), "spill")
-	g := &rig{t: t, dir: t.TempDir(), r: rand.New(rand.NewPCG(seed, 1)), arch: Archive{Files: map[string][]string{}}}
+	g := &rig{t: t, dir: t.TempDir(), r: rand.New(rand.NewPCG(seed, 1)), arch: Archived{Files: map[string][]string{}}}
 	var err error
 	g.duck, err = duck.Open(duck.Config{})
 	g.must(err)
@@ -201,8 +203,8 @@ func (g *rig) batch(n int) []sale {
 	return out
 }
 
-func (g *rig) load(events []sale) *load {
-	in := &load{through: at(g.seq), accounts: map[string]schemas.Account{"sales": {Received: int64(len(events)), Accepted: int64(len(events))}}}
+func (g *rig) load(events []sale) *microBatch {
+	in := &microBatch{through: at(g.seq), accounts: map[string]schemas.Account{"sales": {Received: int64(len(events)), Accepted: int64(len(events))}}}
 	if len(events) > 0 {
 		in.sets = []setRows{{"sales", record(events)}}
 	}
@@ -249,12 +251,43 @@ func (g *rig) parquet(query string) string {
 	return path
 }
 
-// generation computes a generation at a cut, as the batch half would, from the
+// published is a generation with the paths of its cells.
+type published struct {
+	*catalog.Generation
+	files map[string]string
+}
+
+// newPublished returns a generation without views.
+func newPublished(number uint64, cut schemas.Position) published {
+	return published{&catalog.Generation{Number: number, Cut: schemas.NewCut(schemas.Incarnation{}, cut)}, map[string]string{}}
+}
+
+// set adds or replaces a view.
+func (p published) set(v catalog.View, file string) {
+	p.Views = slices.DeleteFunc(p.Views, func(old catalog.View) bool { return old.Name == v.Name })
+	p.Views = append(p.Views, v)
+	p.files[v.Name] = file
+}
+
+func (g *rig) stage(p published) error { return g.s.Stage(context.Background(), p.Generation, p.files) }
+
+// serve stages a generation and switches to it.
+func (g *rig) serve(p published) {
+	g.t.Helper()
+	g.must(g.stage(p))
+	g.must(g.s.Switch(context.Background(), p.Number))
+}
+
+func (g *rig) rebuild(p published, a Archived) error {
+	return g.s.Rebuild(context.Background(), p.Generation, p.files, a)
+}
+
+// generation computes a generation at a cut, as the batch half does, from the
 // plain fold.
-func (g *rig) generation(cut schemas.Position) Generation {
+func (g *rig) generation(cut schemas.Position) published {
 	g.t.Helper()
 	g.gen++
-	gen := Generation{Number: g.gen, Cut: cut, Views: map[string]GenerationView{}}
+	gen := newPublished(g.gen, cut)
 	rows := func(s sums, key string) string {
 		q := "SELECT " + key + " AS k0, 0::DECIMAL(38,0) AS c0, 0::BIGINT AS c1 WHERE false"
 		for _, k := range slices.Sorted(maps.Keys(s)) {
@@ -269,14 +302,15 @@ func (g *rig) generation(cut schemas.Position) Generation {
 		}
 		return q
 	}
-	gen.Views["by_key"] = GenerationView{Definition: "h1", File: g.parquet(rows(fold(g.events, cut, keyOf), "''"))}
-	gen.Views["notes"] = GenerationView{Definition: "h3", File: g.parquet(rows(fold(g.events, cut, noteOf), "0"))}
+	byKey, notes := fold(g.events, cut, keyOf), fold(g.events, cut, noteOf)
+	gen.set(catalog.View{Name: "by_key", Definition: "h1", Rows: int64(len(byKey))}, g.parquet(rows(byKey, "''")))
+	gen.set(catalog.View{Name: "notes", Definition: "h3", Rows: int64(len(notes))}, g.parquet(rows(notes, "0")))
 	all := fold(g.events, cut, func(sale) string { return "x" })["x"]
-	gen.Views["total"] = GenerationView{Definition: "h2", File: g.parquet(fmt.Sprintf("SELECT %d::DECIMAL(38,0) AS c0, %d::BIGINT AS c1", all[0], all[1]))}
+	gen.set(catalog.View{Name: "total", Definition: "h2", Rows: 1}, g.parquet(fmt.Sprintf("SELECT %d::DECIMAL(38,0) AS c0, %d::BIGINT AS c1", all[0], all[1])))
 	return gen
 }
 
-// answer is what a snapshot says of a view, merged.
+// answer returns a view's merged answer in a snapshot.
 func answer(ctx context.Context, sn *Snapshot, view string) (sums, error) {
 	from, err := sn.Partials(view)
 	if err != nil {
@@ -341,15 +375,15 @@ func (g *rig) archive() {
 	ctx := context.Background()
 	b, err := g.s.NextBlock(ctx)
 	g.must(err)
-	if b.After != g.arch.Through {
-		g.t.Fatalf("block %d is after %s, the archive ends at %s", b.ID, b.After, g.arch.Through)
+	if b.From != g.arch.Through {
+		g.t.Fatalf("block %d is after %s, the archive ends at %s", b.ID, b.From, g.arch.Through)
 	}
 	g.files++
 	path := filepath.Join(g.dir, fmt.Sprintf("a%d.parquet", g.files))
-	n, err := g.s.ExportBlock(ctx, b.ID, "sales", path)
+	n, err := g.s.ExportBlock(ctx, b, "sales", path)
 	g.must(err)
-	if n != b.Rows["sales"] || n != b.Accounts["sales"].Accepted {
-		g.t.Fatalf("block %d: %d rows written, %d counted, account %+v", b.ID, n, b.Rows["sales"], b.Accounts)
+	if n != b.Accounts["sales"].Accepted {
+		g.t.Fatalf("block %d: %d rows written, account %+v", b.ID, n, b.Accounts)
 	}
 	if _, err := os.Stat(path); (err == nil) != (n > 0) {
 		g.t.Fatalf("block %d: %d rows, file: %v", b.ID, n, err)

@@ -2,105 +2,115 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 
+	"duet/batch/catalog"
+	"duet/batch/recompute"
 	"duet/internal/base/duck"
 	"duet/schemas"
 )
 
-// Generation is a published result of the batch half, as the store takes it.
-type Generation struct {
-	Number uint64 // 0: none, an empty one at cut 0
-	Cut    schemas.Position
-	Views  map[string]GenerationView // by name; views that the project no longer has are ignored
+// staged is a generation loaded into tables that no layout names.
+type staged struct {
+	gen    *catalog.Generation // nil: none is published; an empty one at cut 0
+	tables map[string]string   // by view that it holds
+	rows   map[string]int64    // groups, by view that it holds
 }
 
-// GenerationView is one view of a generation.
-type GenerationView struct {
-	// Definition is the version that it was computed under. Another one than
-	// the compiled view's counts as absent.
-	Definition string
-	// File is Parquet with the view's cell columns, by name, one row a group.
-	// "" means that there is no group.
-	File string
-	// Suspended says why the batch half could not compute it; File is then ignored.
-	Suspended *Suspension
+func (st *staged) number() uint64 {
+	if st.gen == nil {
+		return 0
+	}
+	return st.gen.Number
 }
 
-// stagedGeneration is loaded, but not known to any reader.
-type stagedGeneration struct {
-	Generation
-	tables map[string]string // by view that it holds
-	rows   map[string]int64
+func (st *staged) cut() schemas.Position {
+	if st.gen == nil {
+		return 0
+	}
+	return st.gen.Cut.Position()
 }
 
-// Stage loads a generation beside the one being served, into tables that no
-// reader knows, after checking that it fits. Staging a number again replaces
-// what was staged.
-func (s *Store) Stage(ctx context.Context, g Generation) error {
+// held returns the generation's view if it has the present definition.
+func (st *staged) held(def *definition) *catalog.View {
+	if st.gen == nil {
+		return nil
+	}
+	if v := st.gen.View(def.name); v != nil && v.Definition == def.hash {
+		return v
+	}
+	return nil
+}
+
+// Stage loads the cells of a generation beside the served ones, into tables that
+// no reader sees, after checking that they fit; files has the path of each view
+// that is not suspended. It replaces what was staged before.
+func (s *Store) Stage(ctx context.Context, g *catalog.Generation, files map[string]string) error {
 	ctx, cancel := s.working(ctx)
 	defer cancel()
-	if err := s.Unstage(ctx, g.Number); err != nil {
-		return err
-	}
+	s.Discard(ctx)
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	st, err := s.stage(ctx, conn, g)
+	st, err := s.stage(ctx, conn, g, files)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.staged[g.Number] = st
+	s.staged = st
 	return nil
 }
 
-// Unstage drops a staged generation that will not be switched to. One that is
-// not staged is fine.
-func (s *Store) Unstage(ctx context.Context, number uint64) error {
+// Discard drops what was staged, if anything was.
+func (s *Store) Discard(ctx context.Context) {
 	s.mu.Lock()
-	st := s.staged[number]
-	delete(s.staged, number)
+	st := s.staged
+	s.staged = nil
 	s.mu.Unlock()
-	if st == nil {
-		return nil
+	if st != nil {
+		s.dropUnknown(ctx, slices.Sorted(maps.Values(st.tables)))
 	}
-	return s.dropUnknown(ctx, slices.Sorted(maps.Values(st.tables)))
 }
 
-// dropUnknown drops tables that no layout names.
-func (s *Store) dropUnknown(ctx context.Context, tables []string) error {
+// dropUnknown drops tables that no layout names, also after ctx has ended. A
+// table that cannot be dropped costs memory until the process ends, so that is
+// only logged.
+func (s *Store) dropUnknown(ctx context.Context, tables []string) {
+	ctx = context.WithoutCancel(ctx)
 	conn, err := s.db.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	for _, t := range tables {
-		if _, err := conn.ExecContext(ctx, "DROP TABLE IF EXISTS "+duck.Ident(t)); err != nil {
-			return resource("drop "+t, err)
+	if err == nil {
+		defer conn.Close()
+		for _, t := range tables {
+			_, derr := conn.ExecContext(ctx, "DROP TABLE IF EXISTS "+duck.Ident(t))
+			err = errors.Join(err, derr)
 		}
 	}
-	return nil
+	if err != nil && s.ctx.Err() == nil {
+		s.cfg.Log.Warn("tables that are not used any more stay in memory", "tables", tables, "error", err)
+	}
 }
 
-func (s *Store) stage(ctx context.Context, conn *duck.Conn, g Generation) (_ *stagedGeneration, err error) {
-	st := &stagedGeneration{Generation: g, tables: map[string]string{}, rows: map[string]int64{}}
+// stage loads the cells of every view that the project has and g holds; views
+// of g that the project no longer has are ignored.
+func (s *Store) stage(ctx context.Context, conn *duck.Conn, g *catalog.Generation, files map[string]string) (_ *staged, err error) {
+	st := &staged{gen: g, tables: map[string]string{}, rows: map[string]int64{}}
 	defer func() {
 		if err != nil {
-			_ = s.dropUnknown(context.WithoutCancel(ctx), slices.Sorted(maps.Values(st.tables)))
+			s.dropUnknown(ctx, slices.Sorted(maps.Values(st.tables)))
 		}
 	}()
-	if err := s.fits(ctx, conn, g); err != nil {
+	if err := s.fits(ctx, conn, st, files); err != nil {
 		return nil, err
 	}
-	for _, name := range slices.Sorted(maps.Keys(g.Views)) {
-		v, def := g.Views[name], s.views[name]
-		if def == nil || v.Definition != def.hash || v.Suspended != nil {
+	for _, def := range s.views {
+		name := def.name
+		if v := st.held(def); v == nil || v.Suspended != nil {
 			continue
 		}
 		table := fmt.Sprintf("b_%s_%d", name, s.ids.Add(1))
@@ -108,12 +118,13 @@ func (s *Store) stage(ctx context.Context, conn *duck.Conn, g Generation) (_ *st
 		if _, err := conn.ExecContext(ctx, "CREATE TABLE "+duck.Ident(table)+" ("+def.cells+")"); err != nil {
 			return nil, resource("stage view "+name, err)
 		}
-		if v.File == "" {
-			continue
+		file, ok := files[name]
+		if !ok {
+			return nil, fmt.Errorf("store: generation %d holds view %s, but its file is not given", g.Number, name)
 		}
-		res, err := conn.ExecContext(ctx, "INSERT INTO "+duck.Ident(table)+" BY NAME SELECT * FROM read_parquet("+duck.Literal(v.File)+")")
+		res, err := conn.ExecContext(ctx, "INSERT INTO "+duck.Ident(table)+" BY NAME SELECT * FROM read_parquet("+duck.Literal(file)+")")
 		if err != nil {
-			return nil, resource(fmt.Sprintf("stage view %s of generation %d from %s", name, g.Number, v.File), err)
+			return nil, resource(fmt.Sprintf("stage view %s of generation %d from %s", name, g.Number, file), err)
 		}
 		if st.rows[name], err = res.RowsAffected(); err != nil {
 			return nil, err
@@ -122,19 +133,18 @@ func (s *Store) stage(ctx context.Context, conn *duck.Conn, g Generation) (_ *st
 	return st, nil
 }
 
-// fits estimates a generation's memory from its files' footers: what a column
-// takes uncompressed, and half as much again for vectors and strings.
-func (s *Store) fits(ctx context.Context, conn *duck.Conn, g Generation) error {
-	e := &MemoryError{Generation: g.Number, Limit: s.cfg.MemoryLimit}
-	for _, name := range slices.Sorted(maps.Keys(g.Views)) {
-		v := g.Views[name]
-		if def := s.views[name]; def == nil || v.File == "" || v.Suspended != nil || v.Definition != def.hash {
+// fits estimates a generation's memory from its files' footers: the uncompressed
+// size of the columns, and half as much again for vectors and strings.
+func (s *Store) fits(ctx context.Context, conn *duck.Conn, st *staged, files map[string]string) error {
+	e := &MemoryError{Generation: st.number(), Limit: s.cfg.MemoryLimit}
+	for name, def := range s.views {
+		if v := st.held(def); v == nil || v.Suspended != nil {
 			continue
 		}
 		var bytes int64
-		q := "SELECT coalesce(sum(total_uncompressed_size), 0)::BIGINT FROM parquet_metadata(" + duck.Literal(v.File) + ")"
+		q := "SELECT coalesce(sum(total_uncompressed_size), 0)::BIGINT FROM parquet_metadata(" + duck.Literal(files[name]) + ")"
 		if err := conn.QueryRowContext(ctx, q).Scan(&bytes); err != nil {
-			return resource("read "+v.File, err)
+			return resource("read "+files[name], err)
 		}
 		bytes += bytes / 2
 		e.Need += bytes
@@ -157,62 +167,62 @@ func memoryUsed(ctx context.Context, conn *duck.Conn) (bytes int64, err error) {
 	return bytes, resource("read memory use", err)
 }
 
-// Switch makes a staged generation the one that all answers come from, in one
-// short transaction (H4): the segments through its cut and the old cells go.
-// Nothing changes if it fails, and the generation stays staged. A cut at which
-// no segment ends is a *BoundaryError.
+// Switch makes the staged generation the one that all answers come from, in one
+// short transaction (H4), and drops the old cells and the segments through its
+// cut. If it fails nothing changes, and the generation stays staged. A cut at
+// which no segment ends is a *BoundaryError.
 func (s *Store) Switch(ctx context.Context, number uint64) error {
 	return s.do(ctx, func(w *writer) error {
 		s.mu.Lock()
-		st := s.staged[number]
+		st := s.staged
 		s.mu.Unlock()
-		if st == nil {
+		if st == nil || st.number() != number {
 			return fmt.Errorf("store: generation %d is not staged", number)
 		}
 		if err := w.switchTo(st); err != nil {
 			return err
 		}
 		s.mu.Lock()
-		delete(s.staged, number)
+		s.staged = nil
 		s.mu.Unlock()
 		return nil
 	})
 }
 
-func (w *writer) switchTo(st *stagedGeneration) error {
-	m := w.next()
-	if st.Number <= m.generation {
-		return fmt.Errorf("store: generation %d after %d: numbers only grow (H9)", st.Number, m.generation)
+func (w *writer) switchTo(st *staged) error {
+	m, cut := w.next(), st.cut()
+	if st.number() <= m.generation {
+		return fmt.Errorf("store: generation %d after %d: numbers only grow (H9)", st.number(), m.generation)
 	}
-	if st.Cut < m.cut {
-		return fmt.Errorf("store: generation %d has cut %s, the current one %s; a rollback is a rebuild", st.Number, st.Cut, m.cut)
+	if cut < m.cut {
+		return fmt.Errorf("store: generation %d has cut %s, the current one %s; a rollback is a rebuild", st.number(), cut, m.cut)
 	}
-	if !m.layout.boundary(st.Cut) {
-		return &BoundaryError{fmt.Sprintf("switch to generation %d", st.Number), st.Cut}
+	if !m.layout.boundary(cut) {
+		return &BoundaryError{fmt.Sprintf("switch to generation %d", st.number()), cut}
 	}
 	l := w.relayout(m)
 	var old []string
-	failed := map[string]*Suspension{}
+	failed := map[string]*recompute.Suspension{}
 	for _, name := range viewNames(l) {
 		v := l.views[name]
 		if v.batch != "" {
 			old = append(old, v.batch)
 		}
-		gone := l.tablesThrough(v, st.Cut)
+		gone := l.tablesThrough(v, cut)
 		old = append(old, gone...)
 		v.live = slices.DeleteFunc(slices.Clone(v.live), func(t liveTable) bool { return slices.Contains(gone, t.name) })
 		v.batch = st.tables[name]
 		v = w.availability(l, v, st, m.through, failed)
 		l.views[name] = v
 	}
-	l.segments = slices.DeleteFunc(l.segments, func(s segment) bool { return s.through != 0 && s.through <= st.Cut })
+	l.segments = slices.DeleteFunc(l.segments, func(s segment) bool { return s.through != 0 && s.through <= cut })
 	for name, v := range l.views {
 		v.incomplete = slices.DeleteFunc(slices.Clone(v.incomplete), func(n int64) bool {
 			return !slices.ContainsFunc(l.segments, func(s segment) bool { return s.number == n })
 		})
 		l.views[name] = v
 	}
-	m.generation, m.cut = st.Number, st.Cut
+	m.generation, m.cut = st.number(), cut
 	if err := w.commit(m, func(ctx context.Context) error { return w.drop(ctx, old) }); err != nil {
 		return err
 	}
@@ -220,36 +230,35 @@ func (w *writer) switchTo(st *stagedGeneration) error {
 	return nil
 }
 
-// availability decides whether v can answer from a generation on (H6: only if
-// the generation holds it and every event after the cut is in its partials).
-// New suspensions are also put in failed.
-func (w *writer) availability(l *layout, v viewTables, st *stagedGeneration, through schemas.Position, failed map[string]*Suspension) viewTables {
-	name := v.def.name
-	g, held := st.Views[name]
-	held = held && g.Definition == v.def.hash
-	limit := w.s.cfg.maxGroups(name)
+// availability decides whether v can answer after a switch (H6): only if the
+// generation holds it and every event after the cut is in its partials. It also
+// adds new suspensions to failed.
+func (w *writer) availability(l *layout, v viewTables, st *staged, through schemas.Position, failed map[string]*recompute.Suspension) viewTables {
+	name, cut := v.def.name, st.cut()
+	held := st.held(v.def)
+	limit := int64(w.s.cfg.MaxGroups[name])
 	v.rebuilding = false
 	switch {
-	case held && g.Suspended != nil:
+	case held != nil && held.Suspended != nil:
 		if v.suspended == nil {
-			failed[name] = g.Suspended
+			failed[name] = held.Suspended
 		}
-		v.suspended = g.Suspended
-	case held && limit > 0 && st.rows[name] > limit:
-		sus := groupsSuspension(name, st.Cut, st.rows[name], limit)
+		v.suspended = held.Suspended
+	case held != nil && limit > 0 && st.rows[name] > limit:
+		sus := groupsSuspension(name, cut, st.rows[name], limit)
 		if v.suspended == nil {
 			failed[name] = sus
 		}
 		v.suspended = sus
-	case !l.completeAfter(v, st.Cut):
-		// It stays suspended: this generation does not cover the trouble.
+	case !l.completeAfter(v, cut):
+		// It stays suspended: this generation does not cover the failed event.
 		if v.suspended == nil {
 			v.rebuilding = true
 		}
-	case held:
+	case held != nil:
 		v.suspended = nil
-	case st.Number == 0 && st.Cut == 0:
-		// Everything is live; there is nothing that a generation should hold.
+	case st.number() == 0 && cut == 0:
+		// All events are in the live half; no generation needs to hold the view.
 		v.suspended = nil
 	default:
 		v.suspended, v.rebuilding = nil, true
@@ -257,8 +266,8 @@ func (w *writer) availability(l *layout, v viewTables, st *stagedGeneration, thr
 	return v
 }
 
-func groupsSuspension(view string, at schemas.Position, groups, limit int64) *Suspension {
-	return &Suspension{
+func groupsSuspension(view string, at schemas.Position, groups, limit int64) *recompute.Suspension {
+	return &recompute.Suspension{
 		View: view, At: at, Record: -1,
 		Message: fmt.Sprintf("it has %d groups, its limit is %d", groups, limit),
 		Remedy:  fmt.Sprintf("group by less, or raise max_groups in views/%s.yaml, and restart", view),
@@ -266,9 +275,10 @@ func groupsSuspension(view string, at schemas.Position, groups, limit int64) *Su
 }
 
 // ExportLive writes the merged partials of a view's segments through a cut to
-// path, as zstd Parquet with the cell columns; the writer goes on meanwhile.
-// A view that cannot answer is an error as in [Snapshot.Partials]; a cut at
-// which no segment ends is a *BoundaryError. The file is not synced.
+// path, as zstd Parquet with the cell columns, and returns the number of groups.
+// The writer is not held up. A view that cannot answer fails as in
+// [Snapshot.Partials]; a cut at which no segment ends is a *BoundaryError. The
+// file is not synced.
 func (s *Store) ExportLive(ctx context.Context, view string, through schemas.Position, path string) (rows int64, err error) {
 	err = s.Read(ctx, func(sn *Snapshot) error {
 		v, ok := sn.m.layout.views[view]
@@ -278,7 +288,7 @@ func (s *Store) ExportLive(ctx context.Context, view string, through schemas.Pos
 		if !sn.m.layout.boundary(through) {
 			return &BoundaryError{"export view " + view, through}
 		}
-		// A view that is being rebuilt, or was suspended later, still has whole
+		// A view that is being rebuilt, or was suspended later, still has complete
 		// segments to compare.
 		for _, g := range sn.m.layout.segments {
 			if g.through != 0 && g.through <= through && slices.Contains(v.incomplete, g.number) {

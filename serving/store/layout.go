@@ -6,10 +6,11 @@ import (
 	"sync"
 	"time"
 
+	"duet/batch/recompute"
 	"duet/schemas"
 )
 
-// A moment is what one commit made true. Immutable once registered.
+// moment is what one commit made visible. Immutable once registered.
 type moment struct {
 	n          int64
 	generation uint64
@@ -19,8 +20,8 @@ type moment struct {
 	layout     *layout
 }
 
-// A layout says which tables make up each view and each stream. Immutable once
-// registered; clone it to make the next.
+// layout says which tables make up each view and each stream. Immutable once
+// registered; clone it to make the next one.
 type layout struct {
 	number   int64
 	views    map[string]viewTables
@@ -29,27 +30,27 @@ type layout struct {
 	archived schemas.Position
 }
 
-// A segment is a span of positions between two cuts.
+// segment is a span of positions between two cuts.
 type segment struct {
 	number  int64
 	after   schemas.Position
 	through schemas.Position // of the open one: 0
 }
 
-// viewTables is the state of one view.
+// viewTables is the state of one view: its tables, and whether it can answer.
 type viewTables struct {
 	def   *definition
-	batch string // table of the generation's cells; "" when it holds none
+	batch string // table of the generation's cells; "" if there is none
 	live  []liveTable
 	// suspended and rebuilding say why the view cannot answer; nil and false
-	// when it can.
-	suspended  *Suspension
+	// if it can.
+	suspended  *recompute.Suspension
 	rebuilding bool
-	// incomplete lists the segments that hold not all of the view's events.
+	// incomplete lists the segments whose partials miss some of the view's events.
 	incomplete []int64
 }
 
-// A liveTable holds partials of one segment.
+// liveTable holds partials of one segment.
 type liveTable struct {
 	name    string
 	segment int64
@@ -74,7 +75,7 @@ func (l *layout) clone() *layout {
 func (l *layout) openSegment() *segment { return &l.segments[len(l.segments)-1] }
 func (l *layout) openBlock() *block     { return &l.blocks[len(l.blocks)-1] }
 
-// folds reports whether the open segment of a view is complete so far.
+// folds reports whether v's partials of the open segment are complete so far.
 func (l *layout) folds(v viewTables) bool {
 	return !slices.Contains(v.incomplete, l.openSegment().number)
 }
@@ -89,7 +90,7 @@ func (l *layout) completeAfter(v viewTables, cut schemas.Position) bool {
 	return true
 }
 
-// boundary reports whether segments end or begin at at.
+// boundary reports whether a segment ends or begins at a position.
 func (l *layout) boundary(at schemas.Position) bool {
 	return slices.ContainsFunc(l.segments, func(s segment) bool { return s.after == at || s.through == at })
 }
@@ -121,7 +122,7 @@ func (l *layout) markIncomplete(view string, segment int64) {
 	}
 }
 
-// addBlockTable notes that the open block has a table for set.
+// addBlockTable adds a table for set to the open block.
 func (l *layout) addBlockTable(set, table string) {
 	b := l.openBlock()
 	b.tables = maps.Clone(b.tables)
@@ -131,7 +132,7 @@ func (l *layout) addBlockTable(set, table string) {
 	b.tables[set] = table
 }
 
-// tables lists every table that the layout names.
+// tables lists every table that the layout names, sorted.
 func (l *layout) tables() []string {
 	var names []string
 	for _, v := range l.views {
@@ -151,7 +152,7 @@ func (l *layout) tables() []string {
 	return names
 }
 
-// moments finds the struct of a committed state row. Safe for concurrent use.
+// moments maps committed state rows to their structs. Safe for concurrent use.
 type moments struct {
 	mu      sync.Mutex
 	byN     map[int64]*moment
@@ -174,14 +175,14 @@ func (r *moments) commit(m *moment) {
 	r.prune()
 }
 
-// forget takes back a put whose commit failed.
+// forget undoes a put whose commit failed.
 func (r *moments) forget(m *moment) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.byN, m.n)
 }
 
-// begin must be called before a reader's first statement, end after its last.
+// begin is called before a reader's first statement, end after its last.
 func (r *moments) begin() (n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -198,7 +199,7 @@ func (r *moments) end(n int64) {
 	}
 }
 
-// prune drops moments that no reader can meet any more. mu is held.
+// prune deletes moments that no reader can see any more. mu is held.
 func (r *moments) prune() {
 	oldest := r.current.n
 	for n := range r.readers {

@@ -13,8 +13,8 @@ import (
 	"duet/speed/eventlog"
 )
 
-// The three pieces of the live half together: a real log, the reader of it, and
-// the store; and again after a restart with the archive's help.
+// The live half with a real log, its reader and the store; then after a restart
+// from the archive.
 func TestLogToStoreAndBackAfterARestart(t *testing.T) {
 	sh := newShop(t, Config{BlockRows: 3000}, five...)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
@@ -52,10 +52,11 @@ func TestLogToStoreAndBackAfterARestart(t *testing.T) {
 	sh.check()
 	l.Stop()
 
-	// The process is gone: an empty store, the archive, and the log behind it.
+	// After a restart there are an empty store, the archive, and the log after it.
 	sh.must(sh.s.Close())
 	sh.s = sh.reopen()
-	sh.must(sh.s.Rebuild(ctx, sh.generation(1, cut), arch))
+	gen := sh.generation(1, cut)
+	sh.must(sh.s.Rebuild(ctx, gen.Generation, gen.files, arch))
 	sh.check()
 	l = live(arch.Through)
 	<-l.CaughtUp()
@@ -107,7 +108,7 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 	}
 }
 
-func TestAReaderThatGivesUpHurtsNobody(t *testing.T) {
+func TestACancelledReaderLeavesItsConnectionUsable(t *testing.T) {
 	g := newRig(t, Config{Readers: 1})
 	g.apply(100)
 	for range 5 {

@@ -4,11 +4,12 @@ import (
 	"context"
 	"slices"
 
+	"duet/batch/recompute"
 	"duet/internal/base/duck"
 )
 
-// maxTables is how many tables a closed segment of a view keeps before they
-// are merged: each one costs a reader about 0.1 ms.
+// maxTables is the number of tables that a closed segment of a view may have
+// before they are merged; each costs a reader about 0.1 ms.
 const maxTables = 4
 
 // MergeUse counts merges of partials since the store was opened.
@@ -17,7 +18,7 @@ type MergeUse struct {
 	RowsIn, RowsOut int64
 }
 
-// A mergeJob is one view's tables of one segment, which nothing is added to.
+// mergeJob is one view's tables of one segment, to which nothing is added any more.
 type mergeJob struct {
 	def     *definition
 	segment int64
@@ -25,10 +26,10 @@ type mergeJob struct {
 	rowsIn  int64
 }
 
-// startMerge begins to merge the partials that most outgrow their groups, if
-// any do and no merge is under way. The current table of the view is set aside,
-// the merge runs on a connection of its own, and its result takes the place of
-// the old tables in one short transaction: the writer never waits for it.
+// startMerge starts merging the partials that most outgrow their groups, if any
+// do and no merge is running. New partials go to a new table meanwhile, the merge
+// runs on its own connection, and its result replaces the old tables in one
+// short transaction: the writer never waits for a merge.
 func (w *writer) startMerge() {
 	if w.merge {
 		return
@@ -45,7 +46,7 @@ func (w *writer) startMerge() {
 	go w.s.runMerge(job)
 }
 
-// due finds the view and segment with the most rows that a merge would save.
+// due returns the view and segment with the most rows among those due for a merge.
 func (w *writer) due() (best mergeJob, ok bool) {
 	l := w.m.layout
 	for _, name := range viewNames(l) {
@@ -76,13 +77,13 @@ func (w *writer) outgrown(view string, job mergeJob, open bool) bool {
 	}
 	groups := w.groups[view]
 	limit := 4*groups + w.s.cfg.MergeSlack
-	if most := w.s.cfg.maxGroups(view); most > 0 && groups <= most {
+	if most := int64(w.s.cfg.MaxGroups[view]); most > 0 && groups <= most {
 		limit = min(limit, max(most, groups+max(1000, groups/4)))
 	}
 	return job.rowsIn > limit
 }
 
-// runMerge is a merge's goroutine.
+// runMerge merges and installs one job, in its own goroutine.
 func (s *Store) runMerge(job mergeJob) {
 	defer s.side.Done()
 	table := s.liveTable(job.def.name)
@@ -91,14 +92,14 @@ func (s *Store) runMerge(job mergeJob) {
 	derr := s.do(s.ctx, func(w *writer) error {
 		w.merge = false
 		if !w.holdsTables(job) {
-			err = nil // a switch or a rebuild has dropped them meanwhile
+			err = nil // a switch or a rebuild dropped them meanwhile
 		} else if err == nil {
 			installed, err = w.installMerge(job, table, rows)
 		}
 		s.mu.Lock()
 		if err != nil {
 			s.merging.Failed++
-			// Not at every batch again: as if the merge had found that many groups.
+			// Do not retry at every batch: assume that the merge found that many groups.
 			w.groups[job.def.name] = max(w.groups[job.def.name], job.rowsIn/2)
 		} else if installed {
 			s.merging.Done++
@@ -115,10 +116,10 @@ func (s *Store) runMerge(job mergeJob) {
 		return // closing
 	}
 	if err != nil {
-		s.cfg.Log.Warn("partials were not merged; answers are right but slower", "view", job.def.name, "error", err)
+		s.cfg.Log.Warn("partials were not merged; answers are correct but slower", "view", job.def.name, "error", err)
 	}
 	if !installed {
-		_ = s.dropUnknown(s.ctx, []string{table})
+		s.dropUnknown(s.ctx, []string{table})
 	}
 }
 
@@ -138,12 +139,13 @@ func (s *Store) mergeInto(table string, job mergeJob) (int64, error) {
 	return res.RowsAffected()
 }
 
-// holdsTables reports whether the layout still names a job's tables; they go together.
+// holdsTables reports whether the layout still names a job's tables. They are
+// only ever dropped together.
 func (w *writer) holdsTables(job mergeJob) bool {
 	return slices.ContainsFunc(w.m.layout.views[job.def.name].live, func(t liveTable) bool { return t.name == job.tables[0] })
 }
 
-// installMerge puts the merged table in the place of the old ones.
+// installMerge replaces a job's tables by the merged one.
 func (w *writer) installMerge(job mergeJob, table string, rows int64) (bool, error) {
 	name := job.def.name
 	m := w.next()
@@ -155,8 +157,8 @@ func (w *writer) installMerge(job mergeJob, table string, rows int64) (bool, err
 	v.live = slices.DeleteFunc(slices.Clone(v.live), func(t liveTable) bool { return slices.Contains(job.tables, t.name) })
 	v.live = slices.Insert(v.live, min(i, len(v.live)), liveTable{table, segment})
 	l.views[name] = v
-	failed := map[string]*Suspension{}
-	if limit := w.s.cfg.maxGroups(name); limit > 0 && rows > limit && v.suspended == nil {
+	failed := map[string]*recompute.Suspension{}
+	if limit := int64(w.s.cfg.MaxGroups[name]); limit > 0 && rows > limit && v.suspended == nil {
 		failed[name] = groupsSuspension(name, m.through, rows, limit)
 		w.suspend(m, failed)
 	}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
 
+	"duet/batch/archive"
+	"duet/batch/catalog"
 	"duet/internal/base/duck"
 	"duet/schemas"
 	"duet/schemas/event"
@@ -20,7 +22,7 @@ import (
 	"duet/schemas/view"
 )
 
-// shop is a project with real views, its store, and a stand-in for the log.
+// shop is a project with real views, its store, and the log's sequencer.
 type shop struct {
 	t      testing.TB
 	s      *Store
@@ -46,7 +48,7 @@ var shopViews = map[string]string{
 	"by_day":      "SELECT date_trunc('day', sold_at) AS day, sum(quantity) AS units, arg_max(sku, price) AS dearest, last(country ORDER BY sold_at) AS last_country FROM orders GROUP BY 1",
 }
 
-// five is what benchmarks fold: the views of the design's own figures.
+// five lists the views that benchmarks fold.
 var five = []string{"by_hour", "by_country", "by_sku", "by_customer", "by_day"}
 
 func newShop(t testing.TB, cfg Config, names ...string) *shop {
@@ -156,18 +158,18 @@ func (sh *shop) cut() schemas.Position {
 }
 
 // archive exports blocks until the archive reaches at, rejects included.
-func (sh *shop) archive(through schemas.Position) Archive {
+func (sh *shop) archive(through schemas.Position) Archived {
 	sh.t.Helper()
 	ctx := context.Background()
 	for {
 		b, err := sh.s.NextBlock(ctx)
 		sh.must(err)
-		for _, set := range []string{"orders", RejectsSet} {
+		for _, set := range []string{"orders", archive.Rejects} {
 			sh.n++
 			path := filepath.Join(sh.dir, fmt.Sprintf("%s-%d.parquet", set, sh.n))
-			n, err := sh.s.ExportBlock(ctx, b.ID, set, path)
+			n, err := sh.s.ExportBlock(ctx, b, set, path)
 			sh.must(err)
-			if want := map[string]int64{"orders": b.Accounts["orders"].Accepted, RejectsSet: b.Accounts["orders"].Rejected}[set]; n != want {
+			if want := map[string]int64{"orders": b.Accounts["orders"].Accepted, archive.Rejects: b.Accounts["orders"].Rejected}[set]; n != want {
 				sh.t.Fatalf("block %d: %d rows of %s, its account is %+v", b.ID, n, set, b.Accounts["orders"])
 			}
 			if set == "orders" && n > 0 {
@@ -176,22 +178,22 @@ func (sh *shop) archive(through schemas.Position) Archive {
 		}
 		sh.must(sh.s.ReleaseBlock(ctx, b.ID))
 		if b.Through >= through {
-			return Archive{Through: b.Through, Files: map[string][]string{"orders": sh.files}}
+			return Archived{Through: b.Through, Files: map[string][]string{"orders": sh.files}}
 		}
 	}
 }
 
 // generation computes one from the archive's files alone.
-func (sh *shop) generation(number uint64, cut schemas.Position) Generation {
+func (sh *shop) generation(number uint64, cut schemas.Position) published {
 	sh.t.Helper()
-	g := Generation{Number: number, Cut: cut, Views: map[string]GenerationView{}}
+	g := newPublished(number, cut)
 	for _, v := range sh.views {
 		sh.n++
 		path := filepath.Join(sh.dir, fmt.Sprintf("g-%s-%d.parquet", v.Name, sh.n))
 		from := archived(sh.s.sets["orders"], sh.files, 0, cut)
 		_, err := sh.side.Exec("COPY (" + v.PartialSQL(from) + ") TO " + duck.Literal(path) + " (FORMAT parquet)")
 		sh.must(err)
-		g.Views[v.Name] = GenerationView{Definition: v.Definition, File: path}
+		g.set(catalog.View{Name: v.Name, Definition: v.Definition}, path)
 	}
 	return g
 }
@@ -242,7 +244,7 @@ func TestRealViewsAnswerAsPlainDuckDB(t *testing.T) {
 	sh := newShop(t, Config{BlockRows: 2000, MergeSlack: 500}, append(five, "by_line")...)
 	ctx := context.Background()
 	var number uint64
-	var arch Archive
+	var arch Archived
 	cuts := []schemas.Position{}
 	for round := range 8 {
 		for range 1 + sh.r.IntN(4) {
@@ -256,9 +258,9 @@ func TestRealViewsAnswerAsPlainDuckDB(t *testing.T) {
 		sh.apply(200)
 		if round%3 == 2 {
 			gen = sh.generation(number, cuts[sh.r.IntN(len(cuts))])
-			sh.must(sh.s.Rebuild(ctx, gen, arch))
+			sh.must(sh.s.Rebuild(ctx, gen.Generation, gen.files, arch))
 		} else {
-			sh.must(sh.s.Stage(ctx, gen))
+			sh.must(sh.s.Stage(ctx, gen.Generation, gen.files))
 			sh.must(sh.s.Switch(ctx, number))
 		}
 		cuts = append(cuts, c)

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/apache/arrow-go/v18/arrow"
-
 	"duet/internal/base/duck"
 	"duet/schemas"
 )
@@ -43,16 +41,17 @@ func (r *reader) close() {
 	*r = reader{}
 }
 
-// Snapshot is one read transaction: all it says belongs to one moment (H2, H3,
-// H4). It is valid until the function that got it returns, for one goroutine.
+// Snapshot is one read transaction: everything it returns belongs to one moment
+// (H2, H3, H4). It is valid until the function that got it returns, and not safe
+// for concurrent use.
 type Snapshot struct {
 	m    *moment
 	conn *duck.Conn
 	ctx  context.Context // of the transaction: ends with Read's, and when the store closes
-	ends []func()        // of statements' contexts
+	ends []func()        // cancel the statements' contexts
 }
 
-// bind is ctx, ended also when the transaction's is.
+// bind returns ctx, cancelled also with the transaction's.
 func (sn *Snapshot) bind(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(sn.ctx, func() { cancel(context.Cause(sn.ctx)) })
@@ -66,10 +65,10 @@ func (sn *Snapshot) end() {
 	}
 }
 
-// Read runs f in one read transaction and ends it when f returns. ctx
-// interrupts the query under way. f must not keep the snapshot, nor rows of it,
-// and should not wait for anything else: while a transaction is open, dropped
-// tables keep their memory.
+// Read runs f in one read transaction and ends it when f returns. Cancelling ctx
+// interrupts the running query. f must not keep the snapshot or its rows, and
+// should not wait for anything else: while a transaction is open, dropped tables
+// keep their memory.
 func (s *Store) Read(ctx context.Context, f func(*Snapshot) error) (err error) {
 	ctx, cancel := s.working(ctx)
 	defer cancel()
@@ -110,29 +109,30 @@ func (s *Store) Read(ctx context.Context, f func(*Snapshot) error) (err error) {
 	return f(sn)
 }
 
-// Generation is the number of the generation; 0 before the first.
+// Generation returns the generation's number; 0 before the first.
 func (sn *Snapshot) Generation() uint64 { return sn.m.generation }
 
-// Cut is the generation's cut.
+// Cut returns the generation's cut.
 func (sn *Snapshot) Cut() schemas.Position { return sn.m.cut }
 
-// LiveThrough is how far everything is folded.
+// LiveThrough returns the position through which everything is folded.
 func (sn *Snapshot) LiveThrough() schemas.Position { return sn.m.through }
 
-// Archived is the position behind which the tail begins: rows at or before it
-// are in archive files.
+// Archived returns the position after which the tail begins: rows at or before
+// it are in archive files.
 func (sn *Snapshot) Archived() schemas.Position { return sn.m.layout.archived }
 
-// NewestEventTime is the newest event time that the stream's accepted events
-// have, as far as they were applied here or told to Rebuild.
+// NewestEventTime returns the newest event time of the stream's accepted events,
+// as far as they were applied here or reported to Rebuild.
 func (sn *Snapshot) NewestEventTime(stream string) (t time.Time, ok bool) {
 	t, ok = sn.m.newest[stream]
 	return t, ok
 }
 
-// Partials is a parenthesised SELECT of a view's partial rows, unmerged, of
-// both halves: together, every accepted event through LiveThrough once. The
-// error is an *UnknownViewError, *SuspendedError or *RebuildingError.
+// Partials returns a parenthesised SELECT of a view's partial rows of both
+// halves, not merged: together they count every accepted event through
+// LiveThrough once. It fails with an *UnknownViewError, *SuspendedError or
+// *RebuildingError.
 func (sn *Snapshot) Partials(view string) (string, error) {
 	v, err := sn.answering(view)
 	if err != nil {
@@ -161,8 +161,9 @@ func (sn *Snapshot) answering(view string) (viewTables, error) {
 	return v, nil
 }
 
-// Tail is a parenthesised SELECT of the rows of a stream, of RejectsSet or of
-// LinesSet after Archived, in order of position, with the columns as in memory.
+// Tail returns a parenthesised SELECT of the rows after Archived of a stream, of
+// archive.Rejects or of archive.Lines, in order of position, with the columns as
+// in memory.
 func (sn *Snapshot) Tail(set string) string {
 	var tables []string
 	for _, b := range sn.m.layout.blocks {
@@ -173,7 +174,7 @@ func (sn *Snapshot) Tail(set string) string {
 	return union(tables, emptySet(set))
 }
 
-// union reads all tables, or empty if there is none.
+// union returns a SELECT over all tables, or over empty if there are none.
 func union(tables []string, empty string) string {
 	if len(tables) == 0 {
 		tables = []string{empty}
@@ -191,12 +192,6 @@ func (sn *Snapshot) Query(ctx context.Context, query string, args ...any) (*sql.
 	return sn.conn.QueryContext(sn.bind(ctx), query, args...)
 }
 
-// QueryArrow runs one statement in the transaction and hands each batch of its
-// result to f, which must not keep it.
-func (sn *Snapshot) QueryArrow(ctx context.Context, query string, f func(arrow.RecordBatch) error) error {
-	return sn.conn.QueryArrow(sn.bind(ctx), query, f)
-}
-
 // Result is a materialised answer.
 type Result struct {
 	Columns   []string
@@ -205,7 +200,7 @@ type Result struct {
 	Truncated bool     // there were more rows than the limit
 }
 
-// Collect runs query and keeps at most limit rows (0: no limit).
+// Collect runs query and returns at most limit rows; 0 means no limit.
 func (sn *Snapshot) Collect(ctx context.Context, limit int, query string, args ...any) (*Result, error) {
 	rows, err := sn.Query(ctx, query, args...)
 	if err != nil {

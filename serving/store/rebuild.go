@@ -9,39 +9,41 @@ import (
 	"strings"
 	"time"
 
+	"duet/batch/catalog"
+	"duet/batch/recompute"
 	"duet/internal/base/duck"
 	"duet/schemas"
 )
 
-// Archive says what a rebuild reads: every accepted event at or before Through
-// is in the files.
-type Archive struct {
+// Archived lists the archive files that a rebuild reads: every accepted event
+// after the generation's cut and at or before Through is in them.
+type Archived struct {
 	Through schemas.Position
-	Files   map[string][]string  // by stream, in order of position; they must stay until Rebuild returns
+	Files   map[string][]string  // by stream, in order of position; they must exist until Rebuild returns
 	Newest  map[string]time.Time // newest event time through Through, by stream
 }
 
-// Rebuild makes the live state after a generation's cut anew, from the archive
-// and the tail, and switches to the generation with it in one transaction;
-// answers come from the old state until then. It serves both:
+// Rebuild rebuilds the live state after a generation's cut from the archive and
+// the tail, and switches to it and the generation in one transaction; answers
+// come from the old state until then. It serves
 //
 //   - recovery, on a store to which nothing was applied: live-through is then
-//     a.Through, and Apply goes on with the log behind it. Generation 0 means
-//     that none is published;
-//   - rollback: g carries a new number, an older cut, and the old cells.
+//     a.Through, and Apply continues with the log behind it. g is nil if no
+//     generation is published;
+//   - rollback: g has a new number, an older cut, and the old cells.
 //
-// The cut need not be a boundary; all segments become one, so that a batch run
-// which cut before the rebuild cannot switch any more. Blocks may be released
-// meanwhile; their rows stay as long as the rebuild needs them. A block that was
-// released before that, and is not in a.Files, is an [ErrArchiveMoved].
-func (s *Store) Rebuild(ctx context.Context, g Generation, a Archive) error {
+// The cut need not be a boundary; all segments become one, so a batch run that
+// cut before the rebuild cannot switch any more. Blocks may be released
+// meanwhile; their rows stay as long as the rebuild needs them. If a block was
+// released before that and is not in a.Files, Rebuild fails with ErrArchiveMoved.
+func (s *Store) Rebuild(ctx context.Context, g *catalog.Generation, files map[string]string, a Archived) error {
 	ctx, cancel := s.working(ctx)
 	defer cancel()
 	if err := s.hold(ctx); err != nil {
 		return err
 	}
 	defer s.unhold()
-	b := &rebuild{s: s, g: g, a: a, live: map[string]*rebuiltView{}}
+	b := &rebuild{s: s, st: &staged{gen: g}, files: files, a: a, live: map[string]*rebuiltView{}}
 	err := s.do(ctx, func(w *writer) error {
 		if err := w.closeBlock(); err != nil {
 			return err
@@ -68,37 +70,37 @@ func (s *Store) Rebuild(ctx context.Context, g Generation, a Archive) error {
 	return nil
 }
 
-// ErrArchiveMoved says that rows behind the list of archive files were released
-// before Rebuild could hold them: list the archive again.
+// ErrArchiveMoved reports that rows after the listed archive files were released
+// before Rebuild could hold them; list the archive again.
 var ErrArchiveMoved = errors.New("store: the list of archive files is too old")
 
-// A rebuild is one call of Rebuild.
+// rebuild is one call of Rebuild.
 type rebuild struct {
-	s    *Store
-	g    Generation
-	a    Archive
-	base *moment // what the side work starts from; all its blocks but the last are closed
-	st   *stagedGeneration
-	live map[string]*rebuiltView
+	s     *Store
+	st    *staged
+	files map[string]string // of cells, by view
+	a     Archived
+	base  *moment // where the side work starts; all its blocks but the last are closed
+	live  map[string]*rebuiltView
 }
 
 type rebuiltView struct {
 	def       *definition
 	table     string
 	rows      int64
-	suspended *Suspension
+	suspended *recompute.Suspension
 }
 
 func (b *rebuild) fresh() bool { return b.base.through == 0 }
 
 func (b *rebuild) check() error {
 	switch {
-	case b.g.Cut > b.a.Through:
-		return fmt.Errorf("store: generation %d has cut %s, but the archive ends at %s (H6)", b.g.Number, b.g.Cut, b.a.Through)
+	case b.st.cut() > b.a.Through:
+		return fmt.Errorf("store: generation %d has cut %s, but the archive ends at %s (H6)", b.st.number(), b.st.cut(), b.a.Through)
 	case b.fresh():
 		return nil
-	case b.g.Number <= b.base.generation:
-		return fmt.Errorf("store: generation %d after %d: numbers only grow (H9)", b.g.Number, b.base.generation)
+	case b.st.number() <= b.base.generation:
+		return fmt.Errorf("store: generation %d after %d: numbers only grow (H9)", b.st.number(), b.base.generation)
 	case b.a.Through > b.base.through:
 		return fmt.Errorf("store: the archive reaches %s, the live half only %s", b.a.Through, b.base.through)
 	case b.a.Through < b.base.layout.archived:
@@ -107,11 +109,14 @@ func (b *rebuild) check() error {
 	return nil
 }
 
-// prepare does all that takes long: cells, archive rows and closed blocks.
+// prepare does the long work: it loads cells, and folds archived rows and closed
+// blocks.
 func (b *rebuild) prepare(ctx context.Context, conn *duck.Conn) (err error) {
-	if b.st, err = b.s.stage(ctx, conn, b.g); err != nil {
+	st, err := b.s.stage(ctx, conn, b.st.gen, b.files)
+	if err != nil {
 		return err
 	}
+	b.st = st
 	for _, name := range viewNames(b.base.layout) {
 		v := &rebuiltView{def: b.base.layout.views[name].def, table: b.s.liveTable(name)}
 		b.live[name] = v
@@ -134,31 +139,31 @@ func (b *rebuild) prepare(ctx context.Context, conn *duck.Conn) (err error) {
 	return nil
 }
 
-// tailAfter selects the rows of a tail table behind a position.
+// tailAfter selects the rows of a tail table after a position.
 func tailAfter(table string, after schemas.Position) string {
 	return fmt.Sprintf("(SELECT * FROM %s WHERE %s > %d)", duck.Ident(table), schemas.ColAt, int64(after))
 }
 
 func (b *rebuild) foldArchive(ctx context.Context, conn *duck.Conn, v *rebuiltView) error {
 	files, set := b.a.Files[v.def.stream], b.s.sets[v.def.stream]
-	if len(files) == 0 || b.g.Cut >= b.a.Through {
+	if len(files) == 0 || b.st.cut() >= b.a.Through {
 		return nil
 	}
-	err := b.fold(ctx, conn, v, archived(set, files, b.g.Cut, b.a.Through))
+	err := b.fold(ctx, conn, v, archived(set, files, b.st.cut(), b.a.Through))
 	if err == nil || !duck.Evaluates(err) && !binds(err) {
 		return resource(fmt.Sprintf("rebuild view %s from %d archive files", v.def.name, len(files)), err)
 	}
-	// File by file, to name the event. What folds meanwhile is not kept.
+	// Fold file by file to find the event. What folds meanwhile is not kept.
 	cause := err
 	for _, f := range files {
-		if err := b.foldOrSuspend(ctx, conn, v, archived(set, []string{f}, b.g.Cut, b.a.Through), b.a.Through); err != nil {
+		if err := b.foldOrSuspend(ctx, conn, v, archived(set, []string{f}, b.st.cut(), b.a.Through), b.a.Through); err != nil {
 			return err
 		}
 		if v.suspended != nil {
 			return nil
 		}
 	}
-	v.suspended = &Suspension{View: v.def.name, At: b.a.Through, Record: -1, Message: oneLine(cause), Remedy: remedyEvaluation}
+	v.suspended = &recompute.Suspension{View: v.def.name, At: b.a.Through, Record: -1, Message: oneLine(cause), Remedy: remedyEvaluation}
 	return nil
 }
 
@@ -172,7 +177,7 @@ func (b *rebuild) fold(ctx context.Context, conn *duck.Conn, v *rebuiltView, fro
 	return err
 }
 
-// foldOrSuspend folds rows into v, or finds the event that it cannot.
+// foldOrSuspend folds rows into v, or suspends v at the event over which it fails.
 func (b *rebuild) foldOrSuspend(ctx context.Context, conn *duck.Conn, v *rebuiltView, from string, through schemas.Position) error {
 	err := b.fold(ctx, conn, v, from)
 	if err == nil {
@@ -185,9 +190,9 @@ func (b *rebuild) foldOrSuspend(ctx context.Context, conn *duck.Conn, v *rebuilt
 	return err
 }
 
-// locateIn finds the row of a relation, which is in order of position, that a
-// view cannot compute.
-func locateIn(ctx context.Context, s *Store, conn *duck.Conn, def *definition, from string, through schemas.Position, cause error) (*Suspension, error) {
+// locateIn finds the row of a relation, which is in order of position, over
+// which a view fails.
+func locateIn(ctx context.Context, s *Store, conn *duck.Conn, def *definition, from string, through schemas.Position, cause error) (*recompute.Suspension, error) {
 	p := newProbe(s, conn, def)
 	defer p.drop(context.WithoutCancel(ctx))
 	if err := p.exec(ctx, "CREATE TABLE "+p.rows+" AS FROM "+from); err != nil {
@@ -196,7 +201,7 @@ func locateIn(ctx context.Context, s *Store, conn *duck.Conn, def *definition, f
 	return p.locate(ctx, through, cause)
 }
 
-// install adds what came meanwhile and makes the rebuilt state current.
+// install folds what arrived meanwhile and makes the rebuilt state current.
 func (b *rebuild) install(w *writer) error {
 	for {
 		err := b.tryInstall(w)
@@ -211,7 +216,7 @@ func (b *rebuild) install(w *writer) error {
 	}
 }
 
-func (b *rebuild) locateTail(w *writer, v *rebuiltView, cause error) (*Suspension, error) {
+func (b *rebuild) locateTail(w *writer, v *rebuiltView, cause error) (*recompute.Suspension, error) {
 	var froms []string
 	for _, blk := range w.m.layout.blocks {
 		if t := blk.tables[v.def.stream]; t != "" {
@@ -224,21 +229,21 @@ func (b *rebuild) locateTail(w *writer, v *rebuiltView, cause error) (*Suspensio
 
 func (b *rebuild) tryInstall(w *writer) error {
 	m := w.next()
-	if !b.fresh() && b.g.Number <= m.generation {
-		return fmt.Errorf("store: generation %d after %d: numbers only grow (H9)", b.g.Number, m.generation)
+	if !b.fresh() && b.st.number() <= m.generation {
+		return fmt.Errorf("store: generation %d after %d: numbers only grow (H9)", b.st.number(), m.generation)
 	}
 	if b.fresh() && m.through != 0 {
 		return fmt.Errorf("store: events were applied while the store was recovering")
 	}
 	l := w.relayout(m)
-	m.generation, m.cut, m.through = b.g.Number, b.g.Cut, max(m.through, b.a.Through)
+	m.generation, m.cut, m.through = b.st.number(), b.st.cut(), max(m.through, b.a.Through)
 	if b.fresh() {
 		l.archived = b.a.Through
 		l.blocks = slices.Clone(l.blocks)
 		l.blocks[0].after = b.a.Through
 		m.newest = newer(m.newest, b.a.Newest)
 	}
-	l.segments = []segment{{number: w.s.ids.Add(1), after: b.g.Cut}}
+	l.segments = []segment{{number: w.s.ids.Add(1), after: b.st.cut()}}
 	old, failed := b.replaceViews(w, m)
 	rows := map[string]int64{}
 	err := w.commit(m, func(ctx context.Context) error {
@@ -262,17 +267,17 @@ func (b *rebuild) tryInstall(w *writer) error {
 	clear(w.groups)
 	maps.Copy(w.rows, rows)
 	if b.fresh() {
-		w.open.After = b.a.Through
+		w.open.From = b.a.Through
 	}
 	w.announce(failed)
 	return nil
 }
 
-// replaceViews sets every view of m's layout to its rebuilt tables; old are
-// the tables that it named before.
-func (b *rebuild) replaceViews(w *writer, m *moment) (old []string, failed map[string]*Suspension) {
+// replaceViews sets every view of m's layout to its rebuilt tables; old lists the
+// tables that it named before.
+func (b *rebuild) replaceViews(w *writer, m *moment) (old []string, failed map[string]*recompute.Suspension) {
 	l := m.layout
-	failed = map[string]*Suspension{}
+	failed = map[string]*recompute.Suspension{}
 	for _, name := range viewNames(l) {
 		v, r := l.views[name], b.live[name]
 		if v.batch != "" {
@@ -320,17 +325,14 @@ func (b *rebuild) foldTail(ctx context.Context, w *writer, v *rebuiltView) (rows
 	return rows, nil
 }
 
-// abandon drops what a failed rebuild made.
+// abandon drops the tables of a failed rebuild.
 func (b *rebuild) abandon() {
 	var tables []string
 	for _, v := range b.live {
 		tables = append(tables, v.table)
 	}
-	if b.st != nil {
-		tables = append(tables, slices.Collect(maps.Values(b.st.tables))...)
-	}
-	// What cannot be dropped is named by nothing and ends with the process.
-	_ = b.s.dropUnknown(context.Background(), tables)
+	tables = append(tables, slices.Collect(maps.Values(b.st.tables))...)
+	b.s.dropUnknown(context.Background(), tables)
 }
 
 // archived selects rows at positions in (after, through] from archive files

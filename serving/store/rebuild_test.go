@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"duet/batch/catalog"
 	"duet/schemas"
 )
 
@@ -30,7 +31,7 @@ func TestRecoveryLoadsGenerationArchiveAndGoesOnWithTheLog(t *testing.T) {
 	// The same process, as if started anew: an empty store.
 	old := g.s
 	g.s = g.open(Config{Log: old.cfg.Log})
-	g.must(g.s.Rebuild(ctx, gen, g.arch))
+	g.must(g.rebuild(gen, g.arch))
 	if g.s.LiveThrough() != archived {
 		t.Fatalf("live-through %s, the archive ends at %s", g.s.LiveThrough(), archived)
 	}
@@ -64,14 +65,14 @@ func after(events []sale, at schemas.Position) []sale {
 func TestRecoveryWithoutGenerationOrArchive(t *testing.T) {
 	g := newRig(t, Config{})
 	ctx := context.Background()
-	g.must(g.s.Rebuild(ctx, Generation{}, Archive{}))
+	g.must(g.s.Rebuild(ctx, nil, nil, Archived{}))
 	g.apply(20)
 	g.check()
 	g.cut()
 	g.archive()
 
 	g.s = g.open(Config{Log: g.s.cfg.Log})
-	g.must(g.s.Rebuild(ctx, Generation{}, g.arch))
+	g.must(g.s.Rebuild(ctx, nil, nil, g.arch))
 	g.check()
 }
 
@@ -87,8 +88,7 @@ func TestRollbackRebuildsTheLiveState(t *testing.T) {
 		c := g.cut()
 		cuts = append(cuts, c)
 		gen := g.generation(c)
-		g.must(g.s.Stage(ctx, gen))
-		g.must(g.s.Switch(ctx, gen.Number))
+		g.serve(gen)
 		g.apply(20)
 		g.check()
 	}
@@ -97,7 +97,7 @@ func TestRollbackRebuildsTheLiveState(t *testing.T) {
 		gen := g.generation(c)
 		done := make(chan error, 1)
 		a := g.arch
-		go func() { done <- g.s.Rebuild(ctx, gen, a) }()
+		go func() { done <- g.rebuild(gen, a) }()
 		for range 10 {
 			g.apply(30)
 		}
@@ -111,16 +111,15 @@ func TestRollbackRebuildsTheLiveState(t *testing.T) {
 	}
 	// A run that cut before the rollback cannot switch any more.
 	late := g.generation(cuts[5])
-	g.must(g.s.Stage(ctx, late))
+	g.must(g.stage(late))
 	var be *BoundaryError
 	if err := g.s.Switch(ctx, late.Number); !errors.As(err, &be) {
 		t.Fatalf("switch to a cut before the rebuild: %v, want a *BoundaryError", err)
 	}
-	g.must(g.s.Unstage(ctx, late.Number))
+	g.s.Discard(ctx)
 	// The next one can.
 	next := g.generation(g.cut())
-	g.must(g.s.Stage(ctx, next))
-	g.must(g.s.Switch(ctx, next.Number))
+	g.serve(next)
 	g.check()
 	g.noStrayTables()
 }
@@ -159,7 +158,7 @@ func TestRebuildNamesAnEventInTheArchiveThatCannotBeComputed(t *testing.T) {
 	g.archiveThrough(cut)
 
 	g.s = g.open(Config{Log: g.s.cfg.Log})
-	g.must(g.s.Rebuild(ctx, Generation{}, g.arch))
+	g.must(g.s.Rebuild(ctx, nil, nil, g.arch))
 	_, err := snapshotAnswer(g.s, "notes")
 	var sus *SuspendedError
 	if !errors.As(err, &sus) || sus.Suspension.At != events[42].at || sus.Suspension.Record != events[42].rec || !strings.Contains(sus.Suspension.Event, "note=twelve") {
@@ -171,47 +170,42 @@ func TestRebuildNamesAnEventInTheArchiveThatCannotBeComputed(t *testing.T) {
 
 func TestRebuildRefusesAnArchiveThatMissesSomething(t *testing.T) {
 	g := newRig(t, Config{})
-	ctx := context.Background()
 	g.apply(10)
 	first := g.cut()
 	g.archiveThrough(first)
 	stale := g.arch
 	gen := g.generation(first)
-	g.must(g.s.Stage(ctx, gen))
-	g.must(g.s.Switch(ctx, gen.Number))
+	g.serve(gen)
 	g.apply(10)
 	g.archiveThrough(g.cut())
 	back := g.generation(first)
-	if err := g.s.Rebuild(ctx, back, stale); !errors.Is(err, ErrArchiveMoved) {
+	if err := g.rebuild(back, stale); !errors.Is(err, ErrArchiveMoved) {
 		t.Fatalf("a list of files that ends before what was released: %v", err)
 	}
 	missing := g.arch
 	missing.Files = map[string][]string{"sales": {filepath.Join(g.dir, "gone.parquet")}}
-	if err := g.s.Rebuild(ctx, back, missing); err == nil {
+	if err := g.rebuild(back, missing); err == nil {
 		t.Fatal("a missing file went unnoticed (H6)")
 	}
-	if err := g.s.Rebuild(ctx, Generation{Number: back.Number + 1, Cut: at(g.seq + 5)}, g.arch); err == nil {
+	if err := g.rebuild(newPublished(back.Number+1, at(g.seq+5)), g.arch); err == nil {
 		t.Fatal("a cut beyond the archive went unnoticed (H6)")
 	}
 	g.check()
 	g.noStrayTables()
-	g.must(g.s.Rebuild(ctx, back, g.arch))
+	g.must(g.rebuild(back, g.arch))
 	g.check()
 }
 
 func TestAViewThatTheGenerationDoesNotHoldIsRebuilding(t *testing.T) {
 	g := newRig(t, Config{})
-	ctx := context.Background()
 	g.apply(30)
 	cut := g.cut()
 	g.archiveThrough(cut)
 	gen := g.generation(cut)
-	v := gen.Views["by_key"]
-	v.Definition = "an older one"
-	gen.Views["by_key"] = v
+	gen.View("by_key").Definition = "an older one"
 
 	g.s = g.open(Config{Log: g.s.cfg.Log})
-	g.must(g.s.Rebuild(ctx, gen, g.arch))
+	g.must(g.rebuild(gen, g.arch))
 	_, err := snapshotAnswer(g.s, "by_key")
 	var re *RebuildingError
 	if !errors.As(err, &re) || re.View != "by_key" || re.Generation != gen.Number {
@@ -221,8 +215,7 @@ func TestAViewThatTheGenerationDoesNotHoldIsRebuilding(t *testing.T) {
 	g.apply(30)
 	next := g.generation(g.cut())
 	g.apply(30)
-	g.must(g.s.Stage(ctx, next))
-	g.must(g.s.Switch(ctx, next.Number))
+	g.serve(next)
 	g.check()
 }
 
@@ -236,31 +229,29 @@ func TestSwitchRefusesWhatWouldGoBackOrMix(t *testing.T) {
 	if err := g.s.Switch(ctx, gen.Number); err == nil {
 		t.Fatal("switched to a generation that is not staged")
 	}
-	between := gen
-	between.Cut = at(2)
-	g.must(g.s.Stage(ctx, between))
+	between := newPublished(gen.Number, at(2))
+	g.must(g.stage(between))
 	var be *BoundaryError
 	if err := g.s.Switch(ctx, gen.Number); !errors.As(err, &be) {
 		t.Fatalf("a cut inside a segment: %v", err)
 	}
-	g.must(g.s.Stage(ctx, gen)) // replaces it
+	g.must(g.stage(gen)) // replaces it
 	g.must(g.s.Switch(ctx, gen.Number))
-	g.must(g.s.Stage(ctx, gen))
+	g.must(g.stage(gen))
 	if err := g.s.Switch(ctx, gen.Number); err == nil {
 		t.Fatal("switched to the same number twice (H9)")
 	}
-	g.must(g.s.Unstage(ctx, gen.Number))
+	g.s.Discard(ctx)
 	g.check()
 	g.noStrayTables()
 }
 
 func TestStageRefusesWhatDoesNotFit(t *testing.T) {
 	g := newRig(t, Config{MemoryLimit: 48 << 20})
-	ctx := context.Background()
 	g.apply(30)
 	gen := g.generation(g.cut())
-	gen.Views["by_key"] = GenerationView{Definition: "h1", File: g.parquet("SELECT 'a key that takes some memory ' || i AS k0, 1::DECIMAL(38,0) AS c0, 1::BIGINT AS c1 FROM range(1000000) r(i)")}
-	err := g.s.Stage(ctx, gen)
+	gen.set(catalog.View{Name: "by_key", Definition: "h1", Rows: 1_000_000}, g.parquet("SELECT 'a key that takes some memory ' || i AS k0, 1::DECIMAL(38,0) AS c0, 1::BIGINT AS c1 FROM range(1000000) r(i)"))
+	err := g.stage(gen)
 	var me *MemoryError
 	if !errors.As(err, &me) || me.LargestView != "by_key" {
 		t.Fatalf("%v, want a *MemoryError that names by_key", err)
@@ -271,7 +262,6 @@ func TestStageRefusesWhatDoesNotFit(t *testing.T) {
 
 func TestMoreGroupsThanAllowedSuspendTheView(t *testing.T) {
 	g := newRig(t, Config{MaxGroups: map[string]int{"by_key": 100}, MergeSlack: 1000})
-	ctx := context.Background()
 	g.apply(500)
 	g.s.side.Wait()
 	g.check()
@@ -290,8 +280,7 @@ func TestMoreGroupsThanAllowedSuspendTheView(t *testing.T) {
 	g.apply(10)
 	g.check("total", "notes")
 	gen := g.generation(g.cut())
-	g.must(g.s.Stage(ctx, gen))
-	g.must(g.s.Switch(ctx, gen.Number))
+	g.serve(gen)
 	if _, err := snapshotAnswer(g.s, "by_key"); !errors.As(err, &sus) {
 		t.Fatalf("a generation with too many groups: %v", err)
 	}

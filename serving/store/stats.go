@@ -7,7 +7,7 @@ import (
 	"duet/schemas"
 )
 
-// Stats is the x-ray of a store, of one moment but for Memory, Tail and Merges.
+// Stats describes a store at one moment, except for Memory, Tail and Merges.
 type Stats struct {
 	Generation  uint64
 	Cut         schemas.Position
@@ -19,7 +19,7 @@ type Stats struct {
 	MemoryLimit int64
 	Tail        TailUse
 	Merges      MergeUse
-	Moments     int // kept for readers; 1 when none is reading
+	Moments     int // kept for readers; 1 if none is reading
 }
 
 // SegmentStats is one span between cuts.
@@ -28,7 +28,7 @@ type SegmentStats struct {
 	After, Through schemas.Position // Through is 0 for the open one
 }
 
-// ViewStats is how a view is stored.
+// ViewStats says how a view is stored.
 type ViewStats struct {
 	View       string
 	Definition string
@@ -38,7 +38,7 @@ type ViewStats struct {
 	LiveTables int
 }
 
-// Stats counts rows in a read transaction.
+// Stats returns the store's state; it counts rows in a read transaction.
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	var st Stats
 	err := s.Read(ctx, func(sn *Snapshot) error {

@@ -10,20 +10,24 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"duet/batch/archive"
 	"duet/internal/base/duck"
 	"duet/schemas"
+	"duet/schemas/event"
+	"duet/schemas/view"
 )
 
 // Store is the database and its writer. Its methods are safe for concurrent
-// use; those that change it are done one after the other, in the order in
-// which they arrive.
+// use. Changes run one after the other, in the order in which they arrive.
 type Store struct {
 	cfg   Config
 	db    *duck.DB
 	views map[string]*definition
-	sets  map[string]*dataset // streams, RejectsSet, LinesSet
+	sets  map[string]*dataset // streams, archive.Rejects, archive.Lines
 
-	// ids numbers segments, blocks and tables, for writer and side work alike.
+	// ids numbers segments, blocks and tables; the writer and side work share it.
 	ids     atomic.Int64
 	moments moments
 	ops     chan op
@@ -32,18 +36,18 @@ type Store struct {
 	ctx    context.Context // ends when Close is called
 	cancel context.CancelFunc
 	done   chan struct{}  // closed when the writer has ended
-	side   sync.WaitGroup // merges under way
+	side   sync.WaitGroup // running merges
 
 	closing  sync.Once
 	closeErr error
 
-	w writer // belongs to the writer's goroutine after Open
+	w writer // owned by the writer's goroutine after Open
 
-	// mu guards what block and generation callers share with the writer.
+	// mu guards what callers share with the writer.
 	mu      sync.Mutex
-	closed  []*Block      // closed and not released, in order
-	changed chan struct{} // closed, and made anew, when closed grows
-	staged  map[uint64]*stagedGeneration
+	closed  []*tailBlock  // closed and not released, in order
+	changed chan struct{} // closed and replaced when closed grows
+	staged  *staged       // nil if nothing is staged
 	tail    TailUse
 	merging MergeUse
 }
@@ -67,18 +71,43 @@ type writer struct {
 	groups    map[string]int64     // by view: rows that the last merge of the open segment left
 	stateRows int
 
-	open     *Block // accounts of the open block
-	holds    int    // rebuilds that need the tail to stay
+	open     *tailBlock // counters of the open block
+	holds    int        // rebuilds that need the tail to stay
 	released []int64
-	merge    bool // a merge is under way
+	merge    bool // a merge is running
 }
 
-// stateLimit is how many rows the state table may have before it is replaced.
+// stateLimit is the number of rows at which the state table is replaced.
 const stateLimit = 512
 
 const createState = "CREATE OR REPLACE TABLE state (n BIGINT, generation UBIGINT, cut BIGINT, through BIGINT, layout BIGINT)"
 
-// open makes an empty store: generation 0, cut 0, nothing folded.
+// Open returns an empty store of a project's streams and views: generation 0,
+// cut 0, live-through 0. The caller closes it.
+func Open(cfg Config, streams []*event.Schema, views []*view.View) (*Store, error) {
+	sets := []*dataset{
+		newDataset(archive.Rejects, event.RejectSQLColumns, event.RejectArrow),
+		newDataset(archive.Lines, event.LinesSQLColumns, event.LinesArrow),
+	}
+	for _, s := range streams {
+		sets = append(sets, newDataset(s.Stream().Name, s.SQLColumns(), s.Arrow()))
+	}
+	defs := make([]*definition, len(views))
+	for i, v := range views {
+		defs[i] = &definition{name: v.Name, stream: v.Stream, hash: v.Definition, cells: v.CellColumns(), partial: v.PartialSQL, merge: v.MergeSQL}
+	}
+	return open(cfg, sets, defs)
+}
+
+func newDataset(name, columns string, schema *arrow.Schema) *dataset {
+	d := &dataset{name: name, columns: columns}
+	for _, f := range schema.Fields() {
+		d.names = append(d.names, f.Name)
+	}
+	return d
+}
+
+// open returns an empty store: generation 0, cut 0, nothing folded.
 func open(cfg Config, sets []*dataset, views []*definition) (*Store, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -92,7 +121,7 @@ func open(cfg Config, sets []*dataset, views []*definition) (*Store, error) {
 		cfg: cfg, db: db, views: map[string]*definition{}, sets: map[string]*dataset{},
 		moments: moments{byN: map[int64]*moment{}, readers: map[int64]int{}},
 		ops:     make(chan op), readers: make(chan *reader, cfg.Readers),
-		done: make(chan struct{}), changed: make(chan struct{}), staged: map[uint64]*stagedGeneration{},
+		done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, d := range sets {
@@ -117,7 +146,7 @@ func open(cfg Config, sets []*dataset, views []*definition) (*Store, error) {
 	return s, nil
 }
 
-// begin makes the tables of an empty store and its first moment.
+// begin creates the tables of an empty store and its first moment.
 func (s *Store) begin() error {
 	ctx := context.Background()
 	conn, err := s.db.Conn(ctx)
@@ -146,7 +175,7 @@ func (s *Store) begin() error {
 		s: s, conn: conn, current: map[string]string{}, stmts: map[string]*sql.Stmt{}, rows: map[string]int64{}, groups: map[string]int64{},
 		m: &moment{layout: l, newest: map[string]time.Time{}},
 	}
-	s.w.open = newBlock(l.openBlock().id, 0)
+	s.w.open = newTailBlock(l.openBlock().id, 0)
 	if err := s.w.commit(s.w.next(), func(context.Context) error { return nil }); err != nil {
 		conn.Close()
 		return err
@@ -154,11 +183,11 @@ func (s *Store) begin() error {
 	return nil
 }
 
-// emptySet is the table without rows of a data set: "es_" keeps streams and
-// views of one name apart.
+// emptySet is the name of a data set's empty table: "es_" keeps streams and
+// views of the same name apart.
 func emptySet(name string) string { return "es_" + name }
 
-// run is the writer's goroutine.
+// run executes operations until the store closes. It is the writer's goroutine.
 func (s *Store) run() {
 	defer close(s.done)
 	for {
@@ -177,8 +206,8 @@ func (s *Store) run() {
 	}
 }
 
-// do has the writer execute f and waits until it has. ctx counts until f
-// begins: a change is made or not made, never left half-way.
+// do runs f on the writer and waits for it. ctx is observed only until f
+// begins: a change is never left half done.
 func (s *Store) do(ctx context.Context, f func(*writer) error) error {
 	o := op{ctx, f, make(chan error, 1)}
 	select {
@@ -191,7 +220,7 @@ func (s *Store) do(ctx context.Context, f func(*writer) error) error {
 	}
 }
 
-// Close ends side work and the writer, waits for readers, and frees the
+// Close stops side work and the writer, waits for readers, and frees the
 // database. A second Close waits for the first.
 func (s *Store) Close() error {
 	s.cancel()
@@ -206,22 +235,22 @@ func (s *Store) Close() error {
 	return s.closeErr
 }
 
-// working is ctx, ended also when the store closes.
+// working returns ctx, cancelled also when the store closes.
 func (s *Store) working(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(s.ctx, func() { cancel(ErrClosed) })
 	return ctx, func() { stop(); cancel(nil) }
 }
 
-// next is a copy of the current moment to change and commit. Its layout is
-// shared with the current one until relayout.
+// next returns a copy of the current moment to change and commit. It shares the
+// layout with the current moment until relayout.
 func (w *writer) next() *moment {
 	m := *w.m
 	m.n++
 	return &m
 }
 
-// relayout gives m a layout of its own and returns it.
+// relayout gives m its own copy of the layout, once, and returns it.
 func (w *writer) relayout(m *moment) *layout {
 	if m.layout == w.m.layout {
 		m.layout = m.layout.clone()
@@ -230,8 +259,8 @@ func (w *writer) relayout(m *moment) *layout {
 	return m.layout
 }
 
-// commit runs f and the state row in one transaction and makes m current. If
-// anything fails nothing has happened. It is not interrupted by callers.
+// commit runs f and appends the state row in one transaction, then makes m
+// current. On error nothing has changed. Callers cannot interrupt it.
 func (w *writer) commit(m *moment, f func(context.Context) error) error {
 	ctx := context.Background()
 	w.s.moments.put(m)
@@ -254,7 +283,7 @@ func (w *writer) transact(ctx context.Context, m *moment, f func(context.Context
 	over := false
 	defer func() {
 		if err != nil {
-			// Statements may be bound to tables that now never were.
+			// Statements may be bound to tables that the rollback removed.
 			w.closeStatements()
 		}
 		if err != nil && !over {
@@ -276,7 +305,7 @@ func (w *writer) transact(ctx context.Context, m *moment, f func(context.Context
 		return resource("append to the state table", err)
 	}
 	if _, err := w.conn.ExecContext(ctx, "COMMIT"); err != nil {
-		// It has rolled back already, unless it never began to commit.
+		// DuckDB has rolled back already, unless the commit never began.
 		_, _ = w.conn.ExecContext(ctx, "ROLLBACK")
 		over = true
 		return resource("commit", err)
@@ -296,7 +325,7 @@ func (w *writer) appendState(ctx context.Context, m *moment) error {
 	return err
 }
 
-// statement prepares query once; key names it until the statements are closed.
+// statement returns query prepared, from the cache under key if it is there.
 func (w *writer) statement(ctx context.Context, key, query string) (*sql.Stmt, error) {
 	if st := w.stmts[key]; st != nil {
 		return st, nil
@@ -315,7 +344,7 @@ func (w *writer) closeStatements() {
 	}
 }
 
-// forgetTables drops what the writer keeps of tables that l does not name.
+// forgetTables deletes the writer's state of tables that l does not name.
 func (w *writer) forgetTables(l *layout) {
 	w.closeStatements()
 	named := map[string]bool{}
@@ -336,5 +365,5 @@ func (w *writer) drop(ctx context.Context, tables []string) error {
 	return nil
 }
 
-// LiveThrough is the position through which everything is folded, now.
+// LiveThrough returns the position through which everything is folded.
 func (s *Store) LiveThrough() schemas.Position { return s.moments.now().through }

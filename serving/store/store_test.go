@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"duet/batch/catalog"
+	"duet/batch/recompute"
 	"duet/internal/base/duck"
 	"duet/schemas"
 )
@@ -27,7 +29,7 @@ func TestAnswersAreTheFoldThroughEverything(t *testing.T) {
 			c := g.cut()
 			g.apply(3)
 			gen := g.generation(c)
-			g.must(g.s.Stage(ctx, gen))
+			g.must(g.stage(gen))
 			g.check()
 			g.must(g.s.Switch(ctx, gen.Number))
 		case 2:
@@ -112,10 +114,10 @@ func TestHandOffUnderLoad(t *testing.T) {
 		gen := g.generation(cut)
 		step()
 		if g.r.IntN(5) == 0 {
-			g.must(g.s.Rebuild(ctx, gen, g.arch))
+			g.must(g.rebuild(gen, g.arch))
 			continue
 		}
-		g.must(g.s.Stage(ctx, gen))
+		g.must(g.stage(gen))
 		step()
 		g.must(g.s.Switch(ctx, gen.Number))
 	}
@@ -135,9 +137,8 @@ func TestHandOffUnderLoad(t *testing.T) {
 }
 
 func TestAnEventThatCannotBeComputedSuspendsItsViewOnly(t *testing.T) {
-	var told []Suspension
-	g := newRig(t, Config{OnSuspend: func(s Suspension) { told = append(told, s) }})
-	ctx := context.Background()
+	var told []recompute.Suspension
+	g := newRig(t, Config{OnSuspend: func(s recompute.Suspension) { told = append(told, s) }})
 	g.apply(50)
 	events := g.batch(200)
 	events[137].note, events[137].cents = "a dozen", 4711
@@ -167,10 +168,9 @@ func TestAnEventThatCannotBeComputedSuspendsItsViewOnly(t *testing.T) {
 	// live half is not whole.
 	c := g.cut()
 	early := g.generation(c)
-	early.Views["notes"] = GenerationView{Definition: "h3", Suspended: &s}
+	early.set(catalog.View{Name: "notes", Definition: "h3", Suspended: &s}, "")
 	g.apply(5)
-	g.must(g.s.Stage(ctx, early))
-	g.must(g.s.Switch(ctx, early.Number))
+	g.serve(early)
 	if _, err := snapshotAnswer(g.s, "notes"); !errors.As(err, &sus) {
 		t.Fatalf("after a generation that says it is suspended: %v", err)
 	}
@@ -184,22 +184,19 @@ func TestAnEventThatCannotBeComputedSuspendsItsViewOnly(t *testing.T) {
 	}
 	good := g.generation(g.cut())
 	g.apply(5)
-	g.must(g.s.Stage(ctx, good))
-	g.must(g.s.Switch(ctx, good.Number))
+	g.serve(good)
 	g.check()
 }
 
 func TestASuspendedViewStaysSoUntilAGenerationCoversTheTrouble(t *testing.T) {
 	g := newRig(t, Config{})
-	ctx := context.Background()
 	g.apply(10)
 	c := g.cut()
 	gen := g.generation(c)
 	events := g.batch(3)
 	events[1].note = "x"
 	g.must(g.applyEvents(events))
-	g.must(g.s.Stage(ctx, gen))
-	g.must(g.s.Switch(ctx, gen.Number))
+	g.serve(gen)
 	var sus *SuspendedError
 	if _, err := snapshotAnswer(g.s, "notes"); !errors.As(err, &sus) {
 		t.Fatalf("the generation is whole but the live half is not: %v, want a *SuspendedError", err)
@@ -227,7 +224,7 @@ func TestAResourceErrorAppliesNothingAndSuspendsNothing(t *testing.T) {
 	for i := range events {
 		events[i] = sale{key: strings.Repeat("k", 100) + fmt.Sprint(i), cents: 1, note: fmt.Sprint(i), at: at(g.seq + 1), rec: int32(i)}
 	}
-	in := &load{through: at(g.seq + 1), sets: []setRows{{"sales", record(events)}}}
+	in := &microBatch{through: at(g.seq + 1), sets: []setRows{{"sales", record(events)}}}
 	defer in.sets[0].rec.Release()
 	err = g.s.apply(ctx, in)
 	var re *ResourceError
@@ -269,14 +266,14 @@ func TestBlocksCloseWhenBigAndAtCuts(t *testing.T) {
 	g.apply(10)
 	c := g.cut() // closes
 	g.seq++
-	g.must(g.s.apply(ctx, &load{
+	g.must(g.s.apply(ctx, &microBatch{
 		through: at(g.seq), accounts: map[string]schemas.Account{"sales": {Received: 5, Duplicate: 5}}, producers: map[string]uint64{"p": 7},
 	}))
 	g.cut() // closes one without rows
 	g.archive()
 	b, err := g.s.NextBlock(ctx)
 	g.must(err)
-	if b.Through != c || b.Rows["sales"] != 10 {
+	if b.Through != c || b.Accounts["sales"].Accepted != 10 {
 		t.Fatalf("second block %+v", b)
 	}
 	if err := g.s.ReleaseBlock(ctx, b.ID+1000); err == nil {
@@ -285,7 +282,7 @@ func TestBlocksCloseWhenBigAndAtCuts(t *testing.T) {
 	g.archive()
 	b, err = g.s.NextBlock(ctx)
 	g.must(err)
-	if b.total() != 0 || b.Accounts["sales"] != (schemas.Account{Received: 5, Duplicate: 5}) || b.Producers["p"] != 7 {
+	if b.Accounts["sales"] != (schemas.Account{Received: 5, Duplicate: 5}) || b.Producers["p"] != 7 {
 		t.Fatalf("third block %+v", b)
 	}
 	g.archive()

@@ -9,15 +9,16 @@ import (
 
 	duckdb "github.com/duckdb/duckdb-go/v2"
 
+	"duet/batch/recompute"
 	"duet/internal/base/duck"
 	"duet/schemas"
 )
 
-// remedyEvaluation is what to do about an expression that raises.
+// remedyEvaluation says what to do about an expression that fails.
 const remedyEvaluation = "edit the view (TRY_CAST, a wider CAST, or a WHERE that leaves such events out) and restart; it is then rebuilt from the archive"
 
-// locate finds the event of a rolled back batch that view cannot compute.
-func (w *writer) locate(in *load, ve *viewError) (*Suspension, error) {
+// locate finds the event of a rolled back batch over which a view fails.
+func (w *writer) locate(in *microBatch, ve *viewError) (*recompute.Suspension, error) {
 	ctx := context.Background()
 	def := w.m.layout.views[ve.view].def
 	for _, r := range in.sets {
@@ -37,8 +38,8 @@ func (w *writer) locate(in *load, ve *viewError) (*Suspension, error) {
 	return nil, fmt.Errorf("store: view %s failed without rows: %w", ve.view, ve.err)
 }
 
-// A probe finds which row of a table a view cannot compute. Its tables are
-// ordinary ones, in autocommit: an evaluation error would end a transaction.
+// probe finds the row of a table over which a view fails. Its tables are
+// ordinary ones, in autocommit, because an evaluation error ends a transaction.
 type probe struct {
 	conn                *duck.Conn
 	def                 *definition
@@ -61,16 +62,16 @@ func (p *probe) create(ctx context.Context, columns string) error {
 
 func (p *probe) drop(ctx context.Context) {
 	for _, t := range []string{p.rows, p.prefix, p.cells} {
-		// What cannot be dropped is named by nothing and ends with the process.
+		// A table that cannot be dropped is named by no layout and ends with the process.
 		_ = p.exec(ctx, "DROP TABLE IF EXISTS "+t)
 	}
 }
 
-// locate bisects over prefixes of the rows, for they fail from some row on
-// even when an aggregate fails over several together. cause is the error that
-// was met; through names the place when no single row is to blame.
-func (p *probe) locate(ctx context.Context, through schemas.Position, cause error) (*Suspension, error) {
-	sus := &Suspension{View: p.def.name, At: through, Record: -1, Message: oneLine(cause), Remedy: remedyEvaluation}
+// locate bisects over prefixes of the rows: they fail from some row on, even if
+// an aggregate fails only over several rows together. cause is the error seen so
+// far; through is reported as the position if no single row is the cause.
+func (p *probe) locate(ctx context.Context, through schemas.Position, cause error) (*recompute.Suspension, error) {
+	sus := &recompute.Suspension{View: p.def.name, At: through, Record: -1, Message: oneLine(cause), Remedy: remedyEvaluation}
 	if binds(cause) {
 		return sus, nil
 	}
@@ -78,7 +79,7 @@ func (p *probe) locate(ctx context.Context, through schemas.Position, cause erro
 	if err := p.conn.QueryRowContext(ctx, "SELECT count(*) FROM "+p.rows).Scan(&n); err != nil {
 		return nil, resource("look for the event", err)
 	}
-	lo, hi := 0, n+1 // the prefix of lo rows passes, that of hi fails
+	lo, hi := 0, n+1 // the prefix of lo rows succeeds, that of hi rows fails
 	for hi-lo > 1 {
 		mid := (lo + hi) / 2
 		err := p.try(ctx, mid)
@@ -99,8 +100,8 @@ func (p *probe) locate(ctx context.Context, through schemas.Position, cause erro
 	return sus, p.describe(ctx, hi-1, sus)
 }
 
-// try folds the first n rows, copied first: a filter on them might be
-// evaluated after the expression that raises.
+// try folds the first n rows. They are copied first, because a filter might be
+// evaluated after the expression that fails.
 func (p *probe) try(ctx context.Context, n int) error {
 	if err := p.exec(ctx, fmt.Sprintf("CREATE OR REPLACE TABLE %s AS SELECT * FROM %s WHERE rowid < %d", p.prefix, p.rows, n)); err != nil {
 		return err
@@ -111,11 +112,11 @@ func (p *probe) try(ctx context.Context, n int) error {
 	return p.exec(ctx, "INSERT INTO "+p.cells+" "+p.def.partial(p.prefix))
 }
 
-// maxEvent bounds the text of an event in a message.
+// maxEvent limits the text of an event in a message, in bytes.
 const maxEvent = 1000
 
-// describe fills in the row's position and values.
-func (p *probe) describe(ctx context.Context, row int, sus *Suspension) error {
+// describe sets the row's position and values in sus.
+func (p *probe) describe(ctx context.Context, row int, sus *recompute.Suspension) error {
 	rows, err := p.conn.QueryContext(ctx, fmt.Sprintf("SELECT COLUMNS(*)::VARCHAR FROM %s WHERE rowid = %d", p.rows, row))
 	if err != nil {
 		return resource("describe the event", err)
@@ -161,7 +162,7 @@ func (p *probe) describe(ctx context.Context, row int, sus *Suspension) error {
 	return nil
 }
 
-// oneLine is DuckDB's message without the excerpt of our own statement.
+// oneLine returns DuckDB's message without its excerpt of our statement.
 func oneLine(err error) string {
 	text := err.Error()
 	var de *duckdb.Error

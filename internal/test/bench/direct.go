@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"duet/batch/archive"
+	"duet/batch/catalog"
 	"duet/batch/recompute"
 	"duet/internal/base/duck"
 	"duet/internal/base/durable"
@@ -148,8 +149,8 @@ func (b *bench) recompute() error {
 	return nil
 }
 
-// million returns a store with a view of b.groups groups, and a generation for it.
-func (b *bench) million(cells string) (*store.Store, store.Generation, error) {
+// million returns a store with a view of b.groups groups, and a generation of it.
+func (b *bench) million(cells string) (*store.Store, *catalog.Generation, error) {
 	fsys := fstest.MapFS{
 		"duet.yaml":           {Data: []byte("version: 1\nname: bench\n")},
 		"streams/orders.yaml": {Data: []byte("columns: {customer: BIGINT NOT NULL, price: \"DECIMAL(18,4) NOT NULL\"}\n")},
@@ -157,30 +158,30 @@ func (b *bench) million(cells string) (*store.Store, store.Generation, error) {
 	}
 	p, faults := project.Load(fsys)
 	if faults.Fatal() {
-		return nil, store.Generation{}, faults
+		return nil, nil, faults
 	}
 	c, err := view.NewCompiler(p.Streams)
 	if err != nil {
-		return nil, store.Generation{}, err
+		return nil, nil, err
 	}
 	v, found := c.Compile(p.Views[0])
 	if v == nil {
-		return nil, store.Generation{}, project.Faults(found)
+		return nil, nil, project.Faults(found)
 	}
 	s, err := store.Open(store.Config{MemoryLimit: 6 << 30, TempDir: filepath.Join(b.dir, "spill")}, []*event.Schema{event.NewSchema(p.Streams[0])}, []*view.View{v})
 	if err != nil {
-		return nil, store.Generation{}, err
+		return nil, nil, err
 	}
 	db, err := duck.Open(duck.Config{Threads: 2})
 	if err != nil {
-		return nil, store.Generation{}, err
+		return nil, nil, err
 	}
 	defer db.Close()
 	if _, err := db.Exec(fmt.Sprintf("COPY (%s) TO %s (FORMAT parquet)", v.PartialSQL(fmt.Sprintf(
 		"(SELECT n AS customer, CAST(n %% 1000 AS DECIMAL(18,4)) AS price, NULL::VARCHAR AS _duet_extra, 1::BIGINT AS _duet_at, 0::INTEGER AS _duet_record FROM range(%d) t(n))", b.groups)), duck.Literal(cells))); err != nil {
-		return nil, store.Generation{}, err
+		return nil, nil, err
 	}
-	return s, store.Generation{Number: 1, Views: map[string]store.GenerationView{"by": {Definition: v.Definition, File: cells}}}, nil
+	return s, &catalog.Generation{Number: 1, Views: []catalog.View{{Name: "by", Definition: v.Definition}}}, nil
 }
 
 // memory measures the bytes that the store holds for a million groups, against
@@ -196,12 +197,12 @@ func (b *bench) memory() error {
 	if err := s.Cut(ctx, schemas.NewPosition(1, 1)); err != nil {
 		return err
 	}
-	g.Cut = schemas.NewPosition(1, 1)
+	g.Cut = schemas.NewCut(schemas.Incarnation{}, schemas.NewPosition(1, 1))
 	before, err := s.Stats(ctx)
 	if err != nil {
 		return err
 	}
-	if err := s.Stage(ctx, g); err != nil {
+	if err := s.Stage(ctx, g, map[string]string{"by": cells}); err != nil {
 		return err
 	}
 	if err := s.Switch(ctx, 1); err != nil {
@@ -232,7 +233,8 @@ func (b *bench) memory() error {
 // takes, and the slowest read meanwhile.
 func (b *bench) switchPause() error {
 	ctx := context.Background()
-	s, g, err := b.million(filepath.Join(b.dir, "cells.parquet"))
+	cells := filepath.Join(b.dir, "cells.parquet")
+	s, g, err := b.million(cells)
 	if err != nil {
 		return err
 	}
@@ -264,11 +266,12 @@ func (b *bench) switchPause() error {
 		}
 	}()
 	for i := range uint64(5) {
-		g.Number, g.Cut = i+1, schemas.NewPosition(1, i+1)
-		if err := s.Cut(ctx, g.Cut); err != nil {
+		at := schemas.NewPosition(1, i+1)
+		g = &catalog.Generation{Number: i + 1, Cut: schemas.NewCut(schemas.Incarnation{}, at), Views: g.Views}
+		if err := s.Cut(ctx, at); err != nil {
 			return err
 		}
-		if err := s.Stage(ctx, g); err != nil {
+		if err := s.Stage(ctx, g, map[string]string{"by": cells}); err != nil {
 			return err
 		}
 		began := time.Now()
