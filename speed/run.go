@@ -11,11 +11,11 @@ import (
 	"duet/speed/eventlog"
 )
 
-// batches is how many batches go round: one that is decoded, one that is
+// batches is the number of batches in use: one is decoded while the other is
 // applied.
 const batches = 2
 
-// An item is what the decoder hands to the folder: a batch, or a cut.
+// An item is a batch or a cut, on its way from the decoder to fold.
 type item struct {
 	batch    *event.Batch // nil for a cut
 	cut      schemas.Position
@@ -30,7 +30,7 @@ func (i item) through() schemas.Position {
 	return i.batch.Through
 }
 
-// run is the folder's goroutine, and starts the decoder's.
+// run starts the decoder's goroutine and applies what it decodes.
 func (l *Live) run(ctx context.Context, src Source) {
 	d := &decoder{
 		l: l, src: src, seq: l.cfg.Sequencer,
@@ -57,8 +57,8 @@ func (l *Live) run(ctx context.Context, src Source) {
 	close(l.done)
 }
 
-// end notes why the live half ends, the first reason winning, and ends the
-// other goroutine.
+// end records the first error as the reason why the live half ends, and cancels
+// both goroutines.
 func (l *Live) end(ctx context.Context, err error) {
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
@@ -77,29 +77,29 @@ type decoder struct {
 	src   Source
 	seq   *event.Sequencer
 	free  chan *event.Batch
-	ready chan struct{} // the folder says that it is idle
+	ready chan struct{} // receives a value when fold can take the next item
 	out   chan item
 
-	batch   *event.Batch // under way, nil if none
+	batch   *event.Batch // the current batch, or nil
 	logTime time.Time
 	spent   time.Duration
 }
 
-// topUp is how many events a batch may gain when the folder waits for it
-// already: enough to take along what arrived during the last wait, too few to
-// keep the folder waiting while messages come as fast as they are decoded.
+// topUp is the maximum number of events added to a batch while fold is idle: it
+// is enough for what arrived during the last wait, and too few to keep fold idle
+// while messages arrive as fast as they are decoded.
 const topUp = 4096
 
-// run decodes until something fails. It never returns nil.
+// run decodes messages until one fails. It never returns nil.
 //
-// A batch is handed over as soon as the folder is ready. While the folder is
-// busy it grows, so that the batch size settles where decoding one batch takes
-// as long as folding the one before it.
+// A batch is handed over as soon as fold is ready, and grows while fold is busy.
+// So batches become as large as needed for decoding one to take as long as
+// folding the one before it.
 func (d *decoder) run(ctx context.Context) error {
 	for {
 		m, err := d.src.Next(ctx)
 		if err == nil {
-			err = d.take(ctx, m)
+			err = d.append(ctx, m)
 		}
 		for err == nil && d.batch != nil {
 			select {
@@ -115,14 +115,14 @@ func (d *decoder) run(ctx context.Context) error {
 	}
 }
 
-// grow adds the next message; if there is none, it waits for the folder.
+// grow appends the next message. If there is none, it waits until fold is ready.
 func (d *decoder) grow(ctx context.Context) error {
 	m, ok, err := d.src.TryNext()
 	switch {
 	case err != nil:
 		return err
 	case ok:
-		return d.take(ctx, m)
+		return d.append(ctx, m)
 	}
 	select {
 	case <-d.ready:
@@ -132,7 +132,8 @@ func (d *decoder) grow(ctx context.Context) error {
 	}
 }
 
-// handOver tops the batch up and gives it to the folder, which is ready.
+// handOver adds up to topUp events to the batch and hands it to fold, which is
+// ready.
 func (d *decoder) handOver(ctx context.Context) error {
 	for most := d.batch.Events + topUp; d.batch.Events < most && !d.batch.Full(); {
 		m, ok, err := d.src.TryNext()
@@ -153,8 +154,8 @@ func (d *decoder) handOver(ctx context.Context) error {
 	return d.send(ctx)
 }
 
-// take adds one message to the order of things.
-func (d *decoder) take(ctx context.Context, m eventlog.Message) error {
+// append appends one message to the current batch.
+func (d *decoder) append(ctx context.Context, m eventlog.Message) error {
 	if m.Control != "" {
 		if err := d.flush(ctx); err != nil {
 			return err
@@ -171,7 +172,7 @@ func (d *decoder) take(ctx context.Context, m eventlog.Message) error {
 	return nil
 }
 
-// begin makes sure that there is a batch to add to.
+// begin makes sure that there is a current batch.
 func (d *decoder) begin(ctx context.Context) error {
 	if d.batch != nil {
 		return nil
@@ -191,7 +192,7 @@ func (d *decoder) add(m eventlog.Message) {
 	d.spent += d.l.cfg.Now().Sub(begin)
 }
 
-// flush hands the batch over, if there is one, when the folder is ready.
+// flush hands the current batch over, if there is one, when fold is ready.
 func (d *decoder) flush(ctx context.Context) error {
 	if d.batch == nil {
 		return nil
@@ -204,10 +205,10 @@ func (d *decoder) flush(ctx context.Context) error {
 	}
 }
 
-// send hands the batch to a folder that is ready.
+// send hands the current batch to fold, which is ready.
 func (d *decoder) send(ctx context.Context) error {
 	begin := d.l.cfg.Now()
-	d.batch.Records() // closes its builders here, while nothing waits for the store
+	d.batch.Records() // finish the builders here, where the store does not wait for it
 	it := item{batch: d.batch, logTime: d.logTime, decoding: d.spent + d.l.cfg.Now().Sub(begin)}
 	d.batch, d.spent = nil, 0
 	select {
@@ -218,7 +219,7 @@ func (d *decoder) send(ctx context.Context) error {
 	}
 }
 
-// control meets a control record; everything before it is handed over.
+// control handles a control record. Everything before it has been handed over.
 func (d *decoder) control(ctx context.Context, m eventlog.Message) error {
 	if m.Control == CutKind {
 		select {
@@ -234,24 +235,20 @@ func (d *decoder) control(ctx context.Context, m eventlog.Message) error {
 		}
 	}
 	if d.l.cfg.Control != nil {
-		next, err := d.l.cfg.Control(m, d.seq.State())
-		if err != nil {
+		if err := d.l.cfg.Control(m); err != nil {
 			return err
-		}
-		if next != nil {
-			d.seq = next
 		}
 	}
 	if err := d.begin(ctx); err != nil {
 		return err
 	}
-	// Live-through passes the record with a batch of no events, so that none
-	// has events from both sides of it.
+	// Move live-through past the record with an empty batch, so that no batch has
+	// events from both sides of it.
 	d.batch.Through, d.logTime = m.At, m.Time
 	return d.flush(ctx)
 }
 
-// fold applies items until something fails. It never returns nil.
+// fold applies items until one fails. It never returns nil.
 func (l *Live) fold(ctx context.Context, d *decoder) error {
 	for {
 		select {
@@ -291,7 +288,8 @@ func (l *Live) applyItem(ctx context.Context, it item) error {
 		a.Events, a.Bytes, a.Accounts = it.batch.Events, it.batch.Bytes, it.batch.Accounts()
 		sessions = it.batch.Sessions()
 	}
-	// The hook first: who waits for this position finds it counted.
+	// Run the hook before Wait returns, so that a caller that waits for a position
+	// sees its counts.
 	if l.cfg.Hooks.Applied != nil {
 		l.cfg.Hooks.Applied(a)
 	}
@@ -299,8 +297,8 @@ func (l *Live) applyItem(ctx context.Context, it item) error {
 	return nil
 }
 
-// persist calls f until it succeeds or fails for good. Nothing is ever dropped:
-// while f fails, the log keeps what comes.
+// persist calls f until it succeeds or fails with an error that is not temporary.
+// Nothing is dropped: while f fails, new messages stay in the log.
 func (l *Live) persist(ctx context.Context, f func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := f()
@@ -326,7 +324,8 @@ func (l *Live) persist(ctx context.Context, f func() error) error {
 	}
 }
 
-// hold notes what the live half waits out; nil: it goes on.
+// hold records the temporary error that is being retried; nil means that a retry
+// has succeeded.
 func (l *Live) hold(err error) {
 	l.mu.Lock()
 	l.progress.Held = err
@@ -339,7 +338,7 @@ func (l *Live) hold(err error) {
 	}
 }
 
-// advance makes an applied item visible to Wait, Progress and the accounts.
+// advance makes an applied item visible to Wait, Progress and Session.
 func (l *Live) advance(a Applied, sessions []event.SessionAccount) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -349,11 +348,6 @@ func (l *Live) advance(a Applied, sessions []event.SessionAccount) {
 	if !p.CaughtUp && p.Through >= p.Target {
 		p.CaughtUp = true
 		close(l.caught)
-	}
-	for _, s := range a.Accounts {
-		sum := l.accounts[s.Stream]
-		sum.Add(s.Account)
-		l.accounts[s.Stream] = sum
 	}
 	for _, s := range sessions {
 		l.sessions.add(s.Session, s.Account)

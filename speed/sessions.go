@@ -6,11 +6,11 @@ import (
 	"duet/schemas"
 )
 
-// sessions keeps the accounts of the sessions counted last.
+// sessions holds the accounts of the most recently counted sessions.
 type sessions struct {
 	most   int
 	byName map[string]*list.Element
-	order  *list.List // of session, the one counted longest ago first
+	order  *list.List // of *session, the least recently counted first
 }
 
 type session struct {

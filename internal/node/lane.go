@@ -66,7 +66,7 @@ func (n *Node) startLive(ctx context.Context) (err error) {
 	l.live, err = speed.New(speed.Config{
 		Open:  func(ctx context.Context, after schemas.Position) (speed.Source, error) { return l.log.Read(ctx, after) },
 		Store: n.store, Sequencer: event.NewSequencer(n.schemas, l.state), After: l.archive.Through(), Target: l.log.Last(),
-		Control: func(m eventlog.Message, _ *event.State) (*event.Sequencer, error) { return nil, control(m, m.At) },
+		Control: control,
 		Hooks: speed.Hooks{
 			Applied: func(a speed.Applied) {
 				l.counters.add(a)

@@ -26,7 +26,6 @@ import (
 	"duet/batch/catalog"
 	"duet/internal/base/failpoint"
 	"duet/internal/base/lifecycle"
-	"duet/schemas"
 	"duet/serving"
 	"duet/serving/query"
 	"duet/serving/store"
@@ -373,10 +372,10 @@ func (n *Node) archiveHooks() archive.Hooks {
 // control is called for each control record that is not a cut marker. The
 // streams in force now also read what stands before the record, because a
 // stream never changes its meaning: so only the kind is checked.
-func control(m eventlog.Message, position schemas.Position) error {
+func control(m eventlog.Message) error {
 	switch m.Control {
 	case "begin", definitionsKind:
 		return nil
 	}
-	return fmt.Errorf("message %s of the log is a control record of kind %q, which this version of duet does not know: use the version that wrote it", position, m.Control)
+	return fmt.Errorf("message %s of the log is a control record of kind %q, which this version of duet does not know: use the version that wrote it", m.At, m.Control)
 }

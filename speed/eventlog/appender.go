@@ -13,86 +13,89 @@ import (
 	"duet/schemas/event"
 )
 
-// Limits of a request to a [Appender]. What one record may hold is package
-// event's MaxRecordBytes.
+// Limits of a [Request]. The limit of one record is event.MaxRecordBytes.
 const (
-	// MaxRecords is the most records of one request.
+	// MaxRecords is the maximum number of records of one request.
 	MaxRecords = event.MaxRecords
-	// MaxRequestBytes is the most bytes of one request: its records, names and
-	// digests, and 4 bytes a record. A request is one envelope, never two.
+	// MaxRequestBytes is the maximum size of one request: its records, names and
+	// digests, and 4 bytes a record. A request is never split over two envelopes.
 	MaxRequestBytes = event.MaxEnvelopeBytes - 4<<10
-	// MaxName is the most bytes of a producer's or session's name.
+	// MaxName is the maximum size of a producer's or session's name, in bytes.
 	MaxName = 200
 
-	// An envelope that several requests share ends here.
+	// An envelope that several requests share ends at these limits.
 	groupRecords = 32_768
 	groupBytes   = MaxRequestBytes
-	// What the door holds at most, from Begin to the answer.
+	// The requests between Begin and their answer hold at most this much.
 	queueRecords = 4 * MaxRecords
 	queueBytes   = 64 << 20
 )
 
-// Request is what one client sends at once. The door does not change it; it
-// must not be changed until Append or Wait has returned.
+// Request is a list of records that is appended whole. The Appender only reads
+// it; the caller must not change it until Append or Wait has returned.
 type Request struct {
 	Stream  string
-	Records [][]byte // one JSON text each; not looked at here
-	// Producer and Number make the request idempotent, for ever: Number is the
-	// number of the first record, and each producer numbers its records from 1
-	// without holes, over all streams. No producer: no number.
+	Records [][]byte // one JSON text each; not parsed here
+	// Producer and Number make the request idempotent, without a time limit:
+	// Number is the number of the first record, and each producer numbers its
+	// records from 1 without holes, over all streams. Number is 0 if Producer is
+	// empty.
 	Producer string
 	Number   uint64
-	// Session is whose account the records belong to; may be empty.
+	// Session names the account that the records are counted in. May be empty.
 	Session string
 	// Chunk and Lines identify the lines of a file (package event). Lines is
-	// nil or one digest a record.
+	// nil, or has one digest for each record.
 	Chunk [16]byte
 	Lines []uint64
 }
 
 // Appended says where a request's records are.
 type Appended struct {
-	// At is the envelope's position; if all records were duplicates, a position
-	// at or behind their originals.
+	// At is the envelope's position. If all records were duplicates, it is a
+	// position at or behind their originals.
 	At schemas.Position
-	// First is the index in the envelope of the first record that was stored,
-	// Count how many were.
+	// First is the index in the envelope of the first record that was stored.
+	// Count is the number of records that were stored.
 	First, Count int
-	// Duplicate is how many records, from the first on, were known already.
+	// Duplicate is the number of records, from the first on, that were stored
+	// before.
 	Duplicate int
 }
 
-// Appender brings requests of concurrent clients into the log, several to an
-// envelope: whatever has come while the disk was busy goes next, so there is no
-// timer, and a sync serves everyone who waits. All methods may be called at
-// once from any goroutine. Close it before its Log.
+// Appender appends the requests of concurrent clients to the log by group
+// commit: requests that arrive while the disk syncs one envelope share the
+// next, so there is no timer. All methods are safe for concurrent use. Close
+// the Appender before its Log.
 //
-// It keeps a producer's records in the order of their numbers and without a
-// hole: when one request is not stored, those behind it are not stored either.
+// The log holds a producer's records in the order of their numbers, without a
+// hole: if a request is not stored, the requests of the same producer behind
+// it are not stored either.
+//
+// Lock order: Log.mu before Appender.mu, because the log settles a publish, and
+// so calls [Appender.settle], with its lock held.
 type Appender struct {
 	log     *Log
-	records *semaphore.Weighted
-	bytes   *semaphore.Weighted
-	ctx     context.Context // ends with Close
+	records *semaphore.Weighted // queueRecords
+	bytes   *semaphore.Weighted // queueBytes
+	ctx     context.Context     // ends with Close
 	cancel  context.CancelCauseFunc
 	wg      sync.WaitGroup
-	sent    chan *group   // published, in order, for the completer
-	idle    chan struct{} // a token from the completer for each group that was not sent
+	arrived chan struct{} // holds a token if the queue has grown
 
 	mu        sync.Mutex
 	queue     []*Pending // accepted, not in an envelope yet; in order of acceptance
-	arrived   chan struct{}
 	producers map[string]*producer
 	closed    bool
 }
 
-// producer is what the door knows of one producer. Guarded by Door.mu.
+// producer is the state of one producer. Guarded by Appender.mu.
 type producer struct {
 	durable uint64     // number of its last durable record
 	pending []*Pending // accepted, not durable yet, in order of their numbers
 }
 
-// accepted is the highest number accepted.
+// accepted returns the highest number accepted.
 func (p *producer) accepted() uint64 {
 	if n := len(p.pending); n > 0 {
 		return p.pending[n-1].through
@@ -100,142 +103,156 @@ func (p *producer) accepted() uint64 {
 	return p.durable
 }
 
-// NewAppender opens a door to the log. lasts holds each producer's last number that
-// the log, or the archive before it, contains; a producer that it does not hold
-// begins at 1, or a first request that failed could be left behind.
+// NewAppender returns an Appender for the log. lasts holds the last number of
+// each producer in the log and in the archive before it. A producer that is not
+// in lasts must begin at 1; otherwise a first request that failed could be
+// skipped.
 func NewAppender(l *Log, lasts map[string]uint64) *Appender {
-	d := &Appender{
+	a := &Appender{
 		log: l, records: semaphore.NewWeighted(queueRecords), bytes: semaphore.NewWeighted(queueBytes),
-		sent: make(chan *group, window), idle: make(chan struct{}, 1), arrived: make(chan struct{}, 1),
-		producers: make(map[string]*producer, len(lasts)),
+		arrived: make(chan struct{}, 1), producers: make(map[string]*producer, len(lasts)),
 	}
 	for name, last := range lasts {
-		d.producers[name] = &producer{durable: last}
+		a.producers[name] = &producer{durable: last}
 	}
-	d.ctx, d.cancel = context.WithCancelCause(context.Background())
-	d.wg.Add(2)
-	go d.commit()
-	go d.complete()
-	return d
+	a.ctx, a.cancel = context.WithCancelCause(context.Background())
+	a.wg.Add(1)
+	go a.commit()
+	return a
 }
 
-// Last is the last durable number of a producer; 0 if it is not known.
-func (d *Appender) Last(name string) uint64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if p := d.producers[name]; p != nil {
+// Last returns the last durable number of a producer, or 0 if it has none.
+func (a *Appender) Last(name string) uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p := a.producers[name]; p != nil {
 		return p.durable
 	}
 	return 0
 }
 
-// Append stores a request and returns when it is durable. Errors: *RequestError
-// and *OrderError (wrong request), ErrFull, ErrBusy, ErrUnavailable, ErrEarlier,
-// ErrClosed (not stored; the same request may be sent again, after those of
-// the same producer before it), *UnknownError (ctx ended while the request was
-// on its way: send it again with the same producer and number).
-func (d *Appender) Append(ctx context.Context, r Request) (Appended, error) {
-	p, err := d.Begin(ctx, r)
+// Append stores a request and returns when it is durable (H8).
+//
+// A *RequestError or *OrderError means that the request is wrong. ErrFull,
+// ErrBusy, ErrUnavailable, ErrEarlier and ErrClosed mean that nothing was
+// stored: the request may be sent again, after the failed requests of the same
+// producer before it. An *UnknownError means that ctx ended while the request
+// was on its way: send it again with the same producer and number.
+func (a *Appender) Append(ctx context.Context, r Request) (Appended, error) {
+	p, err := a.Begin(ctx, r)
 	if err != nil {
 		return Appended{}, err
 	}
 	return p.Wait(ctx)
 }
 
-// Begin accepts a request, so that a client can have several under way; the
-// order of Begin's returns is the order in the log. It waits for room in the
-// queue until ctx ends (ErrBusy).
-func (d *Appender) Begin(ctx context.Context, r Request) (*Pending, error) {
+// Begin accepts a request without waiting for its outcome, so that a client can
+// have several under way. The log keeps the order in which calls of Begin
+// return. Begin waits for room in the queue until ctx ends (ErrBusy).
+func (a *Appender) Begin(ctx context.Context, r Request) (*Pending, error) {
 	size, err := r.check()
 	if err != nil {
 		return nil, err
 	}
-	if err := d.acquire(ctx, int64(len(r.Records)), size); err != nil {
+	if err := a.acquire(ctx, int64(len(r.Records)), size); err != nil {
 		return nil, err
 	}
-	p := &Pending{door: d, req: r, size: size, held: int64(len(r.Records)), done: make(chan struct{}), copied: make(chan struct{})}
-	if err := d.accept(p); err != nil {
-		d.release(p)
+	p := &Pending{appender: a, req: r, size: size, held: int64(len(r.Records)), done: make(chan struct{}), copied: make(chan struct{})}
+	durable, err := a.accept(p)
+	switch {
+	case err != nil:
+		a.release(p)
 		return nil, err
+	case durable:
+		p.result = Appended{At: a.log.Last(), Duplicate: p.duplicate}
+		close(p.done)
+		return p, nil
 	}
 	select {
-	case d.arrived <- struct{}{}:
+	case a.arrived <- struct{}{}:
 	default:
 	}
 	return p, nil
 }
 
-func (d *Appender) acquire(ctx context.Context, records, size int64) error {
-	busy := func(err error) error {
-		if d.ctx.Err() != nil {
-			return ErrClosed
-		}
-		return d.notTaken(err)
-	}
-	if err := d.log.trouble(); err != nil {
+func (a *Appender) acquire(ctx context.Context, records, size int64) error {
+	if err := a.log.unavailableErr(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(d.ctx, func() { cancel(ErrClosed) })()
-	if err := d.records.Acquire(ctx, records); err != nil {
-		return busy(err)
+	defer context.AfterFunc(a.ctx, func() { cancel(ErrClosed) })()
+	err := a.records.Acquire(ctx, records)
+	if err == nil {
+		if err = a.bytes.Acquire(ctx, size); err != nil {
+			a.records.Release(records)
+		}
 	}
-	if err := d.bytes.Acquire(ctx, size); err != nil {
-		d.records.Release(records)
-		return busy(err)
+	if err != nil && a.ctx.Err() != nil {
+		return ErrClosed
+	}
+	if err != nil {
+		return a.busyErr(err)
 	}
 	return nil
 }
 
-func (d *Appender) release(p *Pending) {
-	d.records.Release(p.held)
-	d.bytes.Release(p.size)
+func (a *Appender) release(p *Pending) {
+	a.records.Release(p.held)
+	a.bytes.Release(p.size)
+	p.held, p.size = 0, 0
 }
 
-// accept gives a request its place behind all that were accepted before.
-func (d *Appender) accept(p *Pending) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return ErrClosed
+// busyErr is the error of a request that was still queued when its context
+// ended.
+func (a *Appender) busyErr(cause error) error {
+	if err := a.log.unavailableErr(); err != nil {
+		return fmt.Errorf("%w: %w", err, cause)
+	}
+	return fmt.Errorf("%w: nothing of the request was stored; send it again later: %w", ErrBusy, cause)
+}
+
+// accept queues a request behind all that were accepted before. durable reports
+// that all of its records are in the log already.
+func (a *Appender) accept(p *Pending) (durable bool, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return false, ErrClosed
 	}
 	if p.req.Producer == "" {
-		d.queue = append(d.queue, p)
-		return nil
+		a.queue = append(a.queue, p)
+		return false, nil
 	}
 	first, count := p.req.Number, uint64(len(p.req.Records))
 	p.through = first + count - 1
-	pr := d.producers[p.req.Producer]
+	pr := a.producers[p.req.Producer]
 	if pr == nil {
 		pr = &producer{}
 	}
 	if next := pr.accepted() + 1; first > next {
-		return &OrderError{Producer: p.req.Producer, Number: first, Expected: next}
+		return false, &OrderError{Producer: p.req.Producer, Number: first, Expected: next}
 	}
-	d.producers[p.req.Producer] = pr
+	a.producers[p.req.Producer] = pr
 	if last := pr.accepted(); last >= first {
 		p.duplicate = int(min(count, last-first+1))
 	}
 	if p.duplicate == len(p.req.Records) {
-		close(p.copied) // nothing of it is going to be read
-		if p.through > pr.durable {
-			p.original = pr.holding(p.through)
-		} else {
-			p.result = Appended{At: d.log.Last(), Duplicate: p.duplicate}
-			close(p.done)
-		}
-		d.release(p)
-		p.held, p.size = 0, 0
-		return nil
+		close(p.copied) // the records are not read
+		a.release(p)
+		p.original = pr.holding(p.through)
+		return p.original == nil, nil
 	}
 	pr.pending = append(pr.pending, p)
-	d.queue = append(d.queue, p)
-	return nil
+	a.queue = append(a.queue, p)
+	return false, nil
 }
 
-// holding is the pending request that holds a number.
+// holding returns the pending request that holds a number, or nil.
 func (p *producer) holding(number uint64) *Pending {
+	if number <= p.durable {
+		return nil
+	}
 	for _, q := range p.pending {
 		if q.through >= number {
 			return q
@@ -244,21 +261,21 @@ func (p *producer) holding(number uint64) *Pending {
 	return nil
 }
 
-// check looks for whatever breaks the limits, and returns the request's size.
+// check returns the request's size, or a *RequestError if it breaks a limit.
 func (r *Request) check() (size int64, err error) {
 	switch {
 	case !nameRE.MatchString(r.Stream):
 		return 0, &RequestError{"stream", fmt.Sprintf("%q is not a stream's name", shorten(r.Stream))}
 	case len(r.Records) == 0:
-		return 0, &RequestError{"records", "there are none"}
+		return 0, &RequestError{"records", "the list is empty"}
 	case len(r.Records) > MaxRecords:
-		return 0, &RequestError{"records", fmt.Sprintf("%d of them, at most %d go at once", len(r.Records), MaxRecords)}
+		return 0, &RequestError{"records", fmt.Sprintf("%d records; a request holds at most %d", len(r.Records), MaxRecords)}
 	case r.Lines != nil && len(r.Lines) != len(r.Records):
 		return 0, &RequestError{"lines", fmt.Sprintf("%d digests for %d records", len(r.Lines), len(r.Records))}
 	case r.Producer == "" && r.Number != 0:
-		return 0, &RequestError{"number", "it means nothing without a producer"}
+		return 0, &RequestError{"number", "a number needs a producer"}
 	case r.Producer != "" && r.Number == 0:
-		return 0, &RequestError{"number", "a producer's records are numbered from 1"}
+		return 0, &RequestError{"number", "0; a producer numbers its records from 1"}
 	case r.Number > 1<<63-1-MaxRecords:
 		return 0, &RequestError{"number", fmt.Sprintf("%d is too large", r.Number)}
 	}
@@ -271,19 +288,19 @@ func (r *Request) check() (size int64, err error) {
 	size = int64(len(r.Producer) + len(r.Session) + 12*len(r.Lines))
 	for i, rec := range r.Records {
 		if len(rec) > event.MaxRecordBytes {
-			return 0, &RequestError{fmt.Sprintf("records[%d]", i), fmt.Sprintf("%d bytes, at most %d", len(rec), event.MaxRecordBytes)}
+			return 0, &RequestError{fmt.Sprintf("records[%d]", i), fmt.Sprintf("%d bytes; a record holds at most %d", len(rec), event.MaxRecordBytes)}
 		}
 		size += int64(len(rec)) + 4
 	}
 	if size > MaxRequestBytes {
-		return 0, &RequestError{"records", fmt.Sprintf("%d bytes in all, at most %d go at once", size, MaxRequestBytes)}
+		return 0, &RequestError{"records", fmt.Sprintf("%d bytes in total; a request holds at most %d", size, MaxRequestBytes)}
 	}
 	return size, nil
 }
 
 func checkName(field, name string) error {
 	if len(name) > MaxName {
-		return &RequestError{field, fmt.Sprintf("%d bytes, at most %d", len(name), MaxName)}
+		return &RequestError{field, fmt.Sprintf("%d bytes; a name has at most %d", len(name), MaxName)}
 	}
 	if !utf8.ValidString(name) {
 		return &RequestError{field, "not UTF-8"}
@@ -303,12 +320,13 @@ func shorten(s string) string {
 	return s
 }
 
-// Close stops accepting, gives up what is queued (ErrClosed: not stored), and
-// waits for what is on its way. Closing twice is fine.
-func (d *Appender) Close() {
-	d.mu.Lock()
-	d.closed = true
-	d.mu.Unlock()
-	d.cancel(ErrClosed)
-	d.wg.Wait()
+// Close refuses new requests and fails queued ones (ErrClosed: not stored). The
+// log still settles those on their way, at the latest when it closes. Closing
+// twice is fine.
+func (a *Appender) Close() {
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	a.cancel(ErrClosed)
+	a.wg.Wait()
 }

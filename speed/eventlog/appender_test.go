@@ -13,7 +13,7 @@ import (
 	"duet/schemas/event"
 )
 
-func openDoor(t testing.TB, l *Log, lasts map[string]uint64) *Appender {
+func openAppender(t testing.TB, l *Log, lasts map[string]uint64) *Appender {
 	t.Helper()
 	d := NewAppender(l, lasts)
 	t.Cleanup(d.Close)
@@ -46,9 +46,9 @@ func wholeNumbers(t testing.TB, l *Log) map[string]uint64 {
 	return last
 }
 
-func TestDoorTellsWhereARequestIs(t *testing.T) {
+func TestAppendReturnsWhereTheRecordsAre(t *testing.T) {
 	l := mustOpen(t, config(t, 64<<20))
-	d := openDoor(t, l, map[string]uint64{"known": 10})
+	d := openAppender(t, l, map[string]uint64{"known": 10})
 	ctx := context.Background()
 	at := func(r Request) Appended {
 		t.Helper()
@@ -61,13 +61,13 @@ func TestDoorTellsWhereARequestIs(t *testing.T) {
 		t.Fatalf("%+v", a)
 	}
 	if b := at(numbered("p", 1, 5)); b.Duplicate != 5 || b.Count != 0 || b.At < a.At {
-		t.Fatalf("the same again: %+v", b)
+		t.Fatalf("a repeated request: %+v", b)
 	}
 	if b := at(numbered("p", 4, 5)); b.Duplicate != 2 || b.Count != 3 {
 		t.Fatalf("overlapping: %+v", b)
 	}
 	if b := at(numbered("known", 9, 4)); b.Duplicate != 2 || b.Count != 2 {
-		t.Fatalf("over what was recovered: %+v", b)
+		t.Fatalf("overlapping a recovered number: %+v", b)
 	}
 	var order *OrderError
 	if _, err := d.Append(ctx, numbered("p", 10, 1)); !errors.As(err, &order) || order.Expected != 9 {
@@ -91,9 +91,9 @@ func TestDoorTellsWhereARequestIs(t *testing.T) {
 	}
 }
 
-func TestDoorRefusesWhatBreaksItsLimits(t *testing.T) {
+func TestAppendRefusesRequestsOverItsLimits(t *testing.T) {
 	l := mustOpen(t, config(t, 64<<20))
-	d := openDoor(t, l, nil)
+	d := openAppender(t, l, nil)
 	long := string(make([]byte, MaxName+1))
 	for field, change := range map[string]func(*Request){
 		"stream":     func(r *Request) { r.Stream = "duet.c.cut" },
@@ -139,14 +139,14 @@ func TestDoorRefusesWhatBreaksItsLimits(t *testing.T) {
 	}
 }
 
-// Producers with several requests under way, over two streams, some sent twice
-// and some given up, while publishes fail in every way: no hole, no reorder,
-// nothing acknowledged is lost, nothing is there twice.
-func TestDoorKeepsEachProducersOrderWhateverFails(t *testing.T) {
+// Producers have several requests on their way, over two streams, some sent twice
+// and some cancelled, while publishes fail in every way: no hole, no reorder, no
+// acknowledged record lost, none stored twice.
+func TestEachProducersOrderIsKeptWhateverFails(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	l := mustOpen(t, config(t, 256<<20))
-	d := openDoor(t, l, nil)
+	d := openAppender(t, l, nil)
 	stop := make(chan struct{})
 	var breaker sync.WaitGroup
 	breaker.Go(func() {
@@ -205,7 +205,7 @@ func TestDoorKeepsEachProducersOrderWhateverFails(t *testing.T) {
 				}
 			}
 			if d.Last(name) < next-1 {
-				t.Errorf("%s: %d acknowledged, the door knows %d", name, next-1, d.Last(name))
+				t.Errorf("%s: %d acknowledged, Last returns %d", name, next-1, d.Last(name))
 			}
 		})
 	}
@@ -214,14 +214,14 @@ func TestDoorKeepsEachProducersOrderWhateverFails(t *testing.T) {
 	breaker.Wait()
 	for name, last := range wholeNumbers(t, l) {
 		if last < 1499 || d.Last(name) != last {
-			t.Errorf("%s ends at %d, the door says %d", name, last, d.Last(name))
+			t.Errorf("%s ends at %d, Last returns %d", name, last, d.Last(name))
 		}
 	}
 }
 
-func TestDoorSharesEnvelopesAmongClients(t *testing.T) {
+func TestClientsShareEnvelopes(t *testing.T) {
 	l := mustOpen(t, config(t, 64<<20))
-	d := openDoor(t, l, nil)
+	d := openAppender(t, l, nil)
 	var wg sync.WaitGroup
 	for c := range 32 {
 		wg.Go(func() {
@@ -243,7 +243,7 @@ func TestDoorSharesEnvelopesAmongClients(t *testing.T) {
 	}
 }
 
-// holdWindow takes all of the log's window, so that nothing is sent.
+// holdWindow reserves all of the log's window, so that nothing is sent.
 func holdWindow(t testing.TB, l *Log) (letGo func()) {
 	t.Helper()
 	for range window {
@@ -256,9 +256,9 @@ func holdWindow(t testing.TB, l *Log) (letGo func()) {
 	})
 }
 
-func TestAFullQueueHoldsBackAndThenSaysBusy(t *testing.T) {
+func TestAFullQueueWaitsAndThenReturnsBusy(t *testing.T) {
 	l := mustOpen(t, config(t, 512<<20))
-	d := openDoor(t, l, nil)
+	d := openAppender(t, l, nil)
 	letGo := holdWindow(t, l)
 	defer letGo()
 	big := Request{Stream: "orders", Records: slices.Repeat([][]byte{make([]byte, 1<<20-4)}, 3)}
@@ -291,9 +291,9 @@ func TestAFullQueueHoldsBackAndThenSaysBusy(t *testing.T) {
 	}
 }
 
-func TestARequestIsTakenBackWithThoseBehindIt(t *testing.T) {
+func TestACancelledRequestAbandonsThoseBehindIt(t *testing.T) {
 	l := mustOpen(t, config(t, 64<<20))
-	d := openDoor(t, l, nil)
+	d := openAppender(t, l, nil)
 	letGo := holdWindow(t, l)
 	defer letGo()
 	var under []*Pending
@@ -304,7 +304,7 @@ func TestARequestIsTakenBackWithThoseBehindIt(t *testing.T) {
 	}
 	other, err := d.Begin(context.Background(), numbered("q", 1, 1))
 	must(t, err)
-	again, err := d.Begin(context.Background(), numbered("p", 6, 5)) // waits for the one that is given up
+	again, err := d.Begin(context.Background(), numbered("p", 6, 5)) // a duplicate of the request that is cancelled
 	must(t, err)
 	gone, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -334,9 +334,9 @@ func TestARequestIsTakenBackWithThoseBehindIt(t *testing.T) {
 	wholeNumbers(t, l)
 }
 
-func TestDoorOfAFullLogRefusesAndHeals(t *testing.T) {
+func TestAppendToAFullLogIsRefusedUntilATrim(t *testing.T) {
 	l := mustOpen(t, config(t, MinBytes))
-	d := openDoor(t, l, nil)
+	d := openAppender(t, l, nil)
 	n := uint64(1)
 	var err error
 	for ; err == nil; n += 100 {
@@ -344,7 +344,7 @@ func TestDoorOfAFullLogRefusesAndHeals(t *testing.T) {
 	}
 	n -= 100
 	if !errors.Is(err, ErrFull) || d.Last("p") != n-1 {
-		t.Fatalf("%v at %d, the door knows %d", err, n, d.Last("p"))
+		t.Fatalf("%v at %d, Last returns %d", err, n, d.Last("p"))
 	}
 	if _, err := d.Append(context.Background(), numbered("p", n-100, 100)); err != nil {
 		t.Fatalf("a duplicate needs no room: %v", err)
@@ -355,7 +355,7 @@ func TestDoorOfAFullLogRefusesAndHeals(t *testing.T) {
 	}
 }
 
-func TestClosingTheDoorAnswersEveryone(t *testing.T) {
+func TestCloseAnswersEveryRequest(t *testing.T) {
 	l := mustOpen(t, config(t, 64<<20))
 	d := NewAppender(l, nil)
 	letGo := holdWindow(t, l)
@@ -378,13 +378,13 @@ func TestClosingTheDoorAnswersEveryone(t *testing.T) {
 	}
 }
 
-// What is queued behind a request that the store refuses must not overtake the
-// door's learning of it.
+// A request that is queued behind one that the store refuses must not be sent
+// before the refusal arrives.
 func TestNothingOvertakesARefusal(t *testing.T) {
 	l := mustOpen(t, config(t, MinBytes))
-	d := openDoor(t, l, nil)
+	d := openAppender(t, l, nil)
 	l.mu.Lock()
-	l.used = -1 << 40 // so that the store refuses, not we
+	l.used = -1 << 40 // so that the store refuses, not sendReserved
 	l.mu.Unlock()
 	must(t, l.reserve(context.Background())) // one at a time
 	defer l.unreserve()

@@ -59,8 +59,8 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
-// BenchmarkDoor has 16 clients that each wait for their answer.
-func BenchmarkDoor(b *testing.B) {
+// BenchmarkAppender has 16 clients that each wait for their answer.
+func BenchmarkAppender(b *testing.B) {
 	for _, events := range []int{1, 100, 1000} {
 		b.Run(fmt.Sprint(events), func(b *testing.B) {
 			l := mustOpen(b, config(b, 8<<30))

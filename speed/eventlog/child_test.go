@@ -56,7 +56,7 @@ func childTrim(l *Log) int {
 	}
 }
 
-// childPublish has 8 producers append through the door until it is killed. Each
+// childPublish has 8 producers append through an Appender until it is killed. Each
 // acknowledged number is a line "producer number".
 func childPublish(l *Log) int {
 	lasts := map[string]uint64{}

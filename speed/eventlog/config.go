@@ -9,40 +9,40 @@ import (
 
 // Shares of the byte limit, in percent.
 const (
-	refusePercent  = 90 // events are refused, control records are not
-	trimPercent    = 70 // below it nothing is trimmed: the log is the archive's repair copy
-	degradePercent = 50 // health degrades; a trim goes down to it
+	refusePercent  = 90 // above it events are refused; control records are not
+	trimPercent    = 70 // up to it nothing is trimmed: archive files are repaired from the log
+	degradePercent = 50 // from it health degrades; a trim stops at it
 )
 
 // Limits of one message, in bytes.
 const (
 	// MaxEnvelope is the largest envelope or control body.
 	MaxEnvelope = 8<<20 - 4<<10
-	// maxPayload is what the server is told: room for frame and header too.
+	// maxPayload is the server's limit; it leaves room for frame and header.
 	maxPayload = 8 << 20
 )
 
-// MinBytes is the smallest Config.MaxBytes: below it, one envelope could be
-// more than the share that is kept for control records.
+// MinBytes is the minimum of Config.MaxBytes: below it, one envelope could be
+// larger than the share that is reserved for control records.
 const MinBytes = 64 << 10
 
-// Config says where a log is and how large it may become.
+// Config configures a log. Dir and Project are required.
 type Config struct {
-	// Dir is the log's own folder; it is made if it is not there. Exactly one
-	// process may use it: the data folder's lock is the caller's.
+	// Dir is the log's own folder; it is created if it does not exist. Only one
+	// process may use it: the caller holds the data folder's lock.
 	Dir string
-	// Project is the project's name: a log belongs to one.
+	// Project is the name of the project that the log belongs to.
 	Project string
 	// MaxBytes is the byte limit of the whole log. Defaults to 8 GB.
 	MaxBytes int64
-	// Logger gets the server's warnings and errors and our own. Defaults to
+	// Logger receives the log's and its server's warnings and errors. Defaults to
 	// slog.Default().
 	Logger *slog.Logger
 }
 
 var nameRE = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
 
-// withDefaults returns the effective configuration, or all its faults.
+// withDefaults returns the effective configuration, or all of its faults.
 func (c Config) withDefaults() (Config, error) {
 	var faults []error
 	if c.Dir == "" {

@@ -1,22 +1,24 @@
-// Package eventlog is the durable, totally ordered record of a project's
-// events and control records: one JetStream stream in an embedded server that
-// nothing else can reach, and the door that brings events into it.
+// Package eventlog is the durable, totally ordered log of a project's events and
+// control records: one JetStream stream, in an embedded server that accepts no
+// connections, and the [Appender] that writes events to it by group commit.
 //
-// Start reading at [Open] and [Log]; then [Reader] and [Appender]. The package
-// knows nothing of views, halves or batches: an envelope is bytes to it.
+// Start reading at [Open] and [Log], then [Reader] and [Appender]. publish.go says
+// how messages become durable in order, repair.go what happens after a failed
+// write, blockcheck.go which damage is found before the server starts. The
+// package must not know views, halves or batches: an envelope is bytes to it.
 //
 // # The stream
 //
-// The stream is called DUET. An event stream is a subject of it, so that one
-// control record cuts everything:
+// The JetStream stream is called DUET. Each event stream is a subject of it, so
+// that one control record cuts them all:
 //
 //	duet.e.<stream>   an envelope of events; only [Log.Append] and [Appender] publish here
 //	duet.c.<kind>     a control record; only [Log.Control] publishes here
 //	duet.c.begin      always the first message: {"id", "ordinal", "created"}
 //
-// Sequences are contiguous: each publish states the sequence that it expects
-// to follow, so a message that is missing was lost, and reading past it is a
-// *[GapError], never a shorter answer (H6).
+// Sequences are contiguous, because each publish states the sequence that it must
+// follow. So a missing message was lost, and reading past it is a *[GapError],
+// never a shorter answer (H6).
 //
 // # A message
 //
@@ -32,10 +34,10 @@
 //
 //	44554c31 | sum | 0200000000000000 | 00d83f7a51c2aa18 | 0d | duet.e.orders | body
 //
-// The server's own checksum does not cover the lengths of its records; with
-// the sum, a message that was changed, or that belongs to another log, or to
-// another place of this one, is a *[CorruptError]. What the server says of a
-// message, in headers, is not needed to read it.
+// The server's own checksum does not cover the lengths of its records. The sum
+// does: reading a message that was changed, or that belongs to another log or to
+// another sequence, is a *[CorruptError]. Readers do not need the server's
+// headers.
 //
 // # Files
 //
@@ -50,23 +52,22 @@
 //	highwater.json     {"format":1,"incarnation":"...","ordinal":1,
 //	                    "sequence":20473,"sum":"32 hex digits"}
 //
-// incarnation.json says which log this is, highwater.json names a message that
-// it must still hold. A log that was recreated, emptied, or put back from an
-// older copy fails one of the two and is refused with a *[RefusedError] (H6).
-// The high-water mark is renewed each second while the log grows, on
-// [Log.MarkHigh], and on [Log.Close]. What a kill and damage to the very end of
-// the newest file take away together, from behind the mark, is not seen.
+// incarnation.json is the identity of the log, and highwater.json names a message
+// that it must still hold. A log that was recreated, emptied, or restored from an
+// older copy fails one of the two and is refused with a *[RefusedError] (H6). The
+// high-water mark is renewed each second while the log grows, by [Log.MarkHigh],
+// and by [Log.Close]. A block file that was cut short behind the mark looks like
+// one that a kill left, and cannot be told from it.
 //
 // # What is promised
 //
-//   - A publish that returned nil is on this disk (H8): the message's bytes
-//     and, when it opened a new block, the block's name in its folder.
-//   - Messages of one Door that belong to one producer are in the log in the
+//   - A message whose publish returned nil is on this disk (H8): its bytes and,
+//     if it began a new block file, the file's name in its folder.
+//   - Records of one producer that one [Appender] wrote are in the log in the
 //     order of their numbers, without a hole.
-//   - A [Reader] delivers each message once, in order, and only such as are
-//     known to be durable.
-//   - Events are refused at 90 % of the byte limit; the rest is for control
-//     records, because a full log that cannot take a marker could never be
-//     trimmed. A trim never takes the last message (H5: what may go is the
-//     caller's knowledge).
+//   - A [Reader] returns each message once, in order, and only durable ones.
+//   - Events are refused at 90 % of the byte limit. The rest is reserved for
+//     control records, because a log that cannot store a cut marker could never
+//     be trimmed. A trim never drops the last message. The caller decides what
+//     may be dropped (H5).
 package eventlog

@@ -29,9 +29,8 @@ const (
 	metaIncarnation = "duet.incarnation"
 )
 
-// engine is one life of the embedded server with its connections. The Log
-// replaces it after a write error, because the server keeps refusing writes
-// once one has failed.
+// engine is a running embedded server with its connections. The Log replaces it
+// after a write error, because the server refuses all writes after a failed one.
 type engine struct {
 	ns     *server.Server
 	log    *serverLogger
@@ -46,8 +45,8 @@ type engine struct {
 	dirStamp time.Time // mtime of blocks when last synced; zero: sync again
 }
 
-// startEngine starts the server over the store folder. A failure leaves
-// nothing running.
+// startEngine starts the server on the store folder. If it fails, nothing is left
+// running.
 func startEngine(ctx context.Context, cfg Config) (_ *engine, err error) {
 	logger := &serverLogger{log: cfg.Logger}
 	ns, err := server.NewServer(&server.Options{
@@ -61,7 +60,7 @@ func startEngine(ctx context.Context, cfg Config) (_ *engine, err error) {
 		StoreDir:               storePath(cfg.Dir),
 		SyncAlways:             true,
 		JetStreamMaxMemory:     64 << 20,
-		JetStreamMaxStore:      cfg.MaxBytes + 64<<20, // the stream's limit must be the one that counts
+		JetStreamMaxStore:      cfg.MaxBytes + 64<<20, // above the stream's limit, which is the one that counts
 		DisableJetStreamBanner: true,
 	})
 	if err != nil {
@@ -102,19 +101,18 @@ func startEngine(ctx context.Context, cfg Config) (_ *engine, err error) {
 
 func connect(ns *server.Server, name string) (*nats.Conn, error) {
 	c, err := nats.Connect("", nats.InProcessServer(ns), nats.Name(name), nats.NoReconnect(), nats.Timeout(apiTimeout),
-		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // errors surface where the answer is missed
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // a missing answer shows the error
 	if err != nil {
 		return nil, fmt.Errorf("embedded log server: %w", err)
 	}
 	return c, nil
 }
 
-// ended reports whether stop was called; whoever uses the engine then waits for
-// the next one.
+// ended reports whether stop was called. A caller then waits for the next engine.
 func (e *engine) ended() bool { return e.stopped.Load() }
 
-// stop ends the server and waits for it. After it, nothing that was sent can
-// still be stored.
+// stop stops the server and returns when it has ended: nothing that was sent can
+// be stored after that.
 func (e *engine) stop() {
 	e.stopped.Store(true)
 	for _, c := range []*nats.Conn{e.pub, e.get} {
@@ -126,7 +124,7 @@ func (e *engine) stop() {
 	e.ns.WaitForShutdown()
 }
 
-// stream finds the stream; nil if there is none.
+// stream returns the stream, or nil if there is none.
 func (e *engine) stream(ctx context.Context) (jetstream.Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
@@ -137,7 +135,7 @@ func (e *engine) stream(ctx context.Context) (jetstream.Stream, error) {
 	return s, err
 }
 
-// info is the stream's current configuration and state.
+// info returns the stream's configuration and state.
 func (e *engine) info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	s, err := e.stream(ctx)
 	if err != nil {
@@ -167,9 +165,9 @@ func streamConfig(cfg Config, id string) jetstream.StreamConfig {
 	}
 }
 
-// syncBlocks makes the names of new block files durable: the server syncs
-// their content only. Called before a publish is acknowledged; it is one stat
-// while no file was added.
+// syncBlocks makes the names of new block files durable, because the server syncs
+// only their content. It is called before a publish is acknowledged, and costs
+// one stat if no file was added.
 func (e *engine) syncBlocks() error {
 	e.dirMu.Lock()
 	defer e.dirMu.Unlock()
@@ -186,8 +184,8 @@ func (e *engine) syncBlocks() error {
 	if err := syncDir(e.blocks); err != nil {
 		return err
 	}
-	// A file added within the same tick of the file system's clock would not
-	// change the stamp: only a stamp that has aged tells anything.
+	// A file that is added within the same tick of the file system's clock does not
+	// change the time stamp, so only a stamp older than a tick is kept.
 	e.dirStamp = time.Time{}
 	if time.Since(st.ModTime()) > 10*time.Millisecond {
 		e.dirStamp = st.ModTime()
@@ -195,11 +193,11 @@ func (e *engine) syncBlocks() error {
 	return nil
 }
 
-// serverLogger passes the server's warnings and errors on.
+// serverLogger logs the server's warnings and errors.
 type serverLogger struct {
 	log *slog.Logger
-	// complained is set by an error: the server does not answer a publish that
-	// it could not write, it only complains.
+	// complained is the latest error. The server logs one, and does not answer,
+	// if it could not write a message.
 	complained atomic.Pointer[string]
 
 	mu  sync.Mutex
@@ -212,12 +210,12 @@ func (l *serverLogger) fatal() error {
 	return l.bad
 }
 
-// complaint is the latest error, if any.
+// complaint returns the latest error that the server logged.
 func (l *serverLogger) complaint() string {
 	if text := l.complained.Load(); text != nil {
 		return *text
 	}
-	return "it told no reason"
+	return "it logged no error"
 }
 
 func (l *serverLogger) Noticef(string, ...any) {}

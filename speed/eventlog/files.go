@@ -13,12 +13,12 @@ import (
 
 const fileFormat = 1
 
-// incarnationFile is incarnation.json: which log this is.
+// incarnationFile is incarnation.json: the identity of the log.
 type incarnationFile struct {
 	Format  int    `json:"format"`
 	Project string `json:"project"`
 	schemas.Incarnation
-	// Continues is the last position of the lost log before this one that
+	// Continues is the last position of the lost log before this one that still
 	// counts; nil for a project's first log.
 	Continues *continues `json:"continues,omitempty"`
 }
@@ -35,7 +35,7 @@ func (f *incarnationFile) continuesAt() schemas.Position {
 	return schemas.NewPosition(f.Continues.Ordinal, f.Continues.Sequence)
 }
 
-// highFile is highwater.json: a message that the log must hold.
+// highFile is highwater.json: a message that the log must still hold.
 type highFile struct {
 	Format      int    `json:"format"`
 	Incarnation string `json:"incarnation"`
@@ -48,8 +48,8 @@ func incarnationPath(dir string) string { return filepath.Join(dir, "incarnation
 func highPath(dir string) string        { return filepath.Join(dir, "highwater.json") }
 func storePath(dir string) string       { return filepath.Join(dir, "jetstream") }
 
-// readSealed reads a small file of ours. found is false if it is not there; a
-// file that is there but unreadable is an error, never an absent one.
+// readSealed reads a sealed JSON file. found is false if it does not exist. A file
+// that exists and cannot be read is an error.
 func readSealed(path string, format *int, into any) (found bool, err error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -58,7 +58,7 @@ func readSealed(path string, format *int, into any) (found bool, err error) {
 		return false, fmt.Errorf("%w. Restore it from a copy", err)
 	}
 	if *format != fileFormat {
-		return false, fmt.Errorf("%s has format %d, this program knows %d: use the version of duet that wrote it", path, *format, fileFormat)
+		return false, fmt.Errorf("%s has format %d, this version of duet reads %d: use the version of duet that wrote it", path, *format, fileFormat)
 	}
 	return true, nil
 }
@@ -81,8 +81,8 @@ func readHigh(dir string) (*highFile, error) {
 	return f, nil
 }
 
-// writeSealed replaces a small file; after a power cut it is the old or the new
-// one.
+// writeSealed replaces a sealed JSON file. After a power cut the file is the old
+// one or the new one.
 func writeSealed(path string, v any) error {
 	b, err := durable.Seal(v)
 	if err != nil {
@@ -91,7 +91,7 @@ func writeSealed(path string, v any) error {
 	return durable.OS.WriteFile(path, b)
 }
 
-// sweep deletes what a killed writeSealed left.
+// sweep deletes the temporary files of an interrupted writeSealed.
 func sweep(dir string) error {
 	names, err := os.ReadDir(dir)
 	if err != nil {

@@ -18,12 +18,14 @@ const (
 	subjectAt  = timeAt + 8 + 1
 )
 
-// sum is a message's checksum, bound to its place (see the package comment).
+// sum is a message's checksum. It covers the message's sequence and its log (see
+// the package comment).
 type sum [16]byte
 
 func (s sum) String() string { return hex.EncodeToString(s[:]) }
 
-// frame appends the beginning of a message; its body comes next, then seal.
+// frame appends the beginning of a message to dst. The caller appends the body and
+// calls seal.
 func frame(dst []byte, subject string) []byte {
 	dst = append(dst, frameMagic...)
 	dst = append(dst, make([]byte, subjectAt-1-sumAt)...)
@@ -31,14 +33,14 @@ func frame(dst []byte, subject string) []byte {
 	return append(dst, subject...)
 }
 
-// bodySize is the size of a framed message's body.
+// bodySize returns the size of a framed message's body.
 func bodySize(message []byte) int { return len(message) - subjectAt - int(message[subjectAt-1]) }
 
 func messageSum(message []byte, incarnation string) sum {
 	return xxh3.Hash128Seed(message[sequenceAt:], xxh3.HashString(incarnation)).Bytes()
 }
 
-// seal fills in a framed message's place and time.
+// seal fills in the sequence, time and checksum of a framed message.
 func seal(message []byte, incarnation string, sequence uint64, now time.Time) sum {
 	binary.LittleEndian.PutUint64(message[sequenceAt:], sequence)
 	binary.LittleEndian.PutUint64(message[timeAt:], uint64(now.UnixNano()))
@@ -47,7 +49,7 @@ func seal(message []byte, incarnation string, sequence uint64, now time.Time) su
 	return s
 }
 
-// sealed is what a stored message holds; body aliases it.
+// sealed is the content of a stored message; body aliases it.
 type sealed struct {
 	sequence uint64
 	time     time.Time
@@ -56,17 +58,17 @@ type sealed struct {
 	sum      sum
 }
 
-// unseal takes a stored message apart, or tells why it is not what was stored.
+// unseal parses a stored message. It fails if the message is not what was stored.
 func unseal(message []byte, incarnation string) (m sealed, err error) {
 	if len(message) < subjectAt {
-		return m, fmt.Errorf("%d bytes are too short for a message", len(message))
+		return m, fmt.Errorf("it has only %d bytes", len(message))
 	}
 	if got := string(message[:sumAt]); got != frameMagic {
 		return m, fmt.Errorf("it begins with %q, not %q", got, frameMagic)
 	}
 	copy(m.sum[:], message[sumAt:])
 	if got := messageSum(message, incarnation); got != m.sum {
-		return m, fmt.Errorf("its checksum is %s, but %s was stored", got, m.sum)
+		return m, fmt.Errorf("its checksum is %s, expected %s", got, m.sum)
 	}
 	body := subjectAt + int(message[subjectAt-1])
 	if body > len(message) {

@@ -172,7 +172,7 @@ func TestNamesThatAreNoNamesAreRefused(t *testing.T) {
 			t.Errorf("kind %.20q: %v", name, err)
 		}
 		if _, err := d.Append(context.Background(), Request{Stream: name, Records: [][]byte{{}}}); !errors.As(err, &wrong) {
-			t.Errorf("door, stream %.20q: %v", name, err)
+			t.Errorf("appender, stream %.20q: %v", name, err)
 		}
 	}
 	if _, err := l.Control(context.Background(), beginKind, nil); err == nil {

@@ -13,17 +13,17 @@ type Entry struct {
 	At      schemas.Position
 	Subject string
 	Time    time.Time
-	Bytes   int    // of the envelope or body
-	Data    []byte // the envelope or body; valid during the call only
-	// Problem says why the message, or the range up to Through, cannot be read;
-	// the other fields are then empty.
+	Bytes   int    // size of Data
+	Data    []byte // the envelope or the control record's body; valid during the call only
+	// Problem is why the message, or the range up to Through, cannot be read. The
+	// other fields are then empty.
 	Problem error
 	Through schemas.Position // At, unless Problem covers a range
 }
 
-// List calls f for each message from one position to another, both included
-// and bounded by what the log holds. Damage is listed, not an end. It returns
-// f's first error.
+// List calls f for each message of the log between two positions, both included.
+// A damaged message is an Entry with a Problem, and List goes on behind it. List
+// returns the first error of f.
 func (l *Log) List(ctx context.Context, from, through schemas.Position, f func(Entry) error) error {
 	from, through = max(from, l.First()), min(through, l.Last())
 	for seq := from.Sequence(); l.at(seq) <= through && from.Ordinal() == l.inc.Ordinal; {

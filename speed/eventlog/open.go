@@ -2,9 +2,7 @@ package eventlog
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -16,21 +14,22 @@ import (
 	"duet/schemas"
 )
 
-// Steps at which a test may end the process.
+// Steps at which a test can end the process.
 var (
-	fpCreated = failpoint.New("eventlog.begin.created")  // the stream is there, empty
-	fpBegun   = failpoint.New("eventlog.begin.record")   // its begin record too, the incarnation file not
+	fpCreated = failpoint.New("eventlog.begin.created")  // the stream exists and is empty
+	fpBegun   = failpoint.New("eventlog.begin.record")   // the begin record is stored, the incarnation file is not written
 	fpSent    = failpoint.New("eventlog.publish.sent")   // a message went to the server
-	fpSynced  = failpoint.New("eventlog.publish.synced") // it is durable, nobody knows yet
+	fpSynced  = failpoint.New("eventlog.publish.synced") // it is durable, and not acknowledged
 	fpMarked  = failpoint.New("eventlog.trim.marked")    // before messages are dropped
 	fpTrimmed = failpoint.New("eventlog.trim.dropped")   // after
 )
 
 const remedyCopy = "Restore the whole data folder from one copy; without a copy, start an empty folder (--data) and keep this one: its archive is plain Parquet."
 
-// Open opens a project's log, and begins its first one if there never was any.
-// It refuses, with a *RefusedError or *GapError, a log that is not the one that
-// was there before (H6): see the package comment. ctx bounds the opening only.
+// Open opens a project's log, and creates it if the folder never held one. It
+// refuses, with an error that names what was found, a log that is damaged or not
+// the one that was there before (H6): see the package comment. ctx bounds the
+// opening only.
 func Open(ctx context.Context, cfg Config) (*Log, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -83,7 +82,7 @@ func open(ctx context.Context, cfg Config, eng *engine, inc *incarnationFile, hi
 	case stream == nil && inc == nil && high == nil:
 		id, err = create(ctx, cfg, eng)
 	case inc == nil:
-		id, err = adoptable(cfg, stream, high)
+		id, err = unfinished(cfg, stream, high)
 	case stream == nil:
 		err = &RefusedError{Kind: ErrMissing, Dir: cfg.Dir, Found: "no stream in " + storePath(cfg.Dir),
 			Expected: fmt.Sprintf("log %s (number %d, begun %s)", inc.ID, inc.Ordinal, inc.Created), Remedy: remedyCopy}
@@ -115,20 +114,22 @@ func open(ctx context.Context, cfg Config, eng *engine, inc *incarnationFile, hi
 	return l, l.listen(st.last)
 }
 
-// create makes the stream; its metadata hold the new incarnation's id.
+// create creates the stream and returns the new incarnation's id, which its
+// metadata hold.
 func create(ctx context.Context, cfg Config, eng *engine) (id string, err error) {
 	id = nuid.Next()
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	if _, err := eng.js.CreateStream(ctx, streamConfig(cfg, id)); err != nil {
-		return "", fmt.Errorf("creating the log: %w", err)
+		return "", fmt.Errorf("create the log: %w", err)
 	}
 	return id, fpCreated.Hit()
 }
 
-// adoptable decides whether a stream without an incarnation file is one whose
-// creation was cut short: it then holds nothing but, perhaps, its begin record.
-func adoptable(cfg Config, stream jetstream.Stream, high *highFile) (id string, err error) {
+// unfinished returns the id of a stream whose creation was interrupted before
+// the incarnation file was written: it holds at most its begin record. Any other
+// stream without that file is refused.
+func unfinished(cfg Config, stream jetstream.Stream, high *highFile) (id string, err error) {
 	refused := &RefusedError{Kind: ErrMissing, Dir: cfg.Dir, Found: "no file " + incarnationPath(cfg.Dir), Expected: "it, as the log was in use",
 		Remedy: "Restore that file, or the whole data folder, from a copy."}
 	if stream == nil || high != nil {
@@ -141,8 +142,8 @@ func adoptable(cfg Config, stream jetstream.Stream, high *highFile) (id string, 
 	return id, nil
 }
 
-// begin writes the first message, unless it is there, and then the incarnation
-// file: the log exists from then on.
+// begin writes the first message, unless the stream holds it, and then the
+// incarnation file. From then on the log exists.
 func begin(ctx context.Context, cfg Config, eng *engine, id string, ordinal uint32, from schemas.Position) (*incarnationFile, error) {
 	info, err := eng.info(ctx)
 	if err != nil {
@@ -155,13 +156,13 @@ func begin(ctx context.Context, cfg Config, eng *engine, id string, ordinal uint
 	}
 	if info.State.LastSeq == 0 {
 		if err := publishBegin(ctx, eng, f.Incarnation); err != nil {
-			return nil, fmt.Errorf("beginning the log: %w", err)
+			return nil, fmt.Errorf("begin the log: %w", err)
 		}
 	}
 	if err := fpBegun.Hit(); err != nil {
 		return nil, err
 	}
-	// The store's folders are new: their names must outlive a power cut too.
+	// Make the names of the store's new folders durable.
 	for dir := eng.blocks; len(dir) >= len(cfg.Dir); dir = filepath.Dir(dir) {
 		if err := syncDir(dir); err != nil {
 			return nil, err
@@ -183,42 +184,42 @@ func publishBegin(ctx context.Context, eng *engine, inc schemas.Incarnation) err
 		return err
 	}
 	if ack.Sequence != 1 {
-		return fmt.Errorf("its first message has sequence %d", ack.Sequence)
+		return fmt.Errorf("the first message has sequence %d, expected 1", ack.Sequence)
 	}
 	return nil
 }
 
-// fit gives the stream the configured limit. It never goes below what is used,
-// so nothing can be discarded.
+// fit sets the stream's limit to the configured one. It refuses a limit below
+// what is used, so that nothing is discarded.
 func fit(ctx context.Context, cfg Config, eng *engine, inc *incarnationFile) error {
 	info, err := eng.info(ctx)
 	if err != nil {
 		return err
 	}
 	if info.Config.Metadata[metaIncarnation] != inc.ID || info.Config.MaxBytes == cfg.MaxBytes {
-		return nil // another log is examine's finding
+		return nil // examine refuses another log
 	}
 	if need := int64(info.State.Bytes) * 100 / refusePercent; cfg.MaxBytes < need {
-		return fmt.Errorf("log %s: limits.log of %d bytes is too small for the %d that are in use: give it at least %d, and lower it when batch runs have emptied the log",
+		return fmt.Errorf("log %s: limits.log of %d bytes is too small for the %d that are in use: set at least %d, and lower it when batch runs have emptied the log",
 			cfg.Dir, cfg.MaxBytes, info.State.Bytes, need)
 	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	if _, err := eng.js.UpdateStream(ctx, streamConfig(cfg, inc.ID)); err != nil {
-		return fmt.Errorf("changing the log's limit: %w", err)
+		return fmt.Errorf("change the log's limit: %w", err)
 	}
 	return nil
 }
 
-// logState is what a store holds, after examine has found it to be whole.
+// logState describes a store that examine has accepted.
 type logState struct {
 	first, last uint64
 	lastSum     sum
 	used        int64
 }
 
-// examine makes sure that a store is this incarnation's, whole, and not behind
-// its high-water mark (H6). high may be nil.
+// examine refuses a store that is not this incarnation's, has holes, or is
+// behind its high-water mark (H6). high may be nil.
 func examine(ctx context.Context, cfg Config, eng *engine, inc schemas.Incarnation, high *highFile) (logState, error) {
 	info, err := eng.info(ctx)
 	if err != nil {
@@ -269,7 +270,8 @@ func behind(dir string, found, expected schemas.Position) error {
 	return &RefusedError{Kind: ErrBehind, Dir: dir, Found: "a log that ends at " + found.String(), Expected: "at least " + expected.String(), Remedy: remedyCopy}
 }
 
-// findGap names the first hole of a store that says that it has some.
+// findGap returns the first hole of a store whose message count shows that it has
+// one.
 func findGap(ctx context.Context, eng *engine, at func(uint64) schemas.Position, s jetstream.StreamState) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
@@ -295,9 +297,8 @@ func findGap(ctx context.Context, eng *engine, at func(uint64) schemas.Position,
 	return &GapError{From: at(d[0]), Through: at(through)}
 }
 
-// CheckBehind makes sure that the log continues from a position that was
-// archived: at is in this log or in what it continues from (H6). Call it with
-// the archive's cut after Open.
+// CheckBehind returns an error unless the log continues from at, the end of the
+// archive: at is in this log, or in the lost one that it continues (H6).
 func (l *Log) CheckBehind(at schemas.Position) error {
 	l.mu.Lock()
 	first, last := l.at(l.first), l.at(l.last)
@@ -315,31 +316,16 @@ func (l *Log) CheckBehind(at schemas.Position) error {
 	return nil
 }
 
-// CheckCut is CheckBehind for a cut of an archive or generation: its
-// incarnation must be this one, or an earlier one.
+// CheckCut is CheckBehind for the cut of an archive or generation. It also
+// returns an error if the cut was made in another log.
 func (l *Log) CheckCut(cut schemas.Cut) error {
 	for _, p := range cut {
 		if p.Lane != 0 {
-			return fmt.Errorf("cut %s: lane %d is not known to this version of duet", cut, p.Lane)
+			return fmt.Errorf("cut %s: lane %d is unknown to this version of duet: use the version that wrote it", cut, p.Lane)
 		}
 		if p.Ordinal == l.inc.Ordinal && p.Incarnation != l.inc.ID {
 			return &RefusedError{Kind: ErrRecreated, Dir: l.cfg.Dir, Found: "log " + l.inc.ID, Expected: "log " + p.Incarnation + ", which the archive was written from", Remedy: remedyCopy}
 		}
 	}
 	return l.CheckBehind(cut.Position())
-}
-
-// probe makes sure that the disk takes writes, before a server that failed is
-// trusted again.
-func probe(dir string) (err error) {
-	path := filepath.Join(dir, "probe.tmp")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(make([]byte, 1<<20))
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close(), os.Remove(path))
 }

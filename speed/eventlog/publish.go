@@ -15,59 +15,55 @@ import (
 	"duet/schemas"
 )
 
-// Publishes form a chain: each states, in a header, the sequence it follows,
-// so several can be under way and still none can be stored behind one that
-// was not. When one fails, all sent after it fail too (errAborted), and the
-// chain begins anew, with the next epoch, when nothing is under way.
+// Publishes form a chain: each one states, in a header, the sequence that it
+// must follow. So several can be on their way, and none can be stored behind
+// one that was not. If one fails, all that were sent after it fail too
+// (errAborted). When all of them are settled, a new chain begins, with the next
+// epoch.
+//
+// The server usually answers a publish that it could not store, and repair.go
+// is not needed. It does not answer when a write failed: then the server is
+// stopped, started again, and asked what it holds.
 
 const (
-	// window is how many publishes may be under way. Two keep the disk busy
-	// while the next envelope is built; more only make envelopes smaller.
+	// window is the maximum number of publishes on their way. With two, the next
+	// envelope is built and sent while the disk syncs the one before; with more,
+	// envelopes only become smaller.
 	window = 2
 	// ackTimeout is how long a publish may go without an answer before the
-	// server is taken for stuck and started anew.
+	// server is restarted.
 	ackTimeout = 30 * time.Second
 	// complainTimeout is the same for a server that has logged an error.
 	complainTimeout = time.Second
-	// anyEpoch: the sender does not care what came before its message.
+	// anyEpoch is the epoch of a message that does not depend on earlier ones.
 	anyEpoch = 0
 )
 
-// inflight is one publish.
+// inflight is one publish on its way.
 type inflight struct {
 	at      schemas.Position
-	seq     uint64
 	sum     sum
 	size    int64
 	sent    time.Time
-	done    chan struct{} // closed when err is final
-	err     error
-	unknown bool // was refused in a way that leaves open whether it is stored; guarded by Log.mu
-}
-
-// wait returns the outcome, or an *UnknownError if ctx ends first.
-func (p *inflight) wait(ctx context.Context) error {
-	select {
-	case <-p.done:
-		return p.err
-	case <-ctx.Done():
-		return &UnknownError{At: p.at, Cause: context.Cause(ctx)}
-	}
+	unknown bool // its answer leaves open whether it is stored
+	// settled is called once with the outcome, in the order of sending and with
+	// Log.mu held. It must not block.
+	settled func(schemas.Position, error)
 }
 
 // chain is the state of publishing. All fields are guarded by Log.mu.
 type chain struct {
-	epoch    uint64
-	next     uint64 // sequence of the next publish
-	pending  []*inflight
-	bytes    int64     // of pending
-	broken   error     // set while the chain is being put right: why
-	since    time.Time // when broken was set
-	repaired bool      // broken is settled by repair, not by the last pending one
-	ackInbox string
+	epoch     uint64
+	next      uint64 // sequence of the next publish
+	pending   []*inflight
+	bytes     int64     // of pending
+	broken    error     // why the chain is broken; nil if it is not
+	since     time.Time // when broken was set
+	repairing bool      // a broken chain is settled by repair, not by its own answers
+	ackInbox  string
 }
 
-// storedSize is what the server counts for a message.
+// storedSize returns the size that the server counts for a message.
 func storedSize(subject string, header, message int) int64 {
 	const record = 22 + 4 + 8 // record header, header length, checksum
 	return int64(record + len(subject) + header + message)
@@ -79,27 +75,58 @@ func expectHeader(seq uint64) (nats.Header, int) {
 		len("NATS/1.0\r\n") + len(jetstream.ExpectedLastSeqHeader) + len(": ") + len(v) + len("\r\n\r\n")
 }
 
-// send puts a framed message under way. The buffer may be used again when send
-// returns. It waits for room in the window, until
-// ctx ends.
-func (l *Log) send(ctx context.Context, epoch uint64, subject string, message []byte, control bool) (*inflight, error) {
-	if n := bodySize(message); n > MaxEnvelope {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, n, MaxEnvelope)
+// publish stores one message and returns when it is durable. If it is aborted
+// because another publish failed, it is sent again.
+func (l *Log) publish(ctx context.Context, subject string, body []byte, control bool) (schemas.Position, error) {
+	if len(body) > MaxEnvelope {
+		return 0, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(body), MaxEnvelope)
 	}
-	if err := l.trouble(); err != nil {
-		return nil, err
+	message := append(frame(make([]byte, 0, subjectAt+len(subject)+len(body)), subject), body...)
+	for {
+		changed := l.change()
+		at, err := l.publishOnce(ctx, subject, message, control)
+		if !errors.Is(err, errAborted) {
+			return at, err
+		}
+		if !l.chainBroken() {
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		case <-l.life.Done():
+			return 0, ErrClosed
+		}
 	}
-	if err := l.reserve(ctx); err != nil {
-		return nil, errors.Join(err, l.trouble())
-	}
-	p, err := l.sendNow(epoch, subject, message, control)
-	if err != nil {
-		l.unreserve()
-	}
-	return p, err
 }
 
-// reserve waits for a slot of the window: for sendNow, or to be given back.
+func (l *Log) publishOnce(ctx context.Context, subject string, message []byte, control bool) (schemas.Position, error) {
+	if err := l.unavailableErr(); err != nil {
+		return 0, err
+	}
+	if err := l.reserve(ctx); err != nil {
+		return 0, errors.Join(err, l.unavailableErr())
+	}
+	type outcome struct {
+		at  schemas.Position
+		err error
+	}
+	settled := make(chan outcome, 1)
+	if err := l.sendReserved(anyEpoch, subject, message, control, func(at schemas.Position, err error) { settled <- outcome{at, err} }); err != nil {
+		l.unreserve()
+		return 0, err
+	}
+	select {
+	case o := <-settled:
+		return o.at, o.err
+	case <-ctx.Done():
+		return 0, &UnknownError{Cause: context.Cause(ctx)}
+	}
+}
+
+// reserve waits for a slot of the window. The caller passes it to sendReserved,
+// or returns it with unreserve.
 func (l *Log) reserve(ctx context.Context) error {
 	select {
 	case l.slots <- struct{}{}:
@@ -113,68 +140,83 @@ func (l *Log) reserve(ctx context.Context) error {
 
 func (l *Log) unreserve() { <-l.slots }
 
-// sendNow is send with a slot in hand; the slot is given back when the publish
-// is done.
-func (l *Log) sendNow(epoch uint64, subject string, message []byte, control bool) (*inflight, error) {
+// sendReserved sends a framed message, using a reserved slot of the window. If
+// it returns nil, settled is called later and the slot is then free again; if
+// it returns an error, nothing was sent and the caller keeps the slot. The
+// message may be overwritten when sendReserved returns.
+func (l *Log) sendReserved(epoch uint64, subject string, message []byte, control bool, settled func(schemas.Position, error)) error {
+	if n := bodySize(message); n > MaxEnvelope {
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, n, MaxEnvelope)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := &l.chain
 	switch {
 	case l.closed:
-		return nil, ErrClosed
+		return ErrClosed
 	case l.fatal != nil:
-		return nil, l.fatal
-	case c.broken != nil && c.repaired:
-		return nil, unavailable(c.broken)
+		return l.fatal
+	case c.broken != nil && c.repairing:
+		return unavailable(c.broken)
 	case c.broken != nil, epoch != anyEpoch && epoch != c.epoch:
-		return nil, errAborted
+		return errAborted
 	}
 	header, headerSize := expectHeader(c.next - 1)
-	p := &inflight{
-		at: schemas.NewPosition(l.inc.Ordinal, c.next), seq: c.next,
-		size: storedSize(subject, headerSize, len(message)),
-		sent: time.Now(), done: make(chan struct{}),
-	}
+	p := &inflight{at: l.at(c.next), size: storedSize(subject, headerSize, len(message)), sent: time.Now(), settled: settled}
 	share := l.cfg.MaxBytes
 	if !control {
 		share = share / 100 * refusePercent
 	}
 	if used := l.used + c.bytes; used+p.size > share {
-		return nil, &FullError{Used: used, Limit: l.cfg.MaxBytes, Control: control}
+		return &FullError{Used: used, Limit: l.cfg.MaxBytes, Control: control}
 	}
-	p.sum = seal(message, l.inc.ID, p.seq, p.sent)
+	p.sum = seal(message, l.inc.ID, c.next, p.sent)
 	c.pending = append(c.pending, p)
 	c.bytes += p.size
-	c.next++
 	err := l.eng.pub.PublishMsg(&nats.Msg{
-		Subject: subject, Reply: c.ackInbox + strconv.FormatUint(p.seq, 10), Header: header, Data: message,
+		Subject: subject, Reply: c.ackInbox + strconv.FormatUint(c.next, 10), Header: header, Data: message,
 	})
+	c.next++
 	if err == nil {
 		err = fpSent.Hit()
 	}
-	if err != nil { // the connection is gone: the outcome is open until the server was started anew
+	if err != nil { // the connection failed: only the restarted server can say whether the message is stored
 		p.unknown = true
 		l.breakChain(err, true)
 	}
-	return p, nil
+	return nil
 }
 
-// trouble is why the log cannot be used now: it is not the one it should be,
-// or it could not be written for more than a moment.
-func (l *Log) trouble() error {
+// unavailableErr returns why the log cannot be used now: it is not the log that
+// it should be, or it could not be written for more than a second. It returns
+// nil if it can be used.
+func (l *Log) unavailableErr() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch c := &l.chain; {
 	case l.fatal != nil:
 		return l.fatal
-	case c.broken != nil && c.repaired && time.Since(c.since) > time.Second:
+	case c.broken != nil && c.repairing && time.Since(c.since) > time.Second:
 		return unavailable(c.broken)
 	}
 	return nil
 }
 
-// listen subscribes to the acknowledgements of a fresh engine and begins a
-// fresh chain behind sequence last. Log.mu is held, or nobody else has the Log.
+func (l *Log) chainBroken() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.chain.broken != nil
+}
+
+// epoch returns the chain's epoch, for messages that depend on earlier ones.
+func (l *Log) epoch() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.chain.epoch
+}
+
+// listen subscribes to the answers of a new engine and begins a new chain behind
+// sequence last. Log.mu is held, or the Log is not shared yet.
 func (l *Log) listen(last uint64) error {
 	c := &l.chain
 	inbox := nats.NewInbox() + "."
@@ -185,11 +227,12 @@ func (l *Log) listen(last uint64) error {
 	}
 	c.ackInbox = inbox
 	c.epoch++
-	c.next, c.broken, c.repaired = last+1, nil, false
+	c.next, c.broken, c.repairing = last+1, nil, false
 	return nil
 }
 
-// acked handles an acknowledgement, on the subscription's goroutine.
+// acked handles the server's answer to a publish. It runs on the subscription's
+// goroutine.
 func (l *Log) acked(eng *engine, m *nats.Msg) {
 	seq, _ := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], 10, 64)
 	var ack struct {
@@ -197,8 +240,8 @@ func (l *Log) acked(eng *engine, m *nats.Msg) {
 		Seq   uint64              `json:"seq"`
 	}
 	err := json.Unmarshal(m.Data, &ack)
-	if err == nil && ack.Error == nil && len(m.Data) == 0 {
-		err = errors.New("the server does not answer for the stream") // no responders
+	if len(m.Data) == 0 { // no responders
+		err = errors.New("the log's server does not serve the stream")
 	}
 	if err == nil && ack.Error == nil {
 		err = errors.Join(eng.syncBlocks(), fpSynced.Hit())
@@ -209,85 +252,86 @@ func (l *Log) acked(eng *engine, m *nats.Msg) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := &l.chain
-	if eng != l.eng {
-		return
-	}
-	if len(c.pending) == 0 || c.pending[0].seq != seq {
-		if !c.repaired && len(c.pending) > 0 {
-			l.breakChain(fmt.Errorf("an answer for sequence %d, expected %d", seq, c.pending[0].seq), true)
-		}
+	if eng != l.eng || len(c.pending) == 0 {
 		return
 	}
 	p := c.pending[0]
+	if p.at.Sequence() != seq {
+		if !c.repairing {
+			l.breakChain(fmt.Errorf("an answer for sequence %d, expected %d", seq, p.at.Sequence()), true)
+		}
+		return
+	}
 	switch {
 	case err != nil:
 		p.unknown = true
 		l.breakChain(err, true)
 	case ack.Error == nil && ack.Seq != seq:
-		l.fail(&RefusedError{Kind: ErrDiffers, Dir: l.cfg.Dir, Found: fmt.Sprintf("a message stored at sequence %d", ack.Seq),
-			Expected: fmt.Sprintf("sequence %d", seq), Remedy: "Another program writes to this log: end it and start again."})
+		l.fail(foreignWriter(l.cfg.Dir, fmt.Sprintf("a message stored at sequence %d", ack.Seq), fmt.Sprintf("sequence %d", seq)))
 	case ack.Error == nil:
 		l.advance(p)
 	case ack.Error.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence && c.broken != nil:
-		l.finish(p, errAborted)
+		l.settleFirst(errAborted)
 	case isLimit(ack.Error):
 		l.breakChain(ack.Error, false)
-		l.finish(p, &FullError{Used: l.used + c.bytes, Limit: l.cfg.MaxBytes, Control: true})
+		l.settleFirst(&FullError{Used: l.used + c.bytes, Limit: l.cfg.MaxBytes, Control: true})
 	default:
 		p.unknown = true
 		l.breakChain(ack.Error, true)
 	}
-	if c.broken != nil && !c.repaired && len(c.pending) == 0 {
+	if c.broken != nil && !c.repairing && len(c.pending) == 0 {
 		c.epoch++
 		c.next, c.broken = l.last+1, nil
 		l.notify()
 	}
 }
 
-// isLimit reports whether the server refused by a limit, before writing
-// anything.
+// isLimit reports whether the server refused a message by a limit, before
+// writing anything.
 func isLimit(e *jetstream.APIError) bool {
 	const storeFailed, accountLimit, serverLimit = 10077, 10002, 10023
 	return e.ErrorCode == storeFailed && e.Description == "maximum bytes exceeded" ||
 		e.ErrorCode == accountLimit || e.ErrorCode == serverLimit
 }
 
-// advance takes a publish as durable. Log.mu is held.
+// advance settles p, the oldest publish, as durable. Log.mu is held.
 func (l *Log) advance(p *inflight) {
-	l.last, l.lastSum = p.seq, p.sum
+	l.last, l.lastSum = p.at.Sequence(), p.sum
 	l.used += p.size
-	l.finish(p, nil)
+	l.settleFirst(nil)
 	l.notify()
 }
 
-// finish ends the oldest publish. Log.mu is held.
-func (l *Log) finish(p *inflight, err error) {
+// settleFirst settles the oldest publish. Log.mu is held.
+func (l *Log) settleFirst(err error) {
 	c := &l.chain
+	p := c.pending[0]
 	c.pending = c.pending[1:]
 	c.bytes -= p.size
-	p.err = err
-	close(p.done)
+	if err != nil {
+		p.at = 0
+	}
+	p.settled(p.at, err)
 	<-l.slots
 }
 
-// breakChain stops sending until everything under way is settled: by its own
-// answers or, with repair, by starting the server anew and looking. Log.mu is
-// held.
+// breakChain stops sending until all publishes on their way are settled: by
+// their own answers or, with repair, by a restarted server. Log.mu is held.
 func (l *Log) breakChain(cause error, repair bool) {
 	c := &l.chain
 	if c.broken == nil {
 		c.broken, c.since = cause, time.Now()
 	}
-	if repair && !c.repaired {
-		c.repaired = true
-		l.cfg.Logger.Error("log cannot be written; starting its server anew", "cause", cause)
+	if repair && !c.repairing {
+		c.repairing = true
+		l.cfg.Logger.Error("log cannot be written; restarting its server", "cause", cause)
 		l.wg.Add(1)
 		go l.repair()
 	}
 }
 
-// fail ends the use of the log: it is not the log that it should be. Log.mu is
-// held.
+// fail makes err the answer to all later calls: the log is closed, or it is not
+// the log that it should be. Log.mu is held.
 func (l *Log) fail(err error) {
 	if l.fatal != nil {
 		return
@@ -297,127 +341,7 @@ func (l *Log) fail(err error) {
 		l.cfg.Logger.Error("log refused", "error", err)
 	}
 	for len(l.chain.pending) > 0 {
-		p := l.chain.pending[0]
-		l.finish(p, &UnknownError{At: p.at, Cause: err})
+		l.settleFirst(&UnknownError{Cause: err})
 	}
 	l.notify()
-}
-
-// repair starts the server anew, settles what was under way, and lets the
-// chain go on when the disk takes writes. It tries each second until it
-// succeeds, the log turns out to be another one, or it is closed.
-func (l *Log) repair() {
-	defer l.wg.Done()
-	l.eng.stop() // sends fail already; acknowledgements end here
-	restarted := false
-	for {
-		err := l.tryRepair(&restarted)
-		if err == nil {
-			return
-		}
-		var refused *RefusedError
-		if errors.As(err, &refused) || errors.Is(err, ErrDamaged) {
-			l.mu.Lock()
-			l.fail(err)
-			l.mu.Unlock()
-			return
-		}
-		l.cfg.Logger.Error("log still cannot be written", "cause", err)
-		l.mu.Lock()
-		if l.chain.broken != nil {
-			l.chain.broken = err // what began it is often only a consequence
-		}
-		l.mu.Unlock()
-		select {
-		case <-time.After(time.Second):
-		case <-l.life.Done():
-			l.mu.Lock()
-			l.fail(ErrClosed)
-			l.mu.Unlock()
-			return
-		}
-	}
-}
-
-// tryRepair makes one try. restarted remembers that the server runs again, so
-// that readers can go on, and only the disk is waited for.
-func (l *Log) tryRepair(restarted *bool) error {
-	if !*restarted {
-		if err := l.restart(l.life); err != nil {
-			return err
-		}
-		*restarted = true
-	}
-	if err := probe(l.cfg.Dir); err != nil {
-		return err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.listen(l.last); err != nil {
-		return err
-	}
-	l.cfg.Logger.Info("log can be written again", "last", l.at(l.last))
-	l.notify()
-	return nil
-}
-
-// restart starts a new server in place of one that was stopped, and settles
-// what was under way.
-func (l *Log) restart(ctx context.Context) error {
-	eng, err := startEngine(ctx, l.cfg)
-	if err != nil {
-		return err
-	}
-	st, err := examine(ctx, l.cfg, eng, l.inc, nil)
-	if err == nil && st.last < l.Last().Sequence() {
-		err = behind(l.cfg.Dir, l.at(st.last), l.Last())
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err == nil {
-		err = l.settle(ctx, eng, st)
-	}
-	if err != nil {
-		eng.stop()
-		return err
-	}
-	l.eng = eng
-	l.first, l.last, l.lastSum, l.used = st.first, st.last, st.lastSum, st.used
-	l.notify()
-	return nil
-}
-
-// settle decides what was under way when the server ended: what is there is
-// durable, what is not will never be. Log.mu is held.
-func (l *Log) settle(ctx context.Context, eng *engine, st logState) error {
-	c := &l.chain
-	stored := st.last - l.last
-	if stored > uint64(len(c.pending)) {
-		return &RefusedError{Kind: ErrDiffers, Dir: l.cfg.Dir, Found: fmt.Sprintf("a last sequence of %d", st.last),
-			Expected: fmt.Sprintf("at most %d", l.last+uint64(len(c.pending))), Remedy: "Another program writes to this log: end it and start again."}
-	}
-	for i := uint64(0); i < stored; i++ {
-		p := c.pending[i]
-		m, err := eng.message(ctx, l.inc, p.seq)
-		if err != nil {
-			return err
-		}
-		if m.sum != p.sum {
-			return &RefusedError{Kind: ErrDiffers, Dir: l.cfg.Dir, Found: fmt.Sprintf("message %s with checksum %s", p.at, m.sum),
-				Expected: "checksum " + p.sum.String(), Remedy: "Another program writes to this log: end it and start again."}
-		}
-	}
-	for i := uint64(0); i < stored; i++ {
-		l.advance(c.pending[0])
-	}
-	cause := unavailable(c.broken)
-	for len(c.pending) > 0 {
-		p := c.pending[0]
-		err := error(errAborted)
-		if p.unknown {
-			err = cause
-		}
-		l.finish(p, err)
-	}
-	return nil
 }

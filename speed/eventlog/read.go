@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	// A batch that a reader fetches in one request, at most.
+	// Limits of the batch that a reader fetches in one request.
 	fetchMessages = 512
 	fetchBytes    = 4 << 20
-	// fetchTimeout is how long the embedded server may be silent while it
-	// answers a read.
+	// fetchTimeout is how long the embedded server may be silent while it answers
+	// a read.
 	fetchTimeout = 30 * time.Second
 )
 
@@ -28,28 +28,29 @@ type Message struct {
 	Time    time.Time // when the log stored it, UTC
 	Stream  string    // the event stream of an envelope; "" for a control record
 	Control string    // the kind of a control record; "" for an envelope
-	Data    []byte    // the envelope or body; the receiver's to keep
+	Data    []byte    // the envelope or the control record's body; owned by the receiver
 
 	sum sum
 }
 
-// Reader reads a log in order. It is for one goroutine at a time. Reads are
-// stateless requests by sequence, so nothing is ever delivered twice or
-// skipped: a message that is not there ends the reader with a *GapError, one
-// that is not what was stored with a *CorruptError.
+// Reader reads a log in order. It is not safe for concurrent use. Reads are
+// stateless requests by sequence, so no message is returned twice or skipped: a
+// missing message ends the reader with a *GapError, one that is not what was
+// stored with a *CorruptError (H6).
 type Reader struct {
 	log     *Log
 	cancel  context.CancelCauseFunc
 	ctx     context.Context
 	batches chan []Message
-	err     error // why batches was closed; read after that only
+	err     error // why batches was closed; set before that
 
 	batch []Message
 	next  uint64 // sequence of the next message to be returned
 }
 
-// Read begins to read behind a position: with the message after it, which the
-// log must hold or still get. The reader ends with ctx, and must be closed.
+// Read returns a Reader that begins with the message behind after. It fails if
+// the log does not continue from that position (see [Log.CheckBehind]). The
+// reader ends with ctx. The caller must close it.
 func (l *Log) Read(ctx context.Context, after schemas.Position) (*Reader, error) {
 	if err := l.CheckBehind(after); err != nil {
 		return nil, err
@@ -75,8 +76,8 @@ func (l *Log) Read(ctx context.Context, after schemas.Position) (*Reader, error)
 	return r, nil
 }
 
-// Next returns the next message. It waits for it until ctx ends, which does not
-// end the reader; any other error does.
+// Next returns the next message, and waits for it until ctx ends. After that
+// error the reader can still be used; after any other it has ended.
 func (r *Reader) Next(ctx context.Context) (Message, error) {
 	for len(r.batch) == 0 {
 		select {
@@ -92,8 +93,8 @@ func (r *Reader) Next(ctx context.Context) (Message, error) {
 	return r.take(), nil
 }
 
-// TryNext returns the next message if the log holds it, without waiting for one
-// to be published; ok is false at the log's end.
+// TryNext returns the next message, or ok = false if the log does not hold one
+// yet.
 func (r *Reader) TryNext() (m Message, ok bool, err error) {
 	if len(r.batch) == 0 {
 		select {
@@ -123,15 +124,15 @@ func (r *Reader) take() Message {
 // Close ends the reader. Closing twice is fine.
 func (r *Reader) Close() {
 	r.cancel(ErrClosed)
-	for range r.batches { // until run has ended
+	for range r.batches { // until run has returned
 	}
 }
 
-// run fetches ahead of the consumer, one batch.
+// run fetches one batch ahead of the consumer.
 func (r *Reader) run(seq uint64) {
 	defer r.log.wg.Done()
 	defer close(r.batches)
-	defer context.AfterFunc(r.log.life, func() { r.cancel(ErrClosed) })() // the log's end is the reader's
+	defer context.AfterFunc(r.log.life, func() { r.cancel(ErrClosed) })() // the reader ends with the log
 	for {
 		batch, err := r.log.fetchFrom(r.ctx, seq)
 		if err != nil {
@@ -148,8 +149,8 @@ func (r *Reader) run(seq uint64) {
 	}
 }
 
-// fetchFrom waits until the log holds a message and returns it with some of
-// those behind it. It rides out a server that is started anew.
+// fetchFrom waits until the log holds message seq, and returns it with some of
+// those behind it. If the server is restarted meanwhile, it tries again.
 func (l *Log) fetchFrom(ctx context.Context, seq uint64) ([]Message, error) {
 	for {
 		changed := l.change()
@@ -184,8 +185,8 @@ func (l *Log) fetchFrom(ctx context.Context, seq uint64) ([]Message, error) {
 	}
 }
 
-// fetch reads at least one and up to count messages from a sequence on; all of
-// them are durable, so a missing one is lost.
+// fetch returns at least one and up to count messages from a sequence on. They
+// must all be durable: a missing one is an error.
 func (e *engine) fetch(ctx context.Context, inc schemas.Incarnation, seq uint64, count int) ([]Message, error) {
 	raw, err := e.request(ctx, seq, count)
 	if err != nil {
@@ -196,7 +197,7 @@ func (e *engine) fetch(ctx context.Context, inc schemas.Incarnation, seq uint64,
 		m, err := parse(r.Data, inc, seq+uint64(len(batch)))
 		if err != nil {
 			if len(batch) > 0 {
-				return batch, nil // deliver what is good; the next fetch begins with the error
+				return batch, nil // the next fetch begins with the damaged message
 			}
 			return nil, err
 		}
@@ -208,8 +209,8 @@ func (e *engine) fetch(ctx context.Context, inc schemas.Incarnation, seq uint64,
 	return batch, nil
 }
 
-// unreadable names the messages that cannot be read from seq on, looking no
-// further than last.
+// unreadable returns a *GapError for the messages from seq on, up to last, that
+// the server does not return.
 func (e *engine) unreadable(ctx context.Context, inc schemas.Incarnation, seq, last uint64) error {
 	for s := seq + 1; s <= last; s++ {
 		raw, err := e.request(ctx, s, 1)
@@ -228,7 +229,7 @@ func (e *engine) unreadable(ctx context.Context, inc schemas.Incarnation, seq, l
 	return &GapError{From: schemas.NewPosition(inc.Ordinal, seq), Through: schemas.NewPosition(inc.Ordinal, last)}
 }
 
-// message reads one message.
+// message returns one message.
 func (e *engine) message(ctx context.Context, inc schemas.Incarnation, seq uint64) (Message, error) {
 	batch, err := e.fetch(ctx, inc, seq, 1)
 	if err != nil {
@@ -237,15 +238,15 @@ func (e *engine) message(ctx context.Context, inc schemas.Incarnation, seq uint6
 	return batch[0], nil
 }
 
-// request asks for messages from a sequence on and returns what the server
-// sends, which may be less, or begin later.
+// request returns the messages that the server sends for a sequence and a count.
+// They may be fewer, or begin later.
 func (e *engine) request(ctx context.Context, seq uint64, count int) ([]*nats.Msg, error) {
 	inbox := nats.NewInbox()
 	sub, err := e.get.SubscribeSync(inbox)
 	if err != nil {
-		return nil, fmt.Errorf("reading the log: %w", err)
+		return nil, fmt.Errorf("read the log: %w", err)
 	}
-	defer sub.Unsubscribe() //nolint:errcheck // the connection is gone: nothing is left to end
+	defer sub.Unsubscribe() //nolint:errcheck // it fails only if the connection is closed
 	if err := sub.SetPendingLimits(-1, -1); err != nil {
 		return nil, err
 	}
@@ -253,13 +254,13 @@ func (e *engine) request(ctx context.Context, seq uint64, count int) ([]*nats.Ms
 		Seq      uint64 `json:"seq"`
 		Batch    int    `json:"batch"`
 		MaxBytes int    `json:"max_bytes"`
-		NoHeader bool   `json:"no_hdr"` // half the time of a read is building and parsing them
+		NoHeader bool   `json:"no_hdr"` // headers would take half of the time of a read
 	}{seq, count, fetchBytes, true})
 	if err != nil {
 		return nil, err
 	}
 	if err := e.get.PublishRequest("$JS.API.DIRECT.GET."+streamName, inbox, body); err != nil {
-		return nil, fmt.Errorf("reading the log: %w", err)
+		return nil, fmt.Errorf("read the log: %w", err)
 	}
 	var got []*nats.Msg
 	for {
@@ -272,10 +273,10 @@ func (e *engine) request(ctx context.Context, seq uint64, count int) ([]*nats.Ms
 			continue
 		}
 		switch status := m.Header.Get("Status"); status {
-		case "204", "404": // the end of the batch; nothing there
+		case "204", "404": // end of the batch; no message
 			return got, nil
 		default:
-			return nil, fmt.Errorf("reading the log at sequence %d: %s %s", seq, status, m.Header.Get("Description"))
+			return nil, fmt.Errorf("read the log at sequence %d: %s %s", seq, status, m.Header.Get("Description"))
 		}
 	}
 }
@@ -288,12 +289,12 @@ func nextMsg(ctx context.Context, sub *nats.Subscription) (*nats.Msg, error) {
 		return nil, cause
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the log: %w", err)
+		return nil, fmt.Errorf("read the log: %w", err)
 	}
 	return m, nil
 }
 
-// parse turns a stored message into ours; it must be the one of a sequence.
+// parse returns a stored message, which must have the given sequence.
 func parse(raw []byte, inc schemas.Incarnation, want uint64) (m Message, err error) {
 	at := schemas.NewPosition(inc.Ordinal, want)
 	f, err := unseal(raw, inc.ID)
@@ -304,7 +305,7 @@ func parse(raw []byte, inc schemas.Incarnation, want uint64) (m Message, err err
 		return m, &GapError{From: at, Through: schemas.NewPosition(inc.Ordinal, f.sequence-1)}
 	}
 	if f.sequence < want {
-		return m, &CorruptError{At: at, Reason: fmt.Sprintf("message %d is in its place", f.sequence)}
+		return m, &CorruptError{At: at, Reason: fmt.Sprintf("message %d is stored in its place", f.sequence)}
 	}
 	stream, isEvent := strings.CutPrefix(f.subject, eventPrefix)
 	kind, isControl := strings.CutPrefix(f.subject, controlPrefx)

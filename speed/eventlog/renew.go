@@ -13,7 +13,7 @@ import (
 	"duet/schemas"
 )
 
-// beginMessage is the first message of a log, framed.
+// beginMessage returns the first message of a log, framed and sealed.
 func beginMessage(inc schemas.Incarnation) []byte {
 	body, err := json.Marshal(inc)
 	if err != nil {

@@ -10,17 +10,17 @@ import (
 	"duet/schemas"
 )
 
-// Trim lets the log drop its oldest messages, none behind through: the caller
-// promises that the archive holds them and that the live half has passed them
-// (H5). Nothing is dropped until 70 % of the limit is used, and then only as
-// much as brings it to half, because the log is the archive's repair copy. The
-// last message always stays: a store that was emptied has forgotten its
-// sequence before now.
+// Trim drops the log's oldest messages, none behind through. The caller
+// guarantees that the archive holds them and that the live half has passed them
+// (H5). Nothing is dropped until 70 % of the limit is used, and then only down
+// to half of it, because damaged archive files are repaired from the log. The
+// last message always stays: JetStream stores that were emptied have forgotten
+// their sequence.
 func (l *Log) Trim(ctx context.Context, through schemas.Position) error {
 	return l.trim(ctx, through, trimPercent, degradePercent)
 }
 
-// trim drops messages when more than above percent are used, until at most down
+// trim drops messages if more than above percent are used, until at most down
 // percent are, or through is reached.
 func (l *Log) trim(ctx context.Context, through schemas.Position, above, down int64) error {
 	l.trimMu.Lock()
@@ -34,7 +34,7 @@ func (l *Log) trim(ctx context.Context, through schemas.Position, above, down in
 	if used, limit := l.Usage(); used*100 <= limit*above {
 		return nil
 	}
-	// The mark must name a message that stays.
+	// The high-water mark must name a message that stays.
 	if err := l.MarkHigh(ctx); err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (l *Log) trim(ctx context.Context, through schemas.Position, above, down in
 		if used <= target || first >= keep {
 			return nil
 		}
-		// Message sizes differ, so this is a guess from below; then again.
+		// Message sizes differ, so this is a low estimate; the loop tries again.
 		step := max(1, uint64(float64(used-target)/float64(used)*float64(last-first+1)))
 		if err := l.purge(ctx, min(first+step, keep)); err != nil {
 			return err
@@ -57,7 +57,7 @@ func (l *Log) trim(ctx context.Context, through schemas.Position, above, down in
 	}
 }
 
-// purge drops all messages before keep, and checks what is left.
+// purge drops all messages before keep, and checks that all others are left.
 func (l *Log) purge(ctx context.Context, keep uint64) error {
 	l.mu.Lock()
 	eng, before := l.eng, l.first
@@ -66,9 +66,9 @@ func (l *Log) purge(ctx context.Context, keep uint64) error {
 	defer cancel()
 	stream, err := eng.js.Stream(ctx, streamName)
 	if err != nil {
-		return fmt.Errorf("trimming the log: %w", err)
+		return fmt.Errorf("trim the log: %w", err)
 	}
-	// Readers learn of it first: a message that is about to go is gone.
+	// Before the purge, so that no reader takes a purged message for damage.
 	l.mu.Lock()
 	l.first = max(l.first, keep)
 	l.mu.Unlock()
@@ -77,15 +77,15 @@ func (l *Log) purge(ctx context.Context, keep uint64) error {
 	defer l.mu.Unlock()
 	if err != nil {
 		l.first = before
-		return fmt.Errorf("trimming the log: %w", err)
+		return fmt.Errorf("trim the log: %w", err)
 	}
 	info, err := stream.Info(ctx)
 	if err != nil {
-		return fmt.Errorf("trimming the log: %w", err)
+		return fmt.Errorf("trim the log: %w", err)
 	}
 	s := info.State
-	// The chain may have stored more than has been acknowledged: those bytes
-	// are counted when they are.
+	// The server may have stored messages that are not acknowledged yet; advance
+	// adds their sizes.
 	if s.FirstSeq != keep || s.LastSeq < l.last || s.Msgs != s.LastSeq-s.FirstSeq+1 {
 		err := &RefusedError{Kind: ErrDamaged, Dir: l.cfg.Dir,
 			Found:    fmt.Sprintf("%d messages from %d to %d after a trim", s.Msgs, s.FirstSeq, s.LastSeq),
@@ -95,7 +95,7 @@ func (l *Log) purge(ctx context.Context, keep uint64) error {
 	}
 	l.used = int64(s.Bytes)
 	for _, p := range l.chain.pending {
-		if p.seq <= s.LastSeq {
+		if p.at.Sequence() <= s.LastSeq {
 			l.used -= p.size
 		}
 	}
