@@ -26,7 +26,7 @@ import (
 func storyOptions(seed uint64) options {
 	return options{
 		world:   batchtest.Config{Seed: seed, Block: 6},
-		archive: archive.Config{MergeFiles: 2, KeepManifests: 1},
+		archive: archive.Config{MergeFiles: 2, KeepManifests: 1, ManifestLinks: 3},
 		keep:    catalog.Keep{Last: 1},
 	}
 }

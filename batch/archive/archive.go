@@ -18,23 +18,46 @@
 // position in five columns, _duet_lane, _duet_incarnation, _duet_sequence,
 // _duet_record, _duet_part, so that any Parquet reader can use it.
 //
-// A manifest is complete in itself. It is sealed (durable.Seal):
+// # Manifests
+//
+// A manifest's file is a sealed record (durable.Seal). A complete record lists
+// everything. Any other lists what it changes in the manifest before it, so its
+// size depends on the changes only. The file of number 16, complete:
 //
 //	{"xxh3_128":"6c1f...","content":
 //	{
-//	  "format": 1,
-//	  "number": 17,
-//	  "kind": "commit",
-//	  "writer": "x2lq...",
-//	  "created": "2026-01-01T00:00:00Z",
+//	  "format": 1, "number": 16, "kind": "commit", "writer": "x2lq...", "created": "2026-01-01T00:00:00Z",
+//	  "base": 16,
 //	  "incarnations": [{"ordinal": 1, "id": "ab12", "created": "2026-01-01T00:00:00Z"}],
 //	  "through": [{"lane": 0, "incarnation": "ab12", "ordinal": 1, "sequence": 90}],
 //	  "streams": {"orders": {"received": 12, "accepted": 10, "duplicate": 1, "rejected": 1, "sums": {"price": "99.50"}}},
-//	  "producers": {"shop-1": 12},
-//	  "files": [{"data": "orders", "path": "orders/5fk3...q.parquet", "from": "1:0", "through": "1:90", "rows": 10,
-//	             "bytes": 4711, "xxh3_128": "09ab...", "content": "92233720368547758070", "sums": {"price": "99.50"}}]
+//	  "producers": {"shop-1": 12, "shop-2": 7},
+//	  "added": [{"data": "orders", "path": "orders/5fk3...q.parquet", "from": "1:0", "through": "1:90", "rows": 10,
+//	             "bytes": 4711, "xxh3_128": "09ab...", "content": "92233720368547758070", "sums": {"price": "99.50"}}],
+//	  "count": {"files": 1, "producers": 2}
 //	}
 //	}
+//
+// The next block has two events of shop-2 on stream orders. The content of number
+// 17 (streams and producers that changed have their new cumulative values):
+//
+//	"format": 1, "number": 17, "kind": "commit", ...
+//	"base": 16, "previous": "e81c...",
+//	"incarnations": [...], "through": [{"lane": 0, "incarnation": "ab12", "ordinal": 1, "sequence": 93}],
+//	"streams": {"orders": {"received": 14, "accepted": 12, "duplicate": 1, "rejected": 1, "sums": {"price": "120.40"}}},
+//	"producers": {"shop-2": 9},
+//	"added": [{"data": "orders", "path": "orders/7mn0...a.parquet", "from": "1:90", "through": "1:93", "rows": 2, ...}],
+//	"count": {"files": 2, "producers": 2}
+//
+// A merge of both files then publishes number 18 with one file added and two paths
+// in "removed". Manifest 18 is the fold of the records 16, 17 and 18: base is the
+// number of the complete record, previous the checksum of the file of number-1,
+// count what there is after the record. Opening an archive reads this chain; a
+// record that is missing, damaged or not the one that the next record followed is
+// a *durable.DamageError that names its file. A record is complete if the chain
+// before it has [Config].ManifestLinks others, or if their size has reached that
+// of the complete one (at least 1 MB). Cleaning keeps the chains of the current
+// manifest, of the KeepManifests before it and of open snapshots.
 //
 // # Content hash
 //
@@ -65,6 +88,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -93,6 +117,9 @@ type Config struct {
 	// KeepManifests is the number of manifests before the current one whose
 	// files are kept; defaults to 2.
 	KeepManifests int
+	// ManifestLinks is the number of manifests that list changes only, between two
+	// complete ones; defaults to 1024.
+	ManifestLinks int
 	// Memory is the DuckDB memory limit for reading files back and merging
 	// them; defaults to "512MB".
 	Memory string
@@ -113,6 +140,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.KeepManifests == 0 {
 		c.KeepManifests = 2
+	}
+	if c.ManifestLinks == 0 {
+		c.ManifestLinks = 1024
 	}
 	if c.Memory == "" {
 		c.Memory = "512MB"
@@ -138,16 +168,18 @@ type Archive struct {
 	writer string
 
 	publishing sync.Mutex // held from reading the current manifest to publishing the next
+	chain      chain      // guarded by publishing
 
-	mu       sync.Mutex           // guards the fields below
-	current  *Manifest            // never nil; number 0 is the empty archive
-	fenced   *FencedError         // once set, nothing more is published
-	advance  chan struct{}        // closed and replaced when Through moves
-	recent   []reached            // the last commits, for TotalsAt
-	held     map[uint64]int       // open snapshots by manifest number
-	kept     map[uint64]*Manifest // manifests with open snapshots, and the KeepManifests newest
-	writing  map[string]bool      // data files not published yet, by path below Dir
-	verified map[string]stamp     // files whose checksum was verified, by path below Dir
+	mu        sync.Mutex           // guards the fields below
+	producers map[string]uint64    // last number of each producer at current; also guarded by publishing against changes
+	current   *Manifest            // never nil; number 0 is the empty archive
+	fenced    *FencedError         // once set, nothing more is published
+	advance   chan struct{}        // closed and replaced when Through moves
+	recent    []reached            // the last commits, for TotalsAt
+	held      map[uint64]int       // open snapshots by manifest number
+	kept      map[uint64]*Manifest // manifests with open snapshots, and the KeepManifests newest
+	writing   map[string]bool      // data files not published yet, by path below Dir
+	verified  map[string]stamp     // files whose checksum was verified, by path below Dir
 }
 
 // reached is the position at which a manifest ended, with the totals there.
@@ -189,7 +221,7 @@ func Open(ctx context.Context, cfg Config) (*Archive, error) {
 	if err := a.series.RemoveTemps(); err != nil {
 		return nil, fmt.Errorf("archive: %w", err)
 	}
-	if a.current, err = a.readLatest(); err != nil {
+	if err := a.load(); err != nil {
 		return nil, err
 	}
 	a.noteReached(a.current)
@@ -302,30 +334,6 @@ func (s *Snapshot) Relation(ctx context.Context, data string, after, through sch
 	return Relation(s.archive.cfg.Dir, files, after, through), nil
 }
 
-// readLatest returns the highest manifest; an empty one, number 0, if there is none.
-func (a *Archive) readLatest() (*Manifest, error) {
-	number, err := a.series.Latest()
-	if err != nil {
-		return nil, fmt.Errorf("archive: %w", err)
-	}
-	if number == 0 {
-		return &Manifest{Format: Format, Streams: map[string]Totals{}, Producers: map[string]uint64{}}, nil
-	}
-	return a.read(number)
-}
-
-// read reads the manifest of a number.
-func (a *Archive) read(number uint64) (*Manifest, error) {
-	m := new(Manifest)
-	if err := a.series.Read(number, m); err != nil {
-		return nil, fmt.Errorf("archive: %w", err)
-	}
-	if err := m.check(number); err != nil {
-		return nil, fmt.Errorf("archive: %w", &durable.DamageError{Path: a.series.Path(number), Reason: err.Error()})
-	}
-	return m, nil
-}
-
 // adoptIncarnation adds the log's current incarnation to the manifest. It fails
 // if the incarnation contradicts an archived one (H6).
 func (m *Manifest) adoptIncarnation(inc schemas.Incarnation) error {
@@ -342,112 +350,6 @@ func (m *Manifest) adoptIncarnation(inc schemas.Incarnation) error {
 	}
 	m.Incarnations = append(m.Incarnations, inc)
 	return nil
-}
-
-// publish publishes the next manifest: a copy of the current one, changed by
-// change. It returns a [*FencedError] if another process has published that
-// number, and settles whether a publish that reported an error took place.
-func (a *Archive) publish(kind Kind, change func(*Manifest) error) error {
-	a.publishing.Lock()
-	defer a.publishing.Unlock()
-	if err := a.refresh(); err != nil {
-		return err
-	}
-	next := a.Current().clone()
-	next.Number++
-	next.Kind, next.Writer, next.Created = kind, a.writer, a.cfg.Now().UTC()
-	if err := change(next); err != nil {
-		return err
-	}
-	sortFiles(next.Files)
-	if err := next.check(next.Number); err != nil {
-		return fmt.Errorf("archive: refused to publish manifest %d: %w", next.Number, err)
-	}
-	if err := fpManifest.Hit(); err != nil {
-		return err
-	}
-	err := a.series.Publish(next.Number, next)
-	if err != nil && !errors.Is(err, durable.ErrExists) {
-		held, herr := a.series.Holds(next.Number, next)
-		if herr != nil || !held {
-			return errors.Join(fmt.Errorf("archive: manifest %d: %w", next.Number, err), herr)
-		}
-	} else if err != nil {
-		return a.fence(next.Number)
-	}
-	a.install(next)
-	return fpPublished.Hit()
-}
-
-// refresh compares memory with the disk. It installs a manifest of this process
-// whose publishing reported an error but took place; a newer manifest of another
-// process fences this one. publishing is held.
-func (a *Archive) refresh() error {
-	a.mu.Lock()
-	have, fenced := a.current.Number, a.fenced
-	a.mu.Unlock()
-	if fenced != nil {
-		return fenced
-	}
-	latest, err := a.series.Latest()
-	if err != nil {
-		return fmt.Errorf("archive: %w", err)
-	}
-	if latest == have {
-		return nil
-	}
-	if latest < have {
-		return fmt.Errorf("archive: %w", &durable.DamageError{Path: a.series.Path(have), Reason: "the current manifest is missing; restore it from a copy"})
-	}
-	m, err := a.read(latest)
-	if err != nil {
-		return err
-	}
-	if m.Writer != a.writer {
-		return a.fence(latest)
-	}
-	held, err := a.series.Holds(latest, m) // also syncs the directory
-	if err != nil || !held {
-		return errors.Join(fmt.Errorf("archive: manifest %d is not durable yet", latest), err)
-	}
-	a.install(m)
-	return nil
-}
-
-// fence records that another process published number, and wakes callers of Wait.
-func (a *Archive) fence(number uint64) error {
-	f := &FencedError{What: "archive", Number: number}
-	if m, err := a.read(number); err == nil {
-		f.Writer = m.Writer
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.fenced = f
-	close(a.advance)
-	a.advance = make(chan struct{})
-	return f
-}
-
-// install makes a published manifest current.
-func (a *Archive) install(m *Manifest) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.kept[a.current.Number] = a.current
-	a.current = m
-	a.noteReached(m)
-	close(a.advance)
-	a.advance = make(chan struct{})
-}
-
-// noteReached remembers where a manifest ends. mu is held, or a is not shared yet.
-func (a *Archive) noteReached(m *Manifest) {
-	if n := len(a.recent); n > 0 && a.recent[n-1].through == m.Through.Position() {
-		return
-	}
-	a.recent = append(a.recent, reached{m.Through.Position(), m.Streams})
-	if len(a.recent) > recentCommits {
-		a.recent = a.recent[1:]
-	}
 }
 
 // statFiles checks that every file exists with its size, and repairs the others
@@ -483,12 +385,9 @@ func (a *Archive) damage(f File, reason string) error {
 func (a *Archive) namedFiles() map[string]bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.dropUnkept()
 	named := map[string]bool{}
-	for number, m := range a.kept {
-		if a.held[number] == 0 && number+uint64(a.cfg.KeepManifests) < a.current.Number {
-			delete(a.kept, number)
-			continue
-		}
+	for _, m := range a.kept {
 		for _, f := range m.Files {
 			named[f.Path] = true
 		}
@@ -497,4 +396,12 @@ func (a *Archive) namedFiles() map[string]bool {
 		named[f.Path] = true
 	}
 	return named
+}
+
+// dropUnkept removes manifests from kept that are neither held nor among the
+// newest. mu is held.
+func (a *Archive) dropUnkept() {
+	maps.DeleteFunc(a.kept, func(number uint64, _ *Manifest) bool {
+		return a.held[number] == 0 && number+uint64(a.cfg.KeepManifests) < a.current.Number
+	})
 }

@@ -31,7 +31,7 @@ func (a *Archive) CleanOnce(ctx context.Context) (int, error) {
 	if err != nil || len(orphans) == 0 {
 		return 0, err
 	}
-	if err := a.publish(Clean, func(*Manifest) error { return nil }); err != nil {
+	if err := a.publish(Clean, func(*Manifest, *record) error { return nil }); err != nil {
 		return 0, err
 	}
 	if err := fpCleaning.Hit(); err != nil {
@@ -89,8 +89,8 @@ func (a *Archive) orphans() ([]string, error) {
 	return slices.Concat(old, data), err
 }
 
-// oldManifests lists the manifest files that are neither kept nor held by a
-// snapshot; none while they are fewer than manyManifests.
+// oldManifests lists the manifest files that neither the current manifest nor a
+// kept or held one is read from; none while they are fewer than manyManifests.
 func (a *Archive) oldManifests() ([]string, error) {
 	numbers, err := a.series.Numbers()
 	if err != nil {
@@ -98,9 +98,14 @@ func (a *Archive) oldManifests() ([]string, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.dropUnkept()
+	oldest := a.current.base
+	for _, m := range a.kept {
+		oldest = min(oldest, m.base)
+	}
 	var old []string
 	for _, n := range numbers {
-		if n+uint64(a.cfg.KeepManifests) < a.current.Number && a.held[n] == 0 {
+		if n < oldest {
 			old = append(old, "manifest/"+filepath.Base(a.series.Path(n)))
 		}
 	}

@@ -97,7 +97,7 @@ func (a *Archive) commit(ctx context.Context, tail Tail, b Block) error {
 		defer done()
 		files = append(files, f)
 	}
-	return a.publish(Commit, func(m *Manifest) error {
+	return a.publish(Commit, func(m *Manifest, r *record) error {
 		if have := m.Through.Position(); b.From != have {
 			return &GapError{Have: have, Next: b.From}
 		}
@@ -105,17 +105,14 @@ func (a *Archive) commit(ctx context.Context, tail Tail, b Block) error {
 		if err != nil {
 			return err
 		}
-		m.Through = cut
-		m.Files = append(m.Files, files...)
+		r.Through, r.Added, r.Producers = cut, files, maps.Clone(b.Producers)
+		r.Streams = map[string]Totals{}
 		sums := map[string]map[string]string{}
 		for _, f := range files {
 			sums[f.Data] = f.Sums
 		}
 		for stream, acc := range b.Accounts {
-			m.Streams[stream] = m.Streams[stream].Plus(Totals{Account: acc, Sums: sums[stream]})
-		}
-		for producer, last := range b.Producers {
-			m.Producers[producer] = max(m.Producers[producer], last)
+			r.Streams[stream] = m.Streams[stream].Plus(Totals{Account: acc, Sums: sums[stream]})
 		}
 		return nil
 	})

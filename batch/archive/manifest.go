@@ -34,21 +34,20 @@ const (
 	Repair Kind = "repair" // a damaged file was rebuilt from the log
 )
 
-// Manifest is the whole state of the archive at one number. The package
-// comment shows one. It is immutable once published.
+// Manifest is the state of the archive at one number. It is immutable. On disk it
+// is a chain of records, which the package comment draws.
 type Manifest struct {
-	Format       int                   `json:"format"`
-	Number       uint64                `json:"number"`
-	Kind         Kind                  `json:"kind"`
-	Writer       string                `json:"writer"`  // random name of the process that published it
-	Created      time.Time             `json:"created"` // UTC, by that process's clock
-	Incarnations []schemas.Incarnation `json:"incarnations"`
+	Number       uint64
+	Kind         Kind
+	Created      time.Time // UTC, by the clock of the process that published it
+	Incarnations []schemas.Incarnation
 	// Through is the cut up to which every event is in the files; the log may be
 	// trimmed through it (H5).
-	Through   schemas.Cut       `json:"through"`
-	Streams   map[string]Totals `json:"streams"`   // cumulative, from the first event on
-	Producers map[string]uint64 `json:"producers"` // last number of each producer at Through
-	Files     []File            `json:"files"`     // by data set, then position; spans of one data set do not overlap
+	Through schemas.Cut
+	Streams map[string]Totals // cumulative, from the first event on
+	Files   []File            // by data set, then position; spans of one data set do not overlap
+
+	base uint64 // the number of the complete record that this manifest is read from
 }
 
 // File is one immutable Parquet file: the rows of one data set in (From, Through].
@@ -102,6 +101,11 @@ func (m *Manifest) FilesFor(data string, after, through schemas.Position) []File
 	return files
 }
 
+// lists reports whether the manifest has a file of that path.
+func (m *Manifest) lists(path string) bool {
+	return slices.ContainsFunc(m.Files, func(f File) bool { return f.Path == path })
+}
+
 // Bytes returns the size of all files.
 func (m *Manifest) Bytes() int64 {
 	var n int64
@@ -116,23 +120,15 @@ func (m *Manifest) clone() *Manifest {
 	c := *m
 	c.Incarnations = slices.Clone(m.Incarnations)
 	c.Through = slices.Clone(m.Through)
-	c.Producers = maps.Clone(m.Producers)
 	c.Files = slices.Clone(m.Files)
 	c.Streams = maps.Clone(m.Streams)
 	return &c
 }
 
 // check fails if the manifest contradicts itself.
-func (m *Manifest) check(number uint64) error {
+func (m *Manifest) check() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if m.Format != Format {
-		bad("format %d, this version reads %d: use the version of duet that wrote it", m.Format, Format)
-		return errs[0]
-	}
-	if m.Number != number {
-		bad("it claims to be number %d", m.Number)
-	}
 	for name, t := range m.Streams {
 		if !t.Balanced() {
 			bad("stream %s: the account does not balance: %+v", name, t.Account)
@@ -159,13 +155,6 @@ func (m *Manifest) check(number uint64) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// sortFiles sorts files by data set and position.
-func sortFiles(files []File) {
-	slices.SortFunc(files, func(a, b File) int {
-		return cmp.Or(cmp.Compare(a.Data, b.Data), cmp.Compare(a.From, b.From))
-	})
 }
 
 // cut returns the cut at pos, whose incarnation the manifest must know.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
-	"slices"
 
 	"duet/internal/base/duck"
 	"duet/internal/base/failpoint"
@@ -36,15 +35,14 @@ func (a *Archive) MergeOnce(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	defer done()
-	err = a.publish(Merge, func(m *Manifest) error {
-		before := len(m.Files)
-		m.Files = slices.DeleteFunc(m.Files, func(g File) bool {
-			return slices.ContainsFunc(run, func(h File) bool { return h.Path == g.Path })
-		})
-		if before-len(m.Files) != len(run) {
-			return fmt.Errorf("archive: files of %s changed while they were merged", f.Data)
+	err = a.publish(Merge, func(m *Manifest, r *record) error {
+		for _, g := range run {
+			if !m.lists(g.Path) {
+				return fmt.Errorf("archive: %s was replaced while it was merged; the next merge starts over", g.Path)
+			}
+			r.Removed = append(r.Removed, g.Path)
 		}
-		m.Files = append(m.Files, f)
+		r.Added = []File{f}
 		return nil
 	})
 	return err == nil, err

@@ -111,12 +111,10 @@ func (a *Archive) repair(ctx context.Context, f File, damage error) error {
 	if again.Rows != f.Rows || again.Content != f.Content {
 		return errors.Join(damage, fmt.Errorf("archive: the rows of %s rebuilt from the log, at positions after %s through %s, differ from those that the manifest describes: %d rows with content hash %s, want %d with %s; the rebuilt file is not used", f.Path, f.From, f.Through, again.Rows, again.Content, f.Rows, f.Content))
 	}
-	return a.publish(Repair, func(m *Manifest) error {
-		i := slices.IndexFunc(m.Files, func(g File) bool { return g.Path == f.Path })
-		if i < 0 {
-			return nil // a merge has replaced it
+	return a.publish(Repair, func(m *Manifest, r *record) error {
+		if m.lists(f.Path) { // otherwise a merge has replaced it
+			r.Added, r.Removed = []File{again}, []string{f.Path}
 		}
-		m.Files[i] = again
 		return nil
 	})
 }

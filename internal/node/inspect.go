@@ -183,7 +183,7 @@ func describe(e eventlog.Entry) (events any, what string) {
 func (n *Node) inspectArchive(_ context.Context, args map[string]string) ([]*duetv1.InspectTable, error) {
 	m := n.lane.archive.Current()
 	head := newTable("manifest", "number BIGINT", "kind", "created TIMESTAMP", "through", "files BIGINT", "bytes BIGINT", "producers BIGINT")
-	head.add(m.Number, string(m.Kind), m.Created, m.Through.Position(), len(m.Files), m.Bytes(), len(m.Producers))
+	head.add(m.Number, string(m.Kind), m.Created, m.Through.Position(), len(m.Files), m.Bytes(), len(n.lane.archive.Producers()))
 	streams := newTable("streams", "stream", "received BIGINT", "accepted BIGINT", "duplicate BIGINT", "rejected BIGINT", "sums")
 	for _, name := range slices.Sorted(maps.Keys(m.Streams)) {
 		t := m.Streams[name]

@@ -88,7 +88,7 @@ func (n *Node) archived(ctx context.Context, snap *archive.Snapshot, after schem
 // stream's last rows.
 func (n *Node) sequencerState(ctx context.Context, snap *archive.Snapshot) (*event.State, error) {
 	st := event.NewState()
-	st.RestoreProducers(snap.Producers)
+	st.RestoreProducers(n.lane.archive.Producers())
 	db, err := duck.Open(duck.Config{MemoryLimit: "1GB", TempDir: n.data.sub("tmp")})
 	if err != nil {
 		return nil, err
