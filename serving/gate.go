@@ -21,22 +21,27 @@ import (
 	"duet/serving/reason"
 )
 
-// gate is what each call of either port passes.
+// gate is what every call passes, whatever transport brings it.
 type gate struct {
-	calls    chan struct{} // a token a running unary call
-	streams  chan struct{} // a token an open stream: idle ones must not keep calls out
-	deadline time.Duration // the most a unary call gets
+	ready    func() error
+	slots    [numClasses]chan struct{} // one token for each running call of a class
+	deadline time.Duration             // the longest time a unary call gets
 	metrics  *Metrics
 	log      *slog.Logger
 	now      func() time.Time
 }
 
-func newGate(cfg Config) *gate {
-	return &gate{calls: make(chan struct{}, cfg.MaxCalls), streams: make(chan struct{}, cfg.MaxCalls), deadline: cfg.MaxDeadline, metrics: cfg.Metrics, log: cfg.Log, now: cfg.Now}
+func newGate(cfg Config, ready func() error) *gate {
+	g := &gate{ready: ready, deadline: cfg.MaxDeadline, metrics: cfg.Metrics, log: cfg.Log, now: cfg.Now}
+	for c := range g.slots {
+		g.slots[c] = make(chan struct{}, cfg.MaxCalls)
+	}
+	return g
 }
 
-// pass runs one call: bounded in number, its panic an error, its error a reason.
-func (g *gate) pass(ctx context.Context, slots chan struct{}, method string, call func(context.Context) error) (refused *reason.Error) {
+// pass runs one call: it bounds their number, and turns a panic into an error
+// and every error into a reason.
+func (g *gate) pass(ctx context.Context, name string, call func(context.Context) error) (refused *reason.Error) {
 	start := g.now()
 	defer func() {
 		code := codes.OK
@@ -44,21 +49,36 @@ func (g *gate) pass(ctx context.Context, slots chan struct{}, method string, cal
 			code = refused.Reason.Code()
 		}
 		took := g.now().Sub(start)
-		g.metrics.call(method, code, took)
-		attrs := []any{"method", method, "code", code.String(), "took", took}
+		g.metrics.call(name, code, took)
+		attrs := []any{"method", name, "code", code.String(), "took", took}
 		if refused != nil {
 			attrs = append(attrs, "reason", string(refused.Reason), "message", refused.Message)
 		}
 		g.log.Debug("call", attrs...)
 	}()
+	m, ok := methods[name]
+	if !ok {
+		return reason.New(reason.MethodUnknown, "there is no method %s", clip(name))
+	}
+	if !m.early {
+		if err := g.ready(); err != nil {
+			return refusal(err, g.log, name)
+		}
+	}
+	slots := g.slots[m.class]
 	select {
 	case slots <- struct{}{}:
 		defer func() { <-slots }()
 	default:
-		return reason.New(reason.Busy, "%d calls are running, which is the most; try again, with growing pauses", cap(slots))
+		return reason.New(reason.Busy, "%d calls of this kind are running, which is the most; try again, with growing pauses", cap(slots))
 	}
-	if err := g.safely(ctx, method, call); err != nil {
-		return refusal(err, g.log, method)
+	if m.class != classStream {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, g.deadline)
+		defer cancel()
+	}
+	if err := g.safely(ctx, name, call); err != nil {
+		return refusal(err, g.log, name)
 	}
 	return nil
 }
@@ -72,15 +92,13 @@ func (g *gate) safely(ctx context.Context, method string, call func(context.Cont
 	return call(ctx)
 }
 
+// unary passes the unary calls of grpc-go through the gate.
 func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if strings.HasPrefix(info.FullMethod, "/grpc.") { // health must answer a busy server's watchdog
+	if strings.HasPrefix(info.FullMethod, "/grpc.") { // health checks must succeed while the server is busy
 		return handler(ctx, req)
 	}
 	var resp any
-	refused := g.pass(ctx, g.calls, info.FullMethod, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, g.deadline)
-		defer cancel()
-		var err error
+	refused := g.pass(ctx, info.FullMethod, func(ctx context.Context) (err error) {
 		resp, err = handler(ctx, req)
 		return err
 	})
@@ -90,26 +108,24 @@ func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 	return resp, nil
 }
 
+// stream passes the streams of grpc-go through the gate.
 func (g *gate) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if strings.HasPrefix(info.FullMethod, "/grpc.") { // health and reflection speak for themselves
+	if strings.HasPrefix(info.FullMethod, "/grpc.") { // health and reflection have errors of their own
 		return handler(srv, ss)
 	}
-	refused := g.pass(ss.Context(), g.streams, info.FullMethod, func(context.Context) error { return handler(srv, ss) })
+	refused := g.pass(ss.Context(), info.FullMethod, func(context.Context) error { return handler(srv, ss) })
 	if refused != nil {
 		return grpcError(refused)
 	}
 	return nil
 }
 
-// WrapUnary is the gate of a unary call over HTTP.
+// WrapUnary passes the unary calls of connect through the gate.
 func (g *gate) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		var resp connect.AnyResponse
-		refused := g.pass(ctx, g.calls, req.Spec().Procedure, func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, g.deadline)
-			defer cancel()
-			err := unreadable(req.Any())
-			if err != nil {
+		refused := g.pass(ctx, req.Spec().Procedure, func(ctx context.Context) (err error) {
+			if err := unreadable(req.Any()); err != nil {
 				return err
 			}
 			resp, err = next(ctx, req)
@@ -122,22 +138,22 @@ func (g *gate) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	}
 }
 
-// WrapStreamingClient is for clients; this is a server.
+// WrapStreamingClient does nothing: it is for clients.
 func (g *gate) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return next
 }
 
-// WrapStreamingHandler is the gate of a stream over HTTP.
+// WrapStreamingHandler passes the streams of connect through the gate.
 func (g *gate) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if refused := g.pass(ctx, g.streams, conn.Spec().Procedure, func(ctx context.Context) error { return next(ctx, readConn{conn}) }); refused != nil {
+		if refused := g.pass(ctx, conn.Spec().Procedure, func(ctx context.Context) error { return next(ctx, readConn{conn}) }); refused != nil {
 			return connectError(refused)
 		}
 		return nil
 	}
 }
 
-// newGRPC makes the gRPC server: our services, health and reflection.
+// newGRPC returns the gRPC server: our services, health and reflection.
 func newGRPC(cfg Config, a *api, h *health.Server) *grpc.Server {
 	g := grpc.NewServer(
 		grpc.MaxRecvMsgSize(cfg.MaxMessage),
@@ -160,7 +176,7 @@ func newGRPC(cfg Config, a *api, h *health.Server) *grpc.Server {
 }
 
 // limitListener accepts at most n connections at a time; more wait in the
-// system's queue.
+// accept queue.
 func limitListener(l net.Listener, n int) net.Listener {
 	return &limited{Listener: l, slots: make(chan struct{}, n), closed: make(chan struct{})}
 }

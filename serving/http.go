@@ -45,8 +45,8 @@ func newHTTP(cfg Config, a *api) *http.Server {
 	mux.Handle(duetv1connect.NewViewServiceHandler(a, opts...))
 	mux.Handle(duetv1connect.NewBatchServiceHandler(a, opts...))
 	mux.Handle(duetv1connect.NewOperateServiceHandler(a, opts...))
-	mux.HandleFunc("POST /v1/append/{stream}", a.appendLines)
-	mux.Handle("GET /metrics", cfg.Metrics.handler(cfg.Operator))
+	mux.HandleFunc("POST "+appendPath+"/{stream}", a.appendLines)
+	mux.Handle("GET /metrics", cfg.Metrics.handler(a))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", a.readyz)
 	p := newPages(cfg, a)
@@ -152,7 +152,7 @@ func loopbackHost(host string) bool {
 
 // readyz is 200 only when calls are answered.
 func (a *api) readyz(w http.ResponseWriter, _ *http.Request) {
-	if _, err := a.ready(); err != nil {
+	if err := a.ready(); err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
@@ -163,9 +163,7 @@ func (a *api) readyz(w http.ResponseWriter, _ *http.Request) {
 // producer, producer_sequence and session come from the URL's query.
 func (a *api) appendLines(w http.ResponseWriter, r *http.Request) {
 	var resp *duetv1.AppendResponse
-	refused := a.gate.pass(r.Context(), a.gate.calls, "/v1/append", func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, a.cfg.MaxDeadline)
-		defer cancel()
+	refused := a.gate.pass(r.Context(), appendPath, func(ctx context.Context) error {
 		if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 			return reason.New(reason.ArgumentInvalid, "the body has Content-Encoding %q; send the lines as they are, or compressed to IngestService/Append", clip(coding))
 		}

@@ -16,7 +16,7 @@ import (
 	"duet/speed/eventlog"
 )
 
-// Append: see the proto.
+// Append implements IngestService.
 func (a *api) Append(ctx context.Context, req *duetv1.AppendRequest) (*duetv1.AppendResponse, error) {
 	p, err := a.begin(ctx, req)
 	if err != nil {
@@ -25,53 +25,65 @@ func (a *api) Append(ctx context.Context, req *duetv1.AppendRequest) (*duetv1.Ap
 	return p.wait(ctx)
 }
 
-// appending is a request under way.
+// GetAccount implements IngestService.
+func (a *api) GetAccount(ctx context.Context, req *duetv1.GetAccountRequest) (*duetv1.GetAccountResponse, error) {
+	if req.GetSession() == "" {
+		return nil, reason.Field(reason.ArgumentInvalid, "session", "is missing: name the session that was given to Append")
+	}
+	if err := checkID("session", req.GetSession()); err != nil {
+		return nil, err
+	}
+	p := a.platform.Load()
+	if _, err := p.engine.NotBefore(ctx, req.GetNotBefore()); err != nil {
+		return nil, err
+	}
+	sum, through := p.Live.Session(req.GetSession())
+	return &duetv1.GetAccountResponse{Account: account(sum), LiveThrough: query.Positions(query.CutAt(p.inc, through))}, nil
+}
+
+// account converts an account.
+func account(a schemas.Account) *duetv1.Account {
+	return &duetv1.Account{Received: a.Received, Accepted: a.Accepted, Duplicate: a.Duplicate, Rejected: a.Rejected}
+}
+
+// appending is a request that the appender has accepted.
 type appending struct {
-	api      *api
-	backends *Backends
-	stream   string
-	pending  Pending
+	api     *api
+	stream  string
+	pending *eventlog.Pending
 }
 
-// begin checks an append and brings it to the door.
+// begin checks a request and gives it to the appender.
 func (a *api) begin(ctx context.Context, req *duetv1.AppendRequest) (appending, error) {
-	b, err := a.ready()
+	r, err := a.request(req)
 	if err != nil {
 		return appending{}, err
 	}
-	r, err := b.request(req)
+	p, err := a.appender.Load().Begin(ctx, r)
 	if err != nil {
 		return appending{}, err
 	}
-	p, err := b.Door.Begin(ctx, r)
-	if err != nil {
-		return appending{}, err
-	}
-	return appending{a, b, r.Stream, p}, nil
+	return appending{a, r.Stream, p}, nil
 }
 
-// wait waits for the log's sync.
+// wait returns when the log has synced the request.
 func (p appending) wait(ctx context.Context) (*duetv1.AppendResponse, error) {
 	done, err := p.pending.Wait(ctx)
 	if err != nil {
 		return nil, err
 	}
 	p.api.cfg.Metrics.appended(p.stream, done.Count, done.Duplicate)
-	return p.backends.response(done), nil
-}
-
-func (b *Backends) response(done eventlog.Appended) *duetv1.AppendResponse {
 	return &duetv1.AppendResponse{
 		Appended:  uint32(done.Count),
 		Duplicate: uint32(done.Duplicate),
-		Token:     query.Token{Through: schemas.NewCut(b.Incarnation, done.At)}.String(),
-	}
+		Token:     query.Token{Through: schemas.NewCut(p.api.platform.Load().inc, done.At)}.String(),
+	}, nil
 }
 
-// request checks an append and cuts it into records.
-func (b *Backends) request(req *duetv1.AppendRequest) (eventlog.Request, error) {
+// request checks an AppendRequest and splits it into records.
+func (a *api) request(req *duetv1.AppendRequest) (eventlog.Request, error) {
 	none := eventlog.Request{}
-	if _, err := b.stream(req.GetStream()); err != nil {
+	if _, err := a.stream(req.GetStream()); err != nil {
 		return none, err
 	}
 	for _, id := range []struct{ field, text string }{{"producer", req.GetProducer()}, {"session", req.GetSession()}} {
@@ -105,7 +117,7 @@ func (b *Backends) request(req *duetv1.AppendRequest) (eventlog.Request, error) 
 	return r, nil
 }
 
-// records cuts JSON lines; empty ones are skipped. The records share b.
+// records splits JSON lines and skips empty ones. The records alias b.
 func records(b []byte) [][]byte {
 	out := make([][]byte, 0, bytes.Count(b, []byte{'\n'})+1)
 	for len(b) > 0 {
@@ -122,28 +134,28 @@ func records(b []byte) [][]byte {
 	return out
 }
 
-// exchange is a bidirectional stream of either port.
+// exchange is a bidirectional stream of either transport.
 type exchange interface {
 	receive() (*duetv1.AppendStreamRequest, error)
 	send(*duetv1.AppendStreamResponse) error
 }
 
-// streamWindow is how many requests of one stream may be under way.
+// streamWindow is the maximum number of unanswered requests of one stream.
 const streamWindow = 64
 
-// appendStream answers requests in their order while a second goroutine brings
-// the next ones to the door; so one stream keeps the log busy, and flow control
-// holds back a client that is faster than it. The first error ends the stream:
-// what was under way behind it has no answer, and is sent again.
+// appendStream answers requests in their order while a second goroutine gives
+// the next ones to the appender; so one stream keeps the log busy, and flow
+// control holds back a client that is faster. The first error ends the stream:
+// requests after it have no answer and must be sent again.
 func (a *api) appendStream(ctx context.Context, x exchange) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	underWay := make(chan appending, streamWindow)
-	taken := make(chan error, 1)
-	// It may still be receiving when the first error is returned; the end of
-	// the call ends that.
+	received := make(chan error, 1)
+	// receive may still block when the first error is returned; it ends with the
+	// call.
 	go func() {
-		taken <- a.take(ctx, x, underWay)
+		received <- a.receiveAll(ctx, x, underWay)
 		close(underWay)
 	}()
 	for p := range underWay {
@@ -155,11 +167,11 @@ func (a *api) appendStream(ctx context.Context, x exchange) error {
 			return err
 		}
 	}
-	return <-taken
+	return <-received
 }
 
-// take reads requests until the client has no more.
-func (a *api) take(ctx context.Context, x exchange, underWay chan<- appending) error {
+// receiveAll begins each request of a stream until the client has no more.
+func (a *api) receiveAll(ctx context.Context, x exchange, underWay chan<- appending) error {
 	for {
 		req, err := x.receive()
 		if errors.Is(err, io.EOF) {
@@ -183,7 +195,7 @@ func (a *api) take(ctx context.Context, x exchange, underWay chan<- appending) e
 	}
 }
 
-// AppendStream over HTTP.
+// AppendStream implements IngestService for connect.
 func (a *api) AppendStream(ctx context.Context, s *connect.BidiStream[duetv1.AppendStreamRequest, duetv1.AppendStreamResponse]) error {
 	return a.appendStream(ctx, connectExchange{s})
 }
@@ -195,10 +207,10 @@ type connectExchange struct {
 func (x connectExchange) receive() (*duetv1.AppendStreamRequest, error) { return x.Receive() }
 func (x connectExchange) send(resp *duetv1.AppendStreamResponse) error  { return x.Send(resp) }
 
-// grpcIngest is api but for the one method whose signature differs.
+// grpcIngest is api, except for the one method whose signature differs.
 type grpcIngest struct{ *api }
 
-// AppendStream over gRPC.
+// AppendStream implements IngestService for grpc-go.
 func (g grpcIngest) AppendStream(s grpc.BidiStreamingServer[duetv1.AppendStreamRequest, duetv1.AppendStreamResponse]) error {
 	return g.appendStream(s.Context(), grpcExchange{s})
 }

@@ -17,8 +17,8 @@ import (
 	"duet/serving/reason"
 )
 
-// Metrics are what /metrics exports, from a registry of their own. The methods
-// with capital letters are hooks: packages that know no Prometheus call them.
+// Metrics holds what /metrics exports, in a registry of its own. Its exported
+// methods are hooks for packages that do not import Prometheus.
 type Metrics struct {
 	registry  *prometheus.Registry
 	calls     *prometheus.CounterVec
@@ -33,33 +33,33 @@ type Metrics struct {
 	switches  prometheus.Histogram
 }
 
-// NewMetrics makes a registry and everything in it.
+// NewMetrics returns metrics in a new registry.
 func NewMetrics() *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "duet_calls_total", Help: "Calls ended, by method and gRPC code."}, []string{"method", "code"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "duet_call_seconds", Help: "How long calls took, by method.",
+			Name: "duet_call_seconds", Help: "Duration of calls, by method.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 14)}, []string{"method"}),
 		appends: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "duet_appended_events_total", Help: "Events that the door took (appended) or knew already (duplicate), by stream."}, []string{"stream", "outcome"}),
+			Name: "duet_appended_events_total", Help: "Events stored (appended) or known by their producer number (duplicate), by stream."}, []string{"stream", "outcome"}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "duet_http_refused_total", Help: "HTTP requests refused before any service saw them, by reason."}, []string{"reason"}),
+			Name: "duet_http_refused_total", Help: "HTTP requests refused before a method was called, by reason."}, []string{"reason"}),
 		folded: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "duet_live_events_total", Help: "Events that the live half has folded since the start."}),
 		batches: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "duet_live_batch_seconds", Help: "How long the live half took for a micro-batch.",
+			Name: "duet_live_batch_seconds", Help: "Duration of a micro-batch of the live half.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14)}),
 		runs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "duet_batch_runs_total", Help: "Runs of the batch half ended, by kind and outcome."}, []string{"kind", "outcome"}),
 		runTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "duet_batch_run_seconds", Help: "How long runs of the batch half took, by kind.",
+			Name: "duet_batch_run_seconds", Help: "Duration of runs of the batch half, by kind.",
 			Buckets: prometheus.ExponentialBuckets(0.1, 2.5, 12)}, []string{"kind"}),
 		different: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "duet_reconciliation_differences_total", Help: "Cells on which the halves differed beyond their bound."}),
 		switches: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "duet_switch_seconds", Help: "How long readers and the live half waited for a switch of generations.",
+			Name: "duet_switch_seconds", Help: "Duration of a switch of generations.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 12)}),
 	}
 	m.registry.MustRegister(m.calls, m.seconds, m.appends, m.refusals, m.folded, m.batches, m.runs, m.runTime, m.different, m.switches,
@@ -89,7 +89,7 @@ func (m *Metrics) Switched(took time.Duration) { m.switches.Observe(took.Seconds
 
 func (m *Metrics) call(method string, code codes.Code, took time.Duration) {
 	if code == codes.Unimplemented {
-		method = "unknown" // a client can think of any number of them
+		method = "unknown" // clients could create any number of label values
 	}
 	m.calls.WithLabelValues(method, code.String()).Inc()
 	m.seconds.WithLabelValues(method).Observe(took.Seconds())
@@ -102,14 +102,14 @@ func (m *Metrics) appended(stream string, appended, duplicate int) {
 
 func (m *Metrics) refusedHTTP(r reason.Reason) { m.refusals.WithLabelValues(string(r)).Inc() }
 
-// handler serves the metrics, and the status as gauges.
-func (m *Metrics) handler(op Operator) http.Handler {
-	m.registry.MustRegister(&statusCollector{op: op})
+// handler serves the metrics, with the status as gauges.
+func (m *Metrics) handler(a *api) http.Handler {
+	m.registry.MustRegister(&statusCollector{a})
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
 }
 
-// statusCollector reads the status once a scrape.
-type statusCollector struct{ op Operator }
+// statusCollector reads the status once for each scrape.
+type statusCollector struct{ api *api }
 
 func gauge(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, labels, nil)
@@ -117,35 +117,38 @@ func gauge(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	descReady      = gauge("duet_ready", "1 when calls are answered.")
-	descHealth     = gauge("duet_healthy", "1 when nothing needs a person.")
+	descHealth     = gauge("duet_healthy", "1 when nothing needs an operator.")
 	descLogUsed    = gauge("duet_log_used_bytes", "Bytes of the log.")
 	descLogLimit   = gauge("duet_log_limit_bytes", "Bytes that the log may take.")
 	descLiveLag    = gauge("duet_live_lag_messages", "Log messages that the live half has not folded.")
 	descArchiveLag = gauge("duet_archive_lag_messages", "Log messages folded and not archived.")
-	descGeneration = gauge("duet_generation", "The generation that serves.")
-	descGenAge     = gauge("duet_generation_age_seconds", "How long ago it was published.")
+	descGeneration = gauge("duet_generation", "Number of the generation that serves.")
+	descGenAge     = gauge("duet_generation_age_seconds", "Age of the generation that serves.")
 	descFiles      = gauge("duet_archive_files", "Files of the archive.")
 	descArchive    = gauge("duet_archive_bytes", "Bytes of the archive.")
-	descMemory     = gauge("duet_store_memory_bytes", "What the store holds in memory.")
-	descMemLimit   = gauge("duet_store_memory_limit_bytes", "What it may hold.")
+	descMemory     = gauge("duet_store_memory_bytes", "Memory that the store uses.")
+	descMemLimit   = gauge("duet_store_memory_limit_bytes", "Memory that the store may use.")
 	descEvents     = gauge("duet_events", "Events received, by stream and verdict.", "stream", "verdict")
 	descNewest     = gauge("duet_newest_event_seconds", "The largest event time counted, Unix seconds, by stream.", "stream")
 	descRows       = gauge("duet_view_rows", "Partial rows of a view, both halves.", "view")
 	descSick       = gauge("duet_view_problem", "1 when a view cannot answer.", "view")
-	descEqual      = gauge("duet_reconciliation_equal", "1 when the last comparison of both halves found nothing beyond its bound.")
-	descPaused     = gauge("duet_batch_paused", "1 when the schedule is held.")
+	descEqual      = gauge("duet_reconciliation_equal", "1 when the last reconciliation found no difference beyond its bound.")
+	descPaused     = gauge("duet_batch_paused", "1 when the schedule is paused.")
 )
 
-// Describe sends nothing: which gauges there are depends on the project.
+// Describe sends nothing: the gauges depend on the project.
 func (c *statusCollector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect reads the status.
 func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	s, err := c.op.GetStatus(ctx, &duetv1.GetStatusRequest{})
-	if err != nil {
-		ch <- prometheus.NewInvalidMetric(descHealth, err)
+	var s *duetv1.GetStatusResponse
+	if refused := c.api.gate.pass(ctx, metricsStatus, func(ctx context.Context) (err error) {
+		s, err = c.api.GetStatus(ctx, &duetv1.GetStatusRequest{})
+		return err
+	}); refused != nil {
+		ch <- prometheus.NewInvalidMetric(descHealth, refused)
 		return
 	}
 	send := func(d *prometheus.Desc, v float64, labels ...string) {
@@ -190,7 +193,7 @@ func oneIf(b bool) float64 {
 	return 0
 }
 
-// httpLog takes net/http's own complaints, such as a broken handshake.
+// httpLog receives net/http's own messages, such as failed handshakes.
 func httpLog(l *slog.Logger) *log.Logger {
 	if l == nil {
 		return log.New(io.Discard, "", 0)

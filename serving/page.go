@@ -19,7 +19,7 @@ import (
 //go:embed web
 var web embed.FS
 
-// How the page shows a view.
+// Sizes and times of the page.
 const (
 	homeRows    = 5
 	viewRows    = 200
@@ -27,8 +27,7 @@ const (
 	pageTimeout = 10 * time.Second
 )
 
-// pages draws the page for people: no script, everything from the same calls
-// that clients make.
+// pages renders the page: without scripts, from the calls that clients make.
 type pages struct {
 	cfg  Config
 	api  *api
@@ -44,7 +43,7 @@ func newPages(cfg Config, a *api) *pages {
 	return &pages{cfg: cfg, api: a, tmpl: template.Must(template.ParseFS(web, "web/page.html")), css: css}
 }
 
-// What the template sees.
+// The data of the template.
 type (
 	page struct {
 		Project, Version, Time string
@@ -79,13 +78,17 @@ func (p *pages) home(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), pageTimeout)
 	defer cancel()
 	out := p.frame(ctx)
-	if b, err := p.api.ready(); err == nil {
-		views, err := b.Engine.List(ctx)
-		if err != nil {
-			out.Problems = append(out.Problems, p.words(err))
+	if p.api.ready() == nil {
+		var views []*duetv1.View
+		refused := p.api.gate.pass(ctx, pageViews, func(ctx context.Context) (err error) {
+			views, err = p.api.platform.Load().engine.List(ctx)
+			return err
+		})
+		if refused != nil {
+			out.Problems = append(out.Problems, refused.Message)
 		}
 		for _, v := range views {
-			out.Views = append(out.Views, p.card(ctx, b.Engine, v, homeRows))
+			out.Views = append(out.Views, p.card(ctx, v, homeRows))
 		}
 	}
 	p.write(w, http.StatusOK, out)
@@ -96,31 +99,31 @@ func (p *pages) view(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	out := p.frame(ctx)
 	status := http.StatusOK
-	if b, err := p.api.ready(); err == nil {
-		v, _, err := b.Engine.Describe(ctx, r.PathValue("name"))
-		if err != nil {
-			status = http.StatusInternalServerError
-			if e := known(err); e != nil && (e.Reason == reason.ViewUnknown || e.Reason == reason.ArgumentInvalid) {
-				status = http.StatusNotFound
-			}
-			out.Problems = append(out.Problems, p.words(err))
-		} else {
-			c := p.card(ctx, b.Engine, v, viewRows)
+	if p.api.ready() == nil {
+		var v *duetv1.View
+		refused := p.api.gate.pass(ctx, pageViews, func(ctx context.Context) (err error) {
+			v, _, err = p.api.platform.Load().engine.Describe(ctx, r.PathValue("name"))
+			return err
+		})
+		switch {
+		case refused == nil:
+			c := p.card(ctx, v, viewRows)
 			c.Alone = true
 			out.One = &c
+		case refused.Reason == reason.ViewUnknown || refused.Reason == reason.ArgumentInvalid:
+			status, out.Problems = http.StatusNotFound, append(out.Problems, refused.Message)
+		default:
+			status, out.Problems = http.StatusInternalServerError, append(out.Problems, refused.Message)
 		}
 	}
 	p.write(w, status, out)
 }
 
-// words is an error as a person may read it.
-func (p *pages) words(err error) string { return refusal(err, p.cfg.Log, "page").Message }
-
 func (p *pages) write(w http.ResponseWriter, status int, out page) {
 	var b bytes.Buffer
 	if err := p.tmpl.ExecuteTemplate(&b, "page", out); err != nil {
-		p.cfg.Log.Error("the page cannot be drawn", "error", err)
-		http.Error(w, "the page cannot be drawn; the server's log says why", http.StatusInternalServerError)
+		p.cfg.Log.Error("the page could not be rendered", "error", err)
+		http.Error(w, "the page could not be rendered; see the log of the server", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -129,21 +132,31 @@ func (p *pages) write(w http.ResponseWriter, status int, out page) {
 	_, _ = w.Write(b.Bytes()) // the client may be gone
 }
 
-// frame is what every page begins with: health and freshness.
+// frame returns what every page begins with: health and freshness.
 func (p *pages) frame(ctx context.Context) page {
 	now := p.cfg.Now().UTC()
-	out := page{Project: p.cfg.Project, Time: now.Format("2006-01-02 15:04:05"), Refresh: refresh}
-	s, err := p.api.GetStatus(ctx, &duetv1.GetStatusRequest{})
-	if err != nil {
-		out.State, out.StateClass, out.Problems = "status unknown", "bad", []string{p.words(err)}
+	out := page{Project: p.cfg.Project.Name, Time: now.Format("2006-01-02 15:04:05"), Refresh: refresh}
+	var s *duetv1.GetStatusResponse
+	refused := p.api.gate.pass(ctx, pageStatus, func(ctx context.Context) (err error) {
+		s, err = p.api.GetStatus(ctx, &duetv1.GetStatusRequest{})
+		return err
+	})
+	if refused != nil {
+		out.State, out.StateClass, out.Problems = "status unknown", "bad", []string{refused.Message}
 		return out
 	}
+	p.health(&out, s, now)
+	return out
+}
+
+// health adds what a status says.
+func (p *pages) health(out *page, s *duetv1.GetStatusResponse, now time.Time) {
 	out.Version, out.Problems = s.GetVersion(), s.GetProblems()
 	switch s.GetHealth() {
 	case duetv1.Health_HEALTH_OK:
 		out.State, out.StateClass = "well", "good"
 	case duetv1.Health_HEALTH_STARTING:
-		part, what := p.cfg.Progress()
+		part, what := p.api.progress()
 		out.State, out.StateClass = fmt.Sprintf("catching up, %.0f %%: %s", part*100, what), "warn"
 	case duetv1.Health_HEALTH_DEGRADED:
 		out.State, out.StateClass = "needs attention", "warn"
@@ -151,10 +164,9 @@ func (p *pages) frame(ctx context.Context) page {
 		out.State, out.StateClass = "failed", "bad"
 	}
 	out.Facts = facts(s, now)
-	return out
 }
 
-// facts are the figures at the head of the page.
+// facts returns the figures at the head of the page.
 func facts(s *duetv1.GetStatusResponse, now time.Time) []fact {
 	gen := fact{Name: "Batch generation", Value: "no generation yet"}
 	if g := s.GetBatch().GetCurrent(); g.GetNumber() > 0 {
@@ -192,9 +204,9 @@ func facts(s *duetv1.GetStatusResponse, now time.Time) []fact {
 	return append(out, l, fact{Name: "Memory", Value: byteText(s.GetStoreMemoryBytes()), More: "of " + byteText(s.GetStoreMemoryLimitBytes()) + " for the store"})
 }
 
-// card is a view with its top rows: the latest buckets if it has a time key,
-// else the largest of the first number.
-func (p *pages) card(ctx context.Context, e *query.Engine, v *duetv1.View, rows int32) card {
+// card returns a view with its top rows: the latest buckets if it has a time
+// key, else the largest values of the first measure.
+func (p *pages) card(ctx context.Context, v *duetv1.View, rows int32) card {
 	out := card{Name: v.GetName(), Description: v.GetDescription(), Problem: v.GetProblem(), SQL: strings.TrimSpace(v.GetSql())}
 	if out.Problem != "" {
 		return out
@@ -208,9 +220,13 @@ func (p *pages) card(ctx context.Context, e *query.Engine, v *duetv1.View, rows 
 			}
 		}
 	}
-	resp, err := e.Query(ctx, req)
-	if err != nil {
-		out.Problem = p.words(err)
+	var resp *duetv1.QueryResponse
+	refused := p.api.gate.pass(ctx, pageViews, func(ctx context.Context) (err error) {
+		resp, err = p.api.Query(ctx, req)
+		return err
+	})
+	if refused != nil {
+		out.Problem = refused.Message
 		return out
 	}
 	for _, c := range resp.GetColumns() {
@@ -234,7 +250,7 @@ func (p *pages) card(ctx context.Context, e *query.Engine, v *duetv1.View, rows 
 	return out
 }
 
-// noteText says how fresh a card is.
+// noteText describes how fresh a card is.
 func noteText(p *duetv1.Proof) string {
 	generation := "no generation yet"
 	if n := p.GetGeneration(); n > 0 {
@@ -252,8 +268,8 @@ func numeric(typ string) bool {
 	return false
 }
 
-// show is a value for reading: thousands grouped, two decimals and what else is
-// not zero, a time bucket without the parts that are always zero.
+// show formats a value: thousands grouped, at least two decimals, a time bucket
+// without the parts that are always zero.
 func show(v *duetv1.Value, bucket string) cell {
 	switch k := v.GetKind().(type) {
 	case nil:
@@ -275,7 +291,7 @@ func show(v *duetv1.Value, bucket string) cell {
 	return cell{query.Text(v), "text"}
 }
 
-// trim takes the zeros from a number's end, down to two decimals.
+// trim removes zeros from the end of a number, down to two decimals.
 func trim(s string) string {
 	if i := strings.IndexByte(s, '.'); i >= 0 {
 		for len(s) > i+3 && s[len(s)-1] == '0' {
@@ -285,7 +301,7 @@ func trim(s string) string {
 	return s
 }
 
-// group puts commas between thousands of a decimal number's whole part.
+// group puts commas between the thousands of a decimal number.
 func group(s string) string {
 	sign, whole, rest := "", s, ""
 	if strings.HasPrefix(whole, "-") {
@@ -321,7 +337,7 @@ func count(n uint64, what string) string {
 	return group(strconv.FormatUint(n, 10)) + " " + what + "s"
 }
 
-// ago is a rough age in words.
+// ago formats an age roughly, in words.
 func ago(d time.Duration) string {
 	switch {
 	case d < 2*time.Second:
@@ -336,7 +352,7 @@ func ago(d time.Duration) string {
 	return fmt.Sprintf("%d days ago", int(d.Hours()/24))
 }
 
-// byteText is a size in the units that duet.yaml has: 1 GB is 10^9 bytes.
+// byteText formats a size in the units of duet.yaml: 1 GB is 10^9 bytes.
 func byteText(n int64) string {
 	switch {
 	case n >= 10e9 || n >= 1e9 && n%1e9 == 0:

@@ -1,32 +1,21 @@
-// Package serving is the server's outside: gRPC on one port; on the other the
-// same services as JSON over HTTP (and gRPC-web), a page for people, and
-// metrics.
+// Package serving is the server's outside: gRPC on one port, and on the other
+// the same services as JSON over HTTP (and gRPC-web), a page, and metrics.
 //
-// One struct, [api], implements every RPC; gRPC and HTTP are two ways to reach
-// it, and both pass the same gate: ready, not too many at once, a panic is an
-// error, and each error becomes a status in one place (errors.go) from a closed
-// set of reasons (package reason). Start at [New] and [Server.Open].
+// Each method of a service is written once, on [api]; grpc-go and connect are
+// two transports to it. Every call of either port, every page and every append
+// by curl passes one gate (gate.go): readiness, limits, metrics, a panic that
+// ends one call only, and the one mapping of errors to the closed set of reasons
+// (errors.go, package reason). methods.go lists every method with its class.
+// Start at [New], [Server.Attach] and [Server.Open].
 //
-// The server listens before the platform can answer, so that a page and a
-// status tell how far it has come; until Open is called every other call is
-// refused with CATCHING_UP and the progress.
+// The server listens before the platform can answer, so that the page and
+// GetStatus show how far recovery is. Attach hands over the platform's parts:
+// status and inspection are then complete. Open lets all other calls through;
+// until then they are refused with CATCHING_UP and the progress.
 //
-// # Wiring
-//
-//	engine := query.New(query.Config{
-//		Views: views, Streams: project.Streams, Store: query.StoreOf(store), Wait: live.Wait,
-//		Archive: query.ArchiveOf(archive), Generations: query.GenerationsOf(catalog), Incarnation: log.Incarnation(),
-//	})
-//	half := serving.NewBatch(runner, catalog, log.Incarnation()) // half.Status() is for the Operator
-//	server.Open(serving.Backends{
-//		Engine: engine, Door: serving.DoorOf(door), Accounts: live, Batch: half,
-//		Streams: project.Streams, Incarnation: log.Incarnation(),
-//	})
-//
-// # Who is let in
-//
-// It has no TLS and no users yet. It therefore binds to loopback only unless
-// told otherwise, and refuses what a web page of another site could send.
+// It has neither TLS nor users. It therefore binds to loopback only unless
+// Config.AllowRemote is set, and refuses what a web page of another site can
+// make a browser send.
 package serving
 
 import (
@@ -44,61 +33,10 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
-	"duet/schemas"
 	"duet/schemas/duetv1"
-	"duet/schemas/duetv1/duetv1connect"
 	"duet/schemas/project"
-	"duet/serving/query"
 	"duet/speed/eventlog"
 )
-
-// Door takes events into the log.
-type Door interface {
-	// Begin accepts a request; the order of its returns is the order in the log.
-	Begin(ctx context.Context, r eventlog.Request) (Pending, error)
-}
-
-// Pending is an accepted request.
-type Pending interface {
-	// Wait returns when the log has synced it.
-	Wait(ctx context.Context) (eventlog.Appended, error)
-}
-
-// DoorOf is the log's own door.
-func DoorOf(d *eventlog.Appender) Door { return logDoor{d} }
-
-type logDoor struct{ door *eventlog.Appender }
-
-func (d logDoor) Begin(ctx context.Context, r eventlog.Request) (Pending, error) {
-	p, err := d.door.Begin(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
-}
-
-// Accounts counts sessions; a *speed.Live does.
-type Accounts interface {
-	// Session is the account of a session since the process started, and up to
-	// where it is counted.
-	Session(session string) (schemas.Account, schemas.Position)
-}
-
-// Operator tells how the platform stands. It answers from the start on.
-type Operator = duetv1connect.OperateServiceHandler
-
-// Batch steers the batch half. Requests reach it with their names checked.
-type Batch = duetv1connect.BatchServiceHandler
-
-// Backends are what calls need once the platform has caught up.
-type Backends struct {
-	Engine      *query.Engine
-	Door        Door
-	Accounts    Accounts
-	Batch       Batch
-	Streams     []*project.Stream
-	Incarnation schemas.Incarnation // of the log
-}
 
 // Config says where to listen and within which bounds.
 type Config struct {
@@ -108,10 +46,13 @@ type Config struct {
 	// asks who calls.
 	AllowRemote bool
 
-	Project  string // its name, for the page
-	Operator Operator
-	// Progress tells, from 0 to 1, how far catching up is, and in words. May be nil.
-	Progress func() (float64, string)
+	Project *project.Project
+	Version string // Duet's
+	// Phase says what starting does, until Attach. Defaults to "starting".
+	Phase func() string
+	// Failure returns the error that ends the platform; nil while there is none.
+	// May be nil.
+	Failure func() error
 
 	MaxMessage  int           // bytes of one request, decompressed; defaults to 8 MiB
 	MaxCalls    int           // unary calls at a time, both ports together, and as many streams; defaults to 256
@@ -138,15 +79,18 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics()
 	}
-	if c.Progress == nil {
-		c.Progress = func() (float64, string) { return 0, "starting" }
+	if c.Phase == nil {
+		c.Phase = func() string { return "starting" }
+	}
+	if c.Failure == nil {
+		c.Failure = func() error { return nil }
 	}
 	var errs []error
 	for _, a := range []struct{ flag, addr string }{{"--grpc", c.GRPC}, {"--http", c.HTTP}} {
 		errs = append(errs, checkAddr(a.flag, a.addr, c.AllowRemote))
 	}
-	if c.Operator == nil {
-		errs = append(errs, errors.New("serving: Config.Operator is not set"))
+	if c.Project == nil {
+		errs = append(errs, errors.New("serving: Config.Project is not set"))
 	}
 	return c, errors.Join(errs...)
 }
@@ -246,9 +190,14 @@ func addrText(a *net.TCPAddr) string {
 	return a.String()
 }
 
-// Open lets calls through: the platform has caught up.
-func (s *Server) Open(b Backends) {
-	s.api.open(b)
+// Attach hands over the platform's parts. Status and inspection are complete
+// from now on. Call it once, after Start or before.
+func (s *Server) Attach(p Platform) { s.api.attach(p) }
+
+// Open lets all calls through: the platform has caught up. The appender takes
+// their events. Call it once, after Attach.
+func (s *Server) Open(appender *eventlog.Appender) {
+	s.api.open(appender)
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
 	for name := range s.grpc.GetServiceInfo() {
 		s.health.SetServingStatus(name, healthpb.HealthCheckResponse_SERVING)

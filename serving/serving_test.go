@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -22,13 +22,18 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"duet/batch"
 	"duet/batch/archive"
 	"duet/batch/catalog"
 	"duet/batch/recompute"
 	"duet/internal/base/durable"
+	"duet/schemas"
 	"duet/schemas/duetv1"
+	"duet/schemas/project"
+	"duet/serving/query"
+	"duet/serving/query/querytest"
 	"duet/serving/reason"
 	"duet/serving/store"
 	"duet/speed/eventlog"
@@ -54,8 +59,8 @@ func unary(t *testing.T) map[string]protoreflect.MethodDescriptor {
 	return out
 }
 
-// requests has, for every unary method, a request that succeeds and JSON of
-// requests that are refused, with their field.
+// requests has, for every unary method, a request that succeeds once a run (RUN)
+// has published generation 1, and requests that are refused, with their field.
 var requests = map[string]struct {
 	good string
 	bad  map[string]string // JSON: field
@@ -78,19 +83,19 @@ var requests = map[string]struct {
 	"/duet.v1.ViewService/Query":              {`{"view":"sales"}`, map[string]string{`{}`: "view", `{"view":"sales","limit":10001}`: "limit", `{"view":"sales","where":"1+"}`: "where"}},
 	"/duet.v1.ViewService/Verify":             {`{"view":"sales"}`, map[string]string{`{"view":"."}`: "view", `{"view":"sales","limit":-1}`: "limit"}},
 	"/duet.v1.BatchService/StartRun":          {`{"full":true,"requestId":"x-1"}`, map[string]string{`{"requestId":"a b"}`: "request_id"}},
-	"/duet.v1.BatchService/GetRun":            {`{"run":"r1"}`, map[string]string{`{}`: "run", `{"run":"../r1"}`: "run"}},
+	"/duet.v1.BatchService/GetRun":            {`{"run":"RUN"}`, map[string]string{`{}`: "run", `{"run":"../r1"}`: "run"}},
 	"/duet.v1.BatchService/ListRuns":          {`{}`, map[string]string{`{"pageSize":-1}`: "page_size", `{"pageSize":1001}`: "page_size", `{"pageToken":"/"}`: "page_token"}},
-	"/duet.v1.BatchService/Rollback":          {`{"generation":"3"}`, map[string]string{`{}`: "generation"}},
+	"/duet.v1.BatchService/Rollback":          {`{"generation":"1","requestId":"back"}`, map[string]string{`{}`: "generation"}},
 	"/duet.v1.BatchService/Pause":             {`{"reason":"lunch"}`, map[string]string{`{"reason":"` + strings.Repeat("x", 1001) + `"}`: "reason"}},
 	"/duet.v1.BatchService/Resume":            {`{}`, nil},
-	"/duet.v1.BatchService/Pin":               {`{"generation":"3"}`, map[string]string{`{}`: "generation"}},
-	"/duet.v1.BatchService/Unpin":             {`{"generation":"3"}`, map[string]string{`{}`: "generation"}},
+	"/duet.v1.BatchService/Pin":               {`{"generation":"1"}`, map[string]string{`{}`: "generation"}},
+	"/duet.v1.BatchService/Unpin":             {`{"generation":"1"}`, map[string]string{`{}`: "generation"}},
 	"/duet.v1.BatchService/ListGenerations":   {`{}`, nil},
 	"/duet.v1.BatchService/GetReconciliation": {`{}`, map[string]string{`{"run":"a\u0000b"}`: "run"}},
 	"/duet.v1.OperateService/GetStatus":       {`{}`, nil},
 	"/duet.v1.OperateService/ListRejects":     {`{}`, map[string]string{`{"limit":-1}`: "limit", `{"stream":">"}`: "stream", `{"session":"*"}`: "session"}},
 	"/duet.v1.OperateService/Inspect": {`{"what":"log"}`, map[string]string{
-		`{}`: "what", `{"what":"disk"}`: "what", `{"what":"log","args":{"../x":"1"}}`: "args", `{"what":"log","args":{"from":"/etc"}}`: "args.from"}},
+		`{}`: "what", `{"what":"disk"}`: "what", `{"what":"log","args":{"../x":"1"}}`: "args", `{"what":"log","args":{"from":"/etc"}}`: "args.from", `{"what":"live","args":{"from":"1"}}`: "args"}},
 }
 
 // invoke calls a method over gRPC with a request given as JSON.
@@ -192,25 +197,32 @@ func connectReason(t *testing.T, body string) string {
 
 func TestEveryCallSucceedsOnBothPorts(t *testing.T) {
 	r := opened(t, nil)
+	run := r.run()
 	for method, m := range unary(t) {
 		c, ok := requests[method]
 		if !ok {
-			t.Errorf("%s: say in requests what succeeds and what is refused", method)
+			t.Errorf("%s: add requests that succeed and that are refused", method)
 			continue
 		}
-		fromGRPC, err := r.invoke(t.Context(), m, method, c.good)
+		good := strings.ReplaceAll(c.good, "RUN", run)
+		fromGRPC, err := r.invoke(t.Context(), m, method, good)
 		if err != nil {
 			t.Errorf("%s: %v", method, err)
 			continue
 		}
-		code, body := r.post(t, method, c.good, nil)
+		code, body := r.post(t, method, good, nil)
 		fromHTTP := dynamicpb.NewMessage(m.Output())
 		if err := protojson.Unmarshal([]byte(body), fromHTTP); code != 200 || err != nil {
 			t.Errorf("%s: %d %s", method, code, body)
 			continue
 		}
+		for _, run := range r.runner.List(0) { // room for the next
+			if _, err := r.runner.Wait(t.Context(), run.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
 		// The fields that differ between two calls by their nature.
-		for _, name := range []protoreflect.Name{"elapsed", "token"} {
+		for _, name := range []protoreflect.Name{"elapsed", "token", "run", "runs", "batch", "process_memory_bytes", "store_memory_bytes", "log", "live", "streams", "tables"} {
 			if fd := m.Output().Fields().ByName(name); fd != nil {
 				fromGRPC.ProtoReflect().Clear(fd)
 				fromHTTP.ProtoReflect().Clear(fd)
@@ -263,20 +275,30 @@ func TestJSONThatIsNoRequestIsRefused(t *testing.T) {
 }
 
 func TestNothingIsAnsweredUntilCaughtUp(t *testing.T) {
-	r := start(t, nil)
-	for method, m := range unary(t) {
-		_, err := r.invoke(t.Context(), m, method, requests[method].good)
-		if strings.HasPrefix(method, "/duet.v1.OperateService/") && !strings.HasSuffix(method, "ListRejects") {
-			if err != nil {
-				t.Errorf("%s: %v", method, err)
+	for _, r := range []*rig{listening(t, nil), attached(t, nil)} {
+		refused := func(method string) {
+			_, err := r.invoke(t.Context(), unary(t)[method], method, requests[method].good)
+			code, i, _ := info(t, err)
+			if code != codes.Unavailable || i.GetReason() != string(reason.CatchingUp) || i.GetMetadata()["progress"] == "" {
+				t.Errorf("%s: %v %v", method, code, i)
 			}
-			continue
 		}
-		code, i, _ := info(t, err)
-		if code != codes.Unavailable || i.GetReason() != string(reason.CatchingUp) || i.GetMetadata()["progress"] != "0.2500" {
-			t.Errorf("%s: %v %v", method, code, i)
+		for method := range unary(t) {
+			if !methods[method].early {
+				refused(method)
+			}
+		}
+		if r.log == nil {
+			refused("/duet.v1.OperateService/Inspect")
+		} else if _, err := duetv1.NewOperateServiceClient(r.conn).Inspect(t.Context(), &duetv1.InspectRequest{What: "log"}); err != nil {
+			t.Error(err)
+		}
+		s, err := duetv1.NewOperateServiceClient(r.conn).GetStatus(t.Context(), &duetv1.GetStatusRequest{Definitions: true})
+		if err != nil || s.GetHealth() != duetv1.Health_HEALTH_STARTING || s.GetStreams()[0].GetDefinition() == "" || (s.GetLog() == nil) != (r.log == nil) {
+			t.Errorf("status: %v, %v", s, err)
 		}
 	}
+	r := attached(t, nil)
 	h := healthpb.NewHealthClient(r.conn)
 	if got, err := h.Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil || got.GetStatus() != healthpb.HealthCheckResponse_NOT_SERVING {
 		t.Errorf("health: %v, %v", got, err)
@@ -286,7 +308,7 @@ func TestNothingIsAnsweredUntilCaughtUp(t *testing.T) {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
 	}
-	r.Open(Backends{Engine: r.engine, Door: r.fake, Accounts: r.fake, Batch: r.fake, Streams: r.fixture.Project.Streams})
+	r.open()
 	if got, err := h.Check(t.Context(), &healthpb.HealthCheckRequest{Service: "duet.v1.ViewService"}); err != nil || got.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("health: %v, %v", got, err)
 	}
@@ -333,17 +355,16 @@ func TestErrorsBecomeCodes(t *testing.T) {
 		{context.Canceled, codes.Canceled, reason.Cancelled},
 		{errors.New("a secret"), codes.Internal, reason.Internal},
 	}
-	methods := unary(t)
+	const query = "/duet.v1.ViewService/Query"
 	for _, c := range cases {
-		r.fake.fail(c.err)
-		for _, method := range []string{"/duet.v1.IngestService/Append", "/duet.v1.BatchService/StartRun", "/duet.v1.BatchService/GetReconciliation", "/duet.v1.OperateService/Inspect"} {
-			_, err := r.invoke(t.Context(), methods[method], method, requests[method].good)
+		refused := r.api.gate.pass(t.Context(), query, func(context.Context) error { return c.err })
+		for transport, err := range map[string]error{"gRPC": grpcError(refused), "connect": overConnect(t, connectError(refused))} {
 			code, i, b := info(t, err)
 			if code != c.code || i.GetReason() != string(c.want) || c.want.Code() != c.code {
-				t.Errorf("%s: %v became %v %v", method, c.err, code, i)
+				t.Errorf("%s: %v became %v %v", transport, c.err, code, i)
 			}
 			if strings.Contains(status.Convert(err).Message(), "secret") {
-				t.Errorf("%s tells: %v", method, err)
+				t.Errorf("%s discloses: %v", transport, err)
 			}
 			switch c.want {
 			case reason.ProducerOutOfOrder:
@@ -356,15 +377,34 @@ func TestErrorsBecomeCodes(t *testing.T) {
 				}
 			}
 		}
-	}
-	// The store's and the files' errors also come out of queries.
-	for _, c := range cases {
+		// The same through a transport.
 		r.fixture.Break("sales", c.err)
-		_, err := r.invoke(t.Context(), methods["/duet.v1.ViewService/Query"], "/duet.v1.ViewService/Query", `{"view":"sales"}`)
+		_, err := r.invoke(t.Context(), unary(t)[query], query, `{"view":"sales"}`)
 		if code, i, _ := info(t, err); code != c.code || i.GetReason() != string(c.want) {
 			t.Errorf("Query: %v became %v %v", c.err, code, i)
 		}
+		if _, body := r.post(t, query, `{"view":"sales"}`, nil); connectReason(t, body) != string(c.want) {
+			t.Errorf("Query over HTTP: %v became %s", c.err, body)
+		}
 	}
+}
+
+// overConnect is a connect error as a gRPC error.
+func overConnect(t *testing.T, e *connect.Error) error {
+	t.Helper()
+	s := status.New(codes.Code(e.Code()), e.Message()).Proto()
+	for _, d := range e.Details() {
+		a, err := d.Value()
+		if err != nil {
+			t.Fatal(err)
+		}
+		packed, err := anypb.New(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Details = append(s.Details, packed)
+	}
+	return status.FromProto(s).Err()
 }
 
 func TestReasonsAreAClosedSet(t *testing.T) {
@@ -380,23 +420,22 @@ func TestReasonsAreAClosedSet(t *testing.T) {
 
 func TestPanicEndsOneCall(t *testing.T) {
 	r := opened(t, nil)
-	r.fake.mu.Lock()
-	r.fake.panics = true
-	r.fake.mu.Unlock()
+	p := r.api.platform.Load()
+	broken := *p
+	broken.Runner = nil // a nil pointer is dereferenced
+	r.api.platform.Store(&broken)
 	m := "/duet.v1.BatchService/StartRun"
 	_, err := r.invoke(t.Context(), unary(t)[m], m, `{}`)
-	if code, i, _ := info(t, err); code != codes.Internal || i.GetReason() != string(reason.Internal) || strings.Contains(err.Error(), "secret") {
+	if code, i, _ := info(t, err); code != codes.Internal || i.GetReason() != string(reason.Internal) || strings.Contains(err.Error(), "nil") {
 		t.Errorf("%v", err)
 	}
-	if code, body := r.post(t, m, `{}`, nil); code != 500 || strings.Contains(body, "secret") {
+	if code, body := r.post(t, m, `{}`, nil); code != 500 || strings.Contains(body, "nil") {
 		t.Errorf("%d %s", code, body)
 	}
-	if code, body := r.get(t, "/"); code != 500 || strings.Contains(body, "secret") {
+	if code, body := r.get(t, "/"); code != 200 || strings.Contains(body, "nil") || !strings.Contains(body, "internal error") {
 		t.Errorf("the page: %d %s", code, body)
 	}
-	r.fake.mu.Lock()
-	r.fake.panics = false
-	r.fake.mu.Unlock()
+	r.api.platform.Store(p)
 	if code, _ := r.post(t, m, `{}`, nil); code != 200 {
 		t.Errorf("afterwards: %d", code)
 	}
@@ -437,34 +476,50 @@ func TestLimits(t *testing.T) {
 		t.Errorf("%d bytes of the bomb were unpacked, %v", n, err)
 	}
 
-	r.fake.mu.Lock()
-	r.fake.block, r.fake.entered = make(chan struct{}), make(chan struct{}, 2)
-	r.fake.mu.Unlock()
-	batch := duetv1.NewBatchServiceClient(r.conn)
+	entered, block := make(chan struct{}, 2), make(chan struct{})
+	token := r.blockQueries(entered, block)
+	views := duetv1.NewViewServiceClient(r.conn)
 	blocked := make(chan error, 2)
 	for range 2 {
 		go func() {
-			_, err := batch.StartRun(t.Context(), &duetv1.StartRunRequest{})
+			_, err := views.Query(t.Context(), &duetv1.QueryRequest{View: "sales", NotBefore: token})
 			blocked <- err
 		}()
 	}
-	<-r.fake.entered
-	<-r.fake.entered
-	_, err = duetv1.NewViewServiceClient(r.conn).ListViews(t.Context(), &duetv1.ListViewsRequest{})
+	<-entered
+	<-entered
+	_, err = views.ListViews(t.Context(), &duetv1.ListViewsRequest{})
 	if code, i, _ := info(t, err); code != codes.ResourceExhausted || i.GetReason() != string(reason.Busy) {
 		t.Errorf("a third call of two: %v", err)
 	}
 	if _, err := healthpb.NewHealthClient(r.conn).Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil {
 		t.Errorf("health of a busy server: %v", err)
 	}
-	for range 2 { // nobody unblocks them: the deadline does
+	for range 2 { // the deadline ends them
 		if code, i, _ := info(t, <-blocked); code != codes.DeadlineExceeded || i.GetReason() != string(reason.DeadlineOver) {
 			t.Errorf("a blocked call: %v %v", code, i)
 		}
 	}
-	if _, err := duetv1.NewViewServiceClient(r.conn).ListViews(t.Context(), &duetv1.ListViewsRequest{}); err != nil {
+	if _, err := views.ListViews(t.Context(), &duetv1.ListViewsRequest{}); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
+}
+
+// blockQueries makes queries with the returned token wait until block is closed.
+// Each sends on entered first.
+func (r *rig) blockQueries(entered chan<- struct{}, block <-chan struct{}) (token string) {
+	r.api.platform.Load().engine = r.fixture.Engine(func(c *query.Config) {
+		c.Wait = func(ctx context.Context, _ schemas.Position) error {
+			entered <- struct{}{}
+			select {
+			case <-block:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	})
+	return query.Token{Through: schemas.NewCut(querytest.Incarnation, schemas.NewPosition(1, 1))}.String()
 }
 
 // A name from outside is looked up or refused, and never more.
@@ -526,9 +581,11 @@ func TestHostileNames(t *testing.T) {
 			}
 		}
 	}
-	for _, req := range r.fake.requests() {
-		if req.Stream != "orders" || !idPattern.MatchString(req.Producer) {
-			t.Errorf("the door saw %q, %q", req.Stream, req.Producer)
+	for _, e := range r.appended() {
+		for _, run := range e.Runs {
+			if !idPattern.MatchString(run.Producer) {
+				t.Errorf("the log holds %q", run.Producer)
+			}
 		}
 	}
 }
@@ -547,24 +604,31 @@ func TestAppendStreamAnswersInOrder(t *testing.T) {
 		}
 		_ = s.CloseSend()
 	}()
-	seen := map[string]bool{}
+	seen := 0
 	for range n {
 		got, err := s.Recv()
 		if err != nil {
 			t.Fatal(err)
 		}
-		seen[got.GetAppended().GetToken()] = true
+		seen += int(got.GetAppended().GetAppended())
 	}
 	if _, err := s.Recv(); !errors.Is(err, io.EOF) {
 		t.Fatalf("after the last: %v", err)
 	}
-	if len(seen) != n {
-		t.Fatalf("%d tokens", len(seen))
+	if seen != n {
+		t.Fatalf("%d events are acknowledged", seen)
 	}
-	for i, req := range r.fake.requests() {
-		if req.Number != uint64(i+1) {
-			t.Fatalf("the door saw number %d at place %d", req.Number, i)
+	next := uint64(1)
+	for _, e := range r.appended() {
+		for _, run := range e.Runs {
+			if run.First != next {
+				t.Fatalf("number %d where %d belongs", run.First, next)
+			}
+			next += uint64(run.Count)
 		}
+	}
+	if next != n+1 {
+		t.Fatalf("the log holds %d events", next-1)
 	}
 	// An error ends the stream, with its reason, though the client goes on listening.
 	if s, err = duetv1.NewIngestServiceClient(r.conn).AppendStream(t.Context()); err != nil {
@@ -581,13 +645,13 @@ func TestAppendStreamAnswersInOrder(t *testing.T) {
 
 func TestAppendByCurl(t *testing.T) {
 	r := opened(t, nil)
-	code, body := r.post(t, "/v1/append/orders?producer=p&producer_sequence=7&session=s", "{\"a\":1}\r\n\n {\"a\":2}", http.Header{"Content-Type": {"application/x-www-form-urlencoded"}})
+	code, body := r.post(t, "/v1/append/orders?producer=p&producer_sequence=1&session=s", "{\"a\":1}\r\n\n {\"a\":2}", http.Header{"Content-Type": {"application/x-www-form-urlencoded"}})
 	if code != 200 || !strings.Contains(body, `"appended":2`) {
 		t.Fatalf("%d %s", code, body)
 	}
-	req := r.fake.requests()[0]
-	if len(req.Records) != 2 || string(req.Records[0]) != `{"a":1}` || string(req.Records[1]) != `{"a":2}` || req.Number != 7 || req.Session != "s" {
-		t.Fatalf("%+v", req)
+	e := r.appended()[0]
+	if e.Count() != 2 || string(e.Record(0)) != `{"a":1}` || string(e.Record(1)) != `{"a":2}` || e.Runs[0].First != 1 || e.Runs[0].Producer != "p" || e.Runs[0].Session != "s" {
+		t.Fatalf("%+v", e)
 	}
 	if code, body := r.post(t, "/v1/append/orders", "{}", http.Header{"Content-Encoding": {"gzip"}}); code != 400 || !strings.Contains(body, "Content-Encoding") {
 		t.Errorf("a compressed body: %d %s", code, body)
@@ -617,18 +681,17 @@ func TestUnknownMethods(t *testing.T) {
 
 func TestStopLetsCallsEnd(t *testing.T) {
 	r := opened(t, nil)
-	r.fake.mu.Lock()
-	r.fake.block, r.fake.entered = make(chan struct{}), make(chan struct{}, 1)
-	r.fake.mu.Unlock()
+	entered, block := make(chan struct{}, 1), make(chan struct{})
+	token := r.blockQueries(entered, block)
 	ended := make(chan error, 1)
 	go func() {
-		_, err := duetv1.NewBatchServiceClient(r.conn).StartRun(t.Context(), &duetv1.StartRunRequest{}, grpc.WaitForReady(true))
+		_, err := duetv1.NewViewServiceClient(r.conn).Query(t.Context(), &duetv1.QueryRequest{View: "sales", NotBefore: token})
 		ended <- err
 	}()
-	<-r.fake.entered
+	<-entered
 	stopped := make(chan error, 1)
 	go func() { stopped <- r.Stop(t.Context()) }()
-	close(r.fake.block)
+	close(block)
 	if err := <-ended; err != nil {
 		t.Errorf("the call that was running: %v", err)
 	}
@@ -638,11 +701,40 @@ func TestStopLetsCallsEnd(t *testing.T) {
 }
 
 func TestStopWithoutStart(t *testing.T) {
-	s, err := New(Config{Operator: &fake{}})
+	s, err := New(Config{Project: &project.Project{Name: "shop"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Stop(t.Context()); err != nil {
-		t.Fatal(err)
+	for range 2 {
+		if err := s.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Every method of every service has a class, and nothing else has one.
+func TestEveryMethodHasAClass(t *testing.T) {
+	r := listening(t, nil)
+	known := map[string]bool{appendPath: true, pageStatus: true, pageViews: true, metricsStatus: true}
+	for service, i := range r.grpc.GetServiceInfo() {
+		if strings.HasPrefix(service, "grpc.") {
+			continue
+		}
+		for _, m := range i.Methods {
+			name := "/" + service + "/" + m.Name
+			known[name] = true
+			c, ok := methods[name]
+			if !ok {
+				t.Errorf("%s is not in methods", name)
+			}
+			if (c.class == classStream) != (m.IsClientStream || m.IsServerStream) {
+				t.Errorf("%s has class %d", name, c.class)
+			}
+		}
+	}
+	for name := range methods {
+		if !known[name] {
+			t.Errorf("methods has %s, which no service has", name)
+		}
 	}
 }

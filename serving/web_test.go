@@ -3,15 +3,19 @@ package serving
 import (
 	"flag"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"duet/schemas/duetv1"
+	"duet/schemas/project"
 	"duet/serving/reason"
 )
 
@@ -20,7 +24,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // What a browser can be made to send by another site is refused.
 func TestOtherSitesAreRefused(t *testing.T) {
 	r := opened(t, nil)
-	const run = "/duet.v1.BatchService/StartRun"
+	const run = "/duet.v1.BatchService/ListRuns"
 	for name, c := range map[string]struct {
 		header http.Header
 		want   int
@@ -48,12 +52,13 @@ func TestOtherSitesAreRefused(t *testing.T) {
 	}
 }
 
-func TestOnlyLoopbackUnlessTold(t *testing.T) {
+func TestOnlyLoopbackByDefault(t *testing.T) {
+	shop := &project.Project{Name: "shop"}
 	for addr, good := range map[string]bool{
 		"127.0.0.1:0": true, "localhost:0": true, "[::1]:0": true, "127.8.9.1:1": true,
 		":7400": false, "0.0.0.0:7400": false, "192.168.1.1:7400": false, "[::]:1": false, "example.com:1": false, "localhost.evil:1": false,
 	} {
-		for _, cfg := range []Config{{HTTP: addr, Operator: &fake{}}, {GRPC: addr, Operator: &fake{}}} {
+		for _, cfg := range []Config{{HTTP: addr, Project: shop}, {GRPC: addr, Project: shop}} {
 			_, err := New(cfg)
 			if (err == nil) != good {
 				t.Errorf("%s: %v", addr, err)
@@ -68,20 +73,57 @@ func TestOnlyLoopbackUnlessTold(t *testing.T) {
 		}
 	}
 	_, err := New(Config{GRPC: "nothing", HTTP: "0.0.0.0:1"})
-	for _, want := range []string{"--grpc nothing", "--http 0.0.0.0:1", "Operator"} {
+	for _, want := range []string{"--grpc nothing", "--http 0.0.0.0:1", "Project"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
 		}
 	}
 }
 
-func TestPageIsDrawn(t *testing.T) {
+// testStatus is what a platform that runs well says.
+func testStatus() *duetv1.GetStatusResponse {
+	at := []*duetv1.Position{{Ordinal: 1, Sequence: 1000}}
+	return &duetv1.GetStatusResponse{
+		Version: "v1.2.3", Project: "shop", Health: duetv1.Health_HEALTH_OK,
+		Log:  &duetv1.LogStatus{UsedBytes: 3e6, LimitBytes: 8e9},
+		Live: &duetv1.LiveStatus{Through: at, CaughtUp: true},
+		Batch: &duetv1.BatchStatus{
+			Current:     &duetv1.Generation{Number: 7, Cut: at, PublishTime: timestamppb.New(testNow.Add(-3 * time.Minute))},
+			LastVerdict: "equal: 3 views, 50 groups", LastEqual: true,
+		},
+		Archive:               &duetv1.ArchiveStatus{Files: 2, Bytes: 4096, LagMessages: 12},
+		Streams:               []*duetv1.StreamStatus{{Name: "orders", Account: &duetv1.Account{Received: 1_234_567, Accepted: 1_234_500, Duplicate: 60, Rejected: 7}}},
+		Views:                 []*duetv1.ViewStatus{{Name: "sales", PartialRows: 50}},
+		StoreMemoryBytes:      64e6,
+		StoreMemoryLimitBytes: 4e9,
+	}
+}
+
+func TestPagesAreGolden(t *testing.T) {
 	r := opened(t, nil)
-	for file, path := range map[string]string{"home.html": "/", "view.html": "/views/countries"} {
-		code, body := r.get(t, path)
-		if code != 200 {
-			t.Fatalf("%s: %d", path, code)
+	p := newPages(r.cfg, r.api)
+	frame := func() page {
+		out := page{Project: "shop", Time: testNow.Format(time.DateTime), Refresh: refresh}
+		p.health(&out, testStatus(), testNow)
+		return out
+	}
+	home, one := frame(), frame()
+	for _, name := range []string{"countries", "everything", "sales"} {
+		v, _, err := r.api.platform.Load().engine.Describe(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
 		}
+		home.Views = append(home.Views, p.card(t.Context(), v, homeRows))
+		if name == "countries" {
+			c := p.card(t.Context(), v, viewRows)
+			c.Alone = true
+			one.One = &c
+		}
+	}
+	for file, content := range map[string]page{"home.html": home, "view.html": one} {
+		w := httptest.NewRecorder()
+		p.write(w, 200, content)
+		body := w.Body.String()
 		golden := filepath.Join("testdata", file)
 		if *update {
 			if err := os.WriteFile(golden, []byte(body), 0o644); err != nil {
@@ -93,43 +135,53 @@ func TestPageIsDrawn(t *testing.T) {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(string(want), body); diff != "" {
-			t.Errorf("%s (go test ./serving -update writes it anew):\n%s", path, diff)
-		}
-		if strings.Contains(body, "<script") {
-			t.Errorf("%s has a script", path)
+			t.Errorf("%s (go test ./serving -update rewrites it):\n%s", file, diff)
 		}
 	}
-	if code, _ := r.get(t, "/views/nosuch"); code != 404 {
-		t.Errorf("unknown view: %d", code)
+}
+
+func TestPagesAreServed(t *testing.T) {
+	r := opened(t, nil)
+	for path, want := range map[string][]string{
+		"/":                {"well", "v1.2.3", "United Kingdom", "no generation yet", "orders events"},
+		"/views/countries": {"first_sale", "Definition", "FROM orders GROUP BY country"},
+		"/style.css":       {"prefers-color-scheme"},
+	} {
+		code, body := r.get(t, path)
+		for _, w := range want {
+			if code != 200 || !strings.Contains(body, w) || strings.Contains(body, "<script") {
+				t.Errorf("%s: %d, no %q or a script in %s", path, code, w, body)
+			}
+		}
 	}
-	if code, _ := r.get(t, "/nosuch"); code != 404 {
-		t.Errorf("unknown page: %d", code)
-	}
-	if code, body := r.get(t, "/style.css"); code != 200 || !strings.Contains(body, "prefers-color-scheme") {
-		t.Errorf("style: %d", code)
+	for _, path := range []string{"/views/nosuch", "/views/%2e%2e", "/nosuch"} {
+		if code, _ := r.get(t, path); code != 404 {
+			t.Errorf("%s: %d", path, code)
+		}
 	}
 }
 
 func TestPageSaysWhatIsWrong(t *testing.T) {
 	r := opened(t, nil)
 	r.fixture.Break("sales", reason.New(reason.ViewSuspended, "view sales is suspended at 1:17: <b>bad</b>"))
-	r.fake.health = duetv1.Health_HEALTH_DEGRADED
+	r.must(r.runner.Pause("lunch"))
 	_, body := r.get(t, "/")
-	for _, want := range []string{"view sales is suspended at 1:17: &lt;b&gt;bad&lt;/b&gt;", "needs attention", "United Kingdom"} {
+	for _, want := range []string{"view sales is suspended at 1:17: &lt;b&gt;bad&lt;/b&gt;", "needs attention", "the schedule is paused (lunch)", "United Kingdom"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page does not say %q", want)
 		}
 	}
-	r2 := start(t, nil)
-	r2.fake.health = duetv1.Health_HEALTH_STARTING
-	if _, body := r2.get(t, "/"); !strings.Contains(body, "catching up, 25 %: reading the log") {
+	r2 := listening(t, nil)
+	if _, body := r2.get(t, "/"); !strings.Contains(body, "catching up, 0 %: opening the log") {
 		t.Errorf("catching up: %s", body)
 	}
 }
 
 func TestMetrics(t *testing.T) {
 	r := opened(t, nil)
+	r.run()
 	r.post(t, "/v1/append/orders", "{}\n{}", nil)
+	r.must(r.live.Wait(t.Context(), r.log.Last()))
 	r.post(t, "/duet.v1.ViewService/Query", `{"view":"nosuch"}`, nil)
 	r.post(t, "/duet.v1.ViewService/Query", `{}`, http.Header{"Origin": {"http://evil.example"}})
 	r.cfg.Metrics.LiveBatch(10, 0)
@@ -143,17 +195,19 @@ func TestMetrics(t *testing.T) {
 		`duet_appended_events_total{outcome="appended",stream="orders"} 2`,
 		`duet_calls_total{code="NotFound",method="/duet.v1.ViewService/Query"} 1`,
 		`duet_http_refused_total{reason="ORIGIN_REFUSED"} 1`,
-		`duet_events{stream="orders",verdict="rejected"} 7`,
-		`duet_generation 7`, `duet_ready 1`, `duet_archive_lag_messages 12`, `duet_log_used_bytes 3e+06`,
+		`duet_events{stream="orders",verdict="rejected"} 2`,
+		`duet_generation 1`, `duet_ready 1`, `duet_archive_lag_messages 2`, `duet_live_lag_messages 0`,
 		`duet_reconciliation_equal 1`, `duet_reconciliation_differences_total 3`,
-		`duet_batch_runs_total{kind="full",outcome="published"} 1`, `duet_view_rows{view="sales"} 50`, `duet_live_events_total 10`,
+		`duet_batch_runs_total{kind="full",outcome="published"} 1`, `duet_view_rows{view="sales"} 0`, `duet_live_events_total 10`,
 	} {
 		if !strings.Contains(body, want+"\n") {
-			t.Errorf("no %s", want)
+			t.Errorf("no %s in %s", want, body)
 		}
 	}
-	if m := regexp.MustCompile(`(?m)^duet_calls_total.*method="[^/]`).FindString(body); m != "" {
-		t.Errorf("a method that no service has: %s", m)
+	for _, m := range regexp.MustCompile(`(?m)^duet_calls_total.*method="([^"]*)"`).FindAllStringSubmatch(body, -1) {
+		if _, ok := methods[m[1]]; !ok {
+			t.Errorf("a method that does not exist: %s", m[1])
+		}
 	}
 }
 

@@ -51,21 +51,18 @@ type Config struct {
 // Node is one running platform. Start it once. Stop may be called more than
 // once, and without Start.
 type Node struct {
-	cfg     Config
-	logger  *slog.Logger
-	started time.Time
+	cfg    Config
+	logger *slog.Logger
 	definitions
 	data    *dataDir
 	metrics *serving.Metrics
 	server  *serving.Server
 
-	// Set by the steps, in this order; opened reports that all are set.
+	// Set by the steps, in this order.
 	lane    lane
 	catalog *catalog.Catalog
 	store   *store.Store
 	runner  *batch.Runner
-	half    *serving.BatchHalf // the runner as clients see it
-	opened  atomic.Bool
 	ready   atomic.Bool
 	phase   atomic.Value // string: the step that is starting
 	changed bool         // the project differs from the definitions in force
@@ -94,7 +91,7 @@ func New(cfg Config) (*Node, error) {
 	if err := failpoint.Check(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, logger: cfg.Log, metrics: serving.NewMetrics(), started: time.Now(), failed: make(chan error, 1)}
+	n := &Node{cfg: cfg, logger: cfg.Log, metrics: serving.NewMetrics(), failed: make(chan error, 1)}
 	n.list.Steps = n.steps()
 	n.phase.Store(n.list.Steps[0].Name)
 	var err error
@@ -102,8 +99,8 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	if n.server, err = serving.New(serving.Config{
-		GRPC: cfg.GRPC, HTTP: cfg.HTTP, AllowRemote: cfg.AllowRemote, Project: n.project.Name, Operator: &operator{n},
-		Progress: n.progress, Metrics: n.metrics, Log: cfg.Log,
+		GRPC: cfg.GRPC, HTTP: cfg.HTTP, AllowRemote: cfg.AllowRemote, Project: n.project, Version: cfg.Version,
+		Phase: func() string { return n.phase.Load().(string) }, Failure: n.failure, Metrics: n.metrics, Log: cfg.Log,
 	}); err == nil {
 		n.data, err = openData(cfg.Data)
 	}
@@ -224,14 +221,21 @@ func (n *Node) openRunner(context.Context) (err error) {
 	if n.runner, err = n.newRunner(); err != nil {
 		return err
 	}
-	n.half = serving.NewBatch(n.runner, n.catalog, n.lane.log.Incarnation())
+	var views []query.View
+	for i, v := range n.views {
+		views = append(views, query.View{Project: n.project.Views[i], Compiled: v})
+	}
+	l := &n.lane
+	n.server.Attach(serving.Platform{
+		Views: views, Log: l.log, Live: l.live, Store: n.store, Archive: l.archive, Archiver: l.archiver,
+		Catalog: n.catalog, Runner: n.runner, Accounts: n.accounts,
+	})
 	return nil
 }
 
 // catchUp returns when the live half has passed what was the log's last message
 // at start: nothing is answered before (H9).
 func (n *Node) catchUp(ctx context.Context) error {
-	n.opened.Store(true)
 	select {
 	case <-n.lane.live.CaughtUp():
 		return nil
@@ -244,21 +248,9 @@ func (n *Node) catchUp(ctx context.Context) error {
 
 // serve lets calls through.
 func (n *Node) serve(context.Context) error {
-	var views []query.View
-	for i, v := range n.views {
-		views = append(views, query.View{Project: n.project.Views[i], Compiled: v})
-	}
-	l := &n.lane
-	n.server.Open(serving.Backends{
-		Engine: query.New(query.Config{
-			Views: views, Streams: n.project.Streams, Store: query.StoreOf(n.store), Wait: l.live.Wait,
-			Archive: query.ArchiveOf(l.archive), Generations: query.GenerationsOf(n.catalog), Incarnation: l.log.Incarnation(),
-		}),
-		Door: serving.DoorOf(l.appender), Accounts: l.live, Batch: n.half,
-		Streams: n.project.Streams, Incarnation: l.log.Incarnation(),
-	})
+	n.server.Open(n.lane.appender)
 	n.ready.Store(true)
-	p := l.live.Progress()
+	p := n.lane.live.Progress()
 	n.logger.Info("ready", "events_replayed", p.Events, "generation", n.generationNumber(), "live_through", p.Through)
 	return nil
 }
@@ -317,23 +309,6 @@ func (n *Node) HTTPAddr() string { return n.server.HTTPAddr() }
 
 // Ready reports whether queries are answered.
 func (n *Node) Ready() bool { return n.ready.Load() }
-
-// progress returns how far the start is, from 0 to 1, and in words; "" when
-// calls are answered.
-func (n *Node) progress() (float64, string) {
-	if n.Ready() {
-		return 1, ""
-	}
-	if !n.opened.Load() {
-		return 0, n.phase.Load().(string)
-	}
-	p := n.lane.live.Progress()
-	if p.Target <= p.After {
-		return 1, "reading the log"
-	}
-	part := float64(p.Through.Sequence()-min(p.After.Sequence(), p.Through.Sequence())) / float64(p.Target.Sequence()-p.After.Sequence())
-	return min(part, 1), fmt.Sprintf("reading the log: message %s of %s", p.Through, p.Target)
-}
 
 // Stop refuses new calls, lets calls under way end until ctx does, stops every
 // step in the opposite order of its start, and unlocks the data folder.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -162,4 +163,13 @@ func lastRows(files []archive.File, n int64) schemas.Position {
 		}
 	}
 	return 0
+}
+
+// paths are the absolute paths of archive files.
+func paths(dir string, files []archive.File) []string {
+	out := make([]string, len(files))
+	for i, f := range files {
+		out[i] = filepath.Join(dir, filepath.FromSlash(f.Path))
+	}
+	return out
 }

@@ -1,4 +1,4 @@
-package node
+package serving
 
 import (
 	"fmt"
@@ -6,22 +6,22 @@ import (
 	"duet/schemas/duetv1"
 )
 
-// problems is everything that needs a person, each with what to do.
-func (n *Node) problems(views []*duetv1.ViewStatus, b *duetv1.BatchStatus) []string {
+// problems lists everything that needs an operator, each with what to do.
+func (a *api) problems(p *platform, views []*duetv1.ViewStatus, b *duetv1.BatchStatus) []string {
 	var out []string
-	if err := n.failure(); err != nil {
+	if err := a.cfg.Failure(); err != nil {
 		out = append(out, err.Error())
 	}
-	if level, why := n.lane.log.Health(); level != 0 {
+	if level, why := p.Log.Health(); level != 0 {
 		out = append(out, why)
 	}
-	if err := n.lane.live.Progress().Held; err != nil {
+	if err := p.Live.Progress().Held; err != nil {
 		out = append(out, "the live half waits: "+err.Error())
 	}
-	if err := n.lane.archiver.Err(); err != nil {
+	if err := p.Archiver.Err(); err != nil {
 		out = append(out, "archiving fails and is tried again: "+err.Error())
 	}
-	if err := n.runner.Err(); err != nil {
+	if err := p.Runner.Err(); err != nil {
 		out = append(out, err.Error())
 	}
 	if last := b.GetLast(); last.GetState() == duetv1.RunState_RUN_STATE_FAILED || last.GetState() == duetv1.RunState_RUN_STATE_HELD || last.GetState() == duetv1.RunState_RUN_STATE_FENCED {

@@ -5,15 +5,12 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 
-	"duet/batch"
 	"duet/batch/archive"
 	"duet/batch/batchtest"
 	"duet/batch/catalog"
@@ -24,69 +21,20 @@ import (
 	"duet/serving/reason"
 )
 
-// childRole, in the environment, makes the test binary the runner's child.
-const childRole = "DUET_SERVING_TEST_CHILD"
-
-func childMain() int { return recompute.Main(os.Args[len(os.Args)-1], os.Stdin, os.Stdout) }
-
-// half opens a server whose batch half is real, over batchtest's live half.
-func half(t *testing.T, tamper func(view, query string) string) (duetv1.BatchServiceClient, *BatchHalf, *batchtest.World) {
-	t.Helper()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	dir := t.TempDir()
-	c, err := catalog.Open(catalog.Config{Dir: filepath.Join(dir, "generations")})
-	must(err)
-	a, err := archive.Open(t.Context(), archive.Config{Dir: filepath.Join(dir, "archive"), Incarnation: batchtest.Incarnation, EventTime: map[string]string{batchtest.Stream: "sold_at"}})
-	must(err)
-	w, err := batchtest.Open(batchtest.Config{Seed: 1, Dir: dir}, 0, nil, c)
-	must(err)
-	w.SetFaults(batchtest.Faults{Tamper: tamper})
-	archiver := archive.NewArchiver(a, w, archive.Hooks{})
-	must(archiver.Start())
-	runner, err := batch.NewRunner(batch.Config{
-		Dir: dir, Archive: a, Catalog: c, Live: w, Views: batchtest.Views, Archiver: archiver,
-		Child: func() *exec.Cmd {
-			cmd := exec.Command(os.Args[0])
-			cmd.Env = append(os.Environ(), childRole+"=1")
-			return cmd
-		},
-		Fatal: func(err error) { t.Error(err) },
-	})
-	must(err)
-	must(runner.Start(t.Context()))
-	r := start(t, nil)
-	b := NewBatch(runner, c, batchtest.Incarnation)
-	r.Open(Backends{Engine: r.engine, Door: r.fake, Accounts: r.fake, Batch: b, Streams: r.fixture.Project.Streams, Incarnation: batchtest.Incarnation})
-	t.Cleanup(func() {
-		runner.Stop()
-		archiver.Stop()
-		a.Close()
-		w.Close()
-	})
-	must(w.Append(30))
-	return duetv1.NewBatchServiceClient(r.conn), b, w
-}
-
-// ended follows a run until it has ended.
-func ended(t *testing.T, c duetv1.BatchServiceClient, b *BatchHalf, id string) *duetv1.Run {
-	t.Helper()
-	if _, err := b.runner.Wait(t.Context(), id); err != nil {
-		t.Fatal(err)
-	}
-	got, err := c.GetRun(t.Context(), &duetv1.GetRunRequest{Run: id})
-	if err != nil {
-		t.Fatal(err)
-	}
+// ended waits until a run has ended.
+func (r *rig) ended(c duetv1.BatchServiceClient, id string) *duetv1.Run {
+	r.t.Helper()
+	_, err := r.runner.Wait(r.t.Context(), id)
+	r.must(err)
+	got, err := c.GetRun(r.t.Context(), &duetv1.GetRunRequest{Run: id})
+	r.must(err)
 	return got.GetRun()
 }
 
 func TestRunsOverGRPC(t *testing.T) {
-	c, b, w := half(t, nil)
+	r := opened(t, nil)
+	c := duetv1.NewBatchServiceClient(r.conn)
+	status := func() *duetv1.BatchStatus { return r.api.platform.Load().batchStatus() }
 	ctx := t.Context()
 	_, err := c.GetReconciliation(ctx, &duetv1.GetReconciliationRequest{})
 	if code, i, _ := info(t, err); code != codes.NotFound || i.GetReason() != string(reason.ReconciliationUnknown) {
@@ -100,7 +48,7 @@ func TestRunsOverGRPC(t *testing.T) {
 	if err != nil || again.GetRun().GetId() != started.GetRun().GetId() {
 		t.Fatalf("the same request is another run: %v, %v", again, err)
 	}
-	run := ended(t, c, b, started.GetRun().GetId())
+	run := r.ended(c, started.GetRun().GetId())
 	if run.GetState() != duetv1.RunState_RUN_STATE_PUBLISHED || run.GetGeneration() != 1 || !run.GetFull() || run.GetProgress() != 1 || run.GetEndTime() == nil ||
 		len(run.GetCut()) != 1 || run.GetTrigger() != duetv1.RunTrigger_RUN_TRIGGER_REQUEST {
 		t.Fatal(run)
@@ -119,14 +67,14 @@ func TestRunsOverGRPC(t *testing.T) {
 	if !names["accepted"] || !names["rejected"] || !names["sum(price)"] {
 		t.Errorf("control totals: %v", names)
 	}
-	if err := w.Append(10); err != nil {
+	if err := r.world.Append(10); err != nil {
 		t.Fatal(err)
 	}
 	second, err := c.StartRun(ctx, &duetv1.StartRunRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := ended(t, c, b, second.GetRun().GetId()); got.GetGeneration() != 2 || got.GetBaseGeneration() != 1 || got.GetFull() {
+	if got := r.ended(c, second.GetRun().GetId()); got.GetGeneration() != 2 || got.GetBaseGeneration() != 1 || got.GetFull() {
 		t.Fatal(got)
 	}
 	if _, err := c.Pin(ctx, &duetv1.PinRequest{Generation: 1}); err != nil {
@@ -136,7 +84,7 @@ func TestRunsOverGRPC(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := ended(t, c, b, back.GetRun().GetId()); got.GetState() != duetv1.RunState_RUN_STATE_PUBLISHED || got.GetTrigger() != duetv1.RunTrigger_RUN_TRIGGER_ROLLBACK {
+	if got := r.ended(c, back.GetRun().GetId()); got.GetState() != duetv1.RunState_RUN_STATE_PUBLISHED || got.GetTrigger() != duetv1.RunTrigger_RUN_TRIGGER_ROLLBACK {
 		t.Fatal(got)
 	}
 	gens, err := c.ListGenerations(ctx, &duetv1.ListGenerationsRequest{})
@@ -149,13 +97,13 @@ func TestRunsOverGRPC(t *testing.T) {
 	if g := gens.GetGenerations()[2]; g.GetNumber() != 1 || g.GetCurrent() || !g.GetPinned() || len(g.GetViews()) == 0 {
 		t.Error(g)
 	}
-	if s := b.Status(); !s.GetPaused() || !strings.Contains(s.GetPauseReason(), "a test") || s.GetCurrent().GetNumber() != 3 || s.GetLast().GetId() != back.GetRun().GetId() || !s.GetLastEqual() {
+	if s := status(); !s.GetPaused() || !strings.Contains(s.GetPauseReason(), "a test") || s.GetCurrent().GetNumber() != 3 || s.GetLast().GetId() != back.GetRun().GetId() || !s.GetLastEqual() {
 		t.Error(s)
 	}
-	if _, err := c.Resume(ctx, &duetv1.ResumeRequest{}); err != nil || b.Status().GetPaused() {
+	if _, err := c.Resume(ctx, &duetv1.ResumeRequest{}); err != nil || status().GetPaused() {
 		t.Error(err)
 	}
-	if _, err := c.Pause(ctx, &duetv1.PauseRequest{Reason: "lunch"}); err != nil || b.Status().GetPauseReason() != "lunch" {
+	if _, err := c.Pause(ctx, &duetv1.PauseRequest{Reason: "lunch"}); err != nil || status().GetPauseReason() != "lunch" {
 		t.Error(err)
 	}
 	if _, err := c.Unpin(ctx, &duetv1.UnpinRequest{Generation: 1}); err != nil {
@@ -204,17 +152,19 @@ func TestReconciliationShowsTheDifference(t *testing.T) {
 			name = v.Name
 		}
 	}
-	c, b, _ := half(t, func(view, text string) string {
+	r := opened(t, nil)
+	c := duetv1.NewBatchServiceClient(r.conn)
+	r.world.SetFaults(batchtest.Faults{Tamper: func(view, text string) string {
 		if view == name {
 			return text + " LIMIT 1" // the live half lacks every group but one
 		}
 		return text
-	})
+	}})
 	started, err := c.StartRun(t.Context(), &duetv1.StartRunRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := ended(t, c, b, started.GetRun().GetId())
+	run := r.ended(c, started.GetRun().GetId())
 	if run.GetState() != duetv1.RunState_RUN_STATE_HELD || run.GetProblem() == "" || run.GetGeneration() != 0 {
 		t.Fatal(run)
 	}
@@ -236,7 +186,7 @@ func TestReconciliationShowsTheDifference(t *testing.T) {
 	}
 }
 
-func TestViewsOfOursShowOnlyWhenTheyDiffer(t *testing.T) {
+func TestControlTotalsShowOnlyWhenTheyDiffer(t *testing.T) {
 	rep := &recompute.Report{Verdict: recompute.Equal, Views: []recompute.ViewCheck{
 		{View: "_duet_totals_orders", Verdict: recompute.Equal, Groups: 1, Cells: 2}, {View: "sales", Verdict: recompute.Equal, Groups: 3, Cells: 6}}}
 	if got := verdict(rep); got != "equal, to the last digit: 1 view, 3 groups, 6 cells" {
@@ -251,7 +201,7 @@ func TestViewsOfOursShowOnlyWhenTheyDiffer(t *testing.T) {
 		t.Error(got)
 	}
 	g := &catalog.Generation{Views: []catalog.View{{Name: "_duet_totals_orders"}, {Name: "sales"}}}
-	if got := (&BatchHalf{}).generation(g); len(got.GetViews()) != 1 || got.GetViews()[0].GetView() != "sales" {
+	if got := generation(g); len(got.GetViews()) != 1 || got.GetViews()[0].GetView() != "sales" {
 		t.Error(got)
 	}
 	rep.Views[0].Verdict = recompute.Unexplained

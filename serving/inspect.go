@@ -1,17 +1,15 @@
-package node
+package serving
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"duet/batch/archive"
 	"duet/schemas"
 	"duet/schemas/duetv1"
 	"duet/schemas/event"
@@ -19,32 +17,33 @@ import (
 	"duet/speed/eventlog"
 )
 
-// inspectors are what duet inspect can show, with the arguments that each takes.
+// inspectors lists what Inspect can show, with the arguments that each takes.
 var inspectors = map[string]struct {
 	args []string
-	show func(*Node, context.Context, map[string]string) ([]*duetv1.InspectTable, error)
+	show func(*platform, context.Context, map[string]string) ([]*duetv1.InspectTable, error)
 }{
-	"log":        {[]string{"from", "through", "limit"}, (*Node).inspectLog},
-	"archive":    {[]string{"data"}, (*Node).inspectArchive},
-	"generation": {[]string{"number"}, (*Node).inspectGeneration},
-	"live":       {nil, (*Node).inspectLive},
+	"log":        {[]string{"from", "through", "limit"}, (*platform).inspectLog},
+	"archive":    {[]string{"data"}, (*platform).inspectArchive},
+	"generation": {[]string{"number"}, (*platform).inspectGeneration},
+	"live":       {nil, (*platform).inspectLive},
 }
 
-// Inspect shows what is stored, as it is stored.
-func (o *operator) Inspect(ctx context.Context, req *duetv1.InspectRequest) (*duetv1.InspectResponse, error) {
+// Inspect implements OperateService.
+func (a *api) Inspect(ctx context.Context, req *duetv1.InspectRequest) (*duetv1.InspectResponse, error) {
 	in, ok := inspectors[req.GetWhat()]
 	if !ok {
-		return nil, reason.Field(reason.ArgumentInvalid, "what", "%q is none of %s", req.GetWhat(), strings.Join(slices.Sorted(maps.Keys(inspectors)), ", "))
+		return nil, reason.Field(reason.ArgumentInvalid, "what", "%q cannot be inspected; there are %s", clip(req.GetWhat()), strings.Join(slices.Sorted(maps.Keys(inspectors)), ", "))
 	}
 	for _, arg := range slices.Sorted(maps.Keys(req.GetArgs())) {
 		if !slices.Contains(in.args, arg) {
-			return nil, reason.Field(reason.ArgumentInvalid, "args", "%q: inspect %s takes %s", arg, req.GetWhat(), orNone(in.args))
+			return nil, reason.Field(reason.ArgumentInvalid, "args", "%q is not known: inspect %s takes %s", clip(arg), req.GetWhat(), orNone(in.args))
 		}
 	}
-	if !o.n.opened.Load() {
-		return nil, reason.New(reason.CatchingUp, "the server is starting; try again")
+	p := a.platform.Load()
+	if p == nil {
+		return nil, a.catchingUp()
 	}
-	tables, err := in.show(o.n, ctx, req.GetArgs())
+	tables, err := in.show(p, ctx, req.GetArgs())
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +57,7 @@ func orNone(args []string) string {
 	return strings.Join(args, ", ")
 }
 
-// number reads a numeric argument.
+// number parses a numeric argument.
 func number(args map[string]string, name string, def uint64) (uint64, error) {
 	text, ok := args[name]
 	if !ok {
@@ -66,7 +65,7 @@ func number(args map[string]string, name string, def uint64) (uint64, error) {
 	}
 	n, err := strconv.ParseUint(text, 10, 47)
 	if err != nil {
-		return 0, reason.Field(reason.ArgumentInvalid, "args", "%s=%q is not a number", name, text)
+		return 0, reason.Field(reason.ArgumentInvalid, "args."+name, "%q is not a number", clip(text))
 	}
 	return n, nil
 }
@@ -110,21 +109,21 @@ func value(v any) *duetv1.Value {
 	return &duetv1.Value{Kind: &duetv1.Value_StringValue{StringValue: fmt.Sprint(v)}}
 }
 
-const maxInspect = 1000 // messages of the log in one look
+const maxInspect = 1000 // messages of the log in one answer
 
-func (n *Node) inspectLog(ctx context.Context, args map[string]string) ([]*duetv1.InspectTable, error) {
+func (p *platform) inspectLog(ctx context.Context, args map[string]string) ([]*duetv1.InspectTable, error) {
 	limit, err := number(args, "limit", 50)
 	if err != nil {
 		return nil, err
 	}
 	limit = min(limit, maxInspect)
-	through, err := number(args, "through", n.lane.log.Last().Sequence())
+	through, err := number(args, "through", p.Log.Last().Sequence())
 	if err != nil {
 		return nil, err
 	}
-	from := n.lane.log.First().Sequence()
+	from := p.Log.First().Sequence()
 	if through > limit {
-		from = max(from, through-limit+1) // the latest, unless asked otherwise
+		from = max(from, through-limit+1) // the latest by default
 	}
 	if from, err = number(args, "from", from); err != nil {
 		return nil, err
@@ -132,12 +131,12 @@ func (n *Node) inspectLog(ctx context.Context, args map[string]string) ([]*duetv
 	if from > 0 && through >= from+limit {
 		through = from + limit - 1
 	}
-	inc := n.lane.log.Incarnation()
-	used, max := n.lane.log.Usage()
+	inc := p.inc
+	used, max := p.Log.Usage()
 	head := newTable("log", "incarnation", "ordinal BIGINT", "created", "first", "last", "used_bytes BIGINT", "limit_bytes BIGINT")
-	head.add(inc.ID, int(inc.Ordinal), inc.Created, n.lane.log.First(), n.lane.log.Last(), used, max)
+	head.add(inc.ID, int(inc.Ordinal), inc.Created, p.Log.First(), p.Log.Last(), used, max)
 	t := newTable("messages", "position", "time TIMESTAMP", "subject", "bytes BIGINT", "events BIGINT", "what")
-	err = n.lane.log.List(ctx, schemas.NewPosition(inc.Ordinal, from), schemas.NewPosition(inc.Ordinal, through), func(e eventlog.Entry) error {
+	err = p.Log.List(ctx, schemas.NewPosition(inc.Ordinal, from), schemas.NewPosition(inc.Ordinal, through), func(e eventlog.Entry) error {
 		if e.Problem != nil {
 			t.add(e.At, nil, nil, nil, nil, e.Problem)
 			return nil
@@ -149,7 +148,7 @@ func (n *Node) inspectLog(ctx context.Context, args map[string]string) ([]*duetv
 	return []*duetv1.InspectTable{head.t, t.t}, err
 }
 
-// describe says what a message holds.
+// describe summarizes what a message holds.
 func describe(e eventlog.Entry) (events any, what string) {
 	if !strings.HasPrefix(e.Subject, "duet.e.") {
 		text := strings.Join(strings.Fields(string(e.Data)), " ")
@@ -180,8 +179,8 @@ func describe(e eventlog.Entry) (events any, what string) {
 	return env.Count(), strings.Join(runs, "; ")
 }
 
-func (n *Node) inspectArchive(_ context.Context, args map[string]string) ([]*duetv1.InspectTable, error) {
-	m := n.lane.archive.Current()
+func (p *platform) inspectArchive(_ context.Context, args map[string]string) ([]*duetv1.InspectTable, error) {
+	m := p.Archive.Current()
 	head := newTable("manifest", "number BIGINT", "kind", "created TIMESTAMP", "through", "files BIGINT", "bytes BIGINT", "producers BIGINT")
 	head.add(m.Number, string(m.Kind), m.Created, m.Through.Position(), len(m.Files), m.Bytes(), len(n.lane.archive.Producers()))
 	streams := newTable("streams", "stream", "received BIGINT", "accepted BIGINT", "duplicate BIGINT", "rejected BIGINT", "sums")
@@ -200,9 +199,13 @@ func (n *Node) inspectArchive(_ context.Context, args map[string]string) ([]*due
 	return []*duetv1.InspectTable{head.t, streams.t, files.t}, nil
 }
 
-// inspectGeneration shows one generation, the current one unless asked.
-func (n *Node) inspectGeneration(_ context.Context, args map[string]string) ([]*duetv1.InspectTable, error) {
-	want, err := number(args, "number", n.generationNumber())
+// inspectGeneration shows one generation; the current one by default.
+func (p *platform) inspectGeneration(_ context.Context, args map[string]string) ([]*duetv1.InspectTable, error) {
+	var current uint64
+	if g := p.Catalog.Current(); g != nil {
+		current = g.Number
+	}
+	want, err := number(args, "number", current)
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +216,7 @@ func (n *Node) inspectGeneration(_ context.Context, args map[string]string) ([]*
 	if want == 0 {
 		return tables, nil // none is published yet
 	}
-	g, err := n.catalog.Get(want)
+	g, err := p.Catalog.Get(want)
 	if err != nil {
 		return nil, err
 	}
@@ -232,8 +235,8 @@ func (n *Node) inspectGeneration(_ context.Context, args map[string]string) ([]*
 	return tables, nil
 }
 
-func (n *Node) inspectLive(ctx context.Context, _ map[string]string) ([]*duetv1.InspectTable, error) {
-	st, err := n.store.Stats(ctx)
+func (p *platform) inspectLive(ctx context.Context, _ map[string]string) ([]*duetv1.InspectTable, error) {
+	st, err := p.Store.Stats(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -252,23 +255,4 @@ func (n *Node) inspectLive(ctx context.Context, _ map[string]string) ([]*duetv1.
 		views.add(v.View, v.Definition, v.BatchRows, v.LiveRows, v.LiveTables, v.Problem)
 	}
 	return []*duetv1.InspectTable{head.t, segments.t, views.t}, nil
-}
-
-// rejectsRelation is a SQL relation of every reject, archived or not, as of a
-// read transaction; "" parts are left out.
-func rejectsRelation(archived, tail string, through, liveThrough schemas.Position) string {
-	parts := []string{fmt.Sprintf("SELECT * FROM %s WHERE %s > %d", tail, schemas.ColAt, int64(through))}
-	if archived != "" {
-		parts = append(parts, fmt.Sprintf("SELECT * FROM %s WHERE %s <= %d", archived, schemas.ColAt, int64(liveThrough)))
-	}
-	return "(" + strings.Join(parts, " UNION ALL BY NAME ") + ")"
-}
-
-// paths are the absolute paths of archive files.
-func paths(dir string, files []archive.File) []string {
-	out := make([]string, len(files))
-	for i, f := range files {
-		out[i] = filepath.Join(dir, filepath.FromSlash(f.Path))
-	}
-	return out
 }

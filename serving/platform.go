@@ -1,0 +1,47 @@
+package serving
+
+import (
+	"duet/batch"
+	"duet/batch/archive"
+	"duet/batch/catalog"
+	"duet/schemas"
+	"duet/schemas/project"
+	"duet/serving/query"
+	"duet/serving/store"
+	"duet/speed"
+	"duet/speed/eventlog"
+)
+
+// Platform holds the parts of a running node that calls act on. All are
+// required.
+type Platform struct {
+	Views    []query.View // the project's, compiled
+	Log      *eventlog.Log
+	Live     *speed.Live
+	Store    *store.Store
+	Archive  *archive.Archive
+	Archiver *archive.Archiver
+	Catalog  *catalog.Catalog
+	Runner   *batch.Runner
+	// Accounts returns what became of each stream's events, from the first one on.
+	Accounts func() map[string]schemas.Account
+}
+
+// platform is an attached Platform with what serving builds over it.
+type platform struct {
+	Platform
+	engine *query.Engine
+	inc    schemas.Incarnation // of the log
+}
+
+func newPlatform(p Platform, streams []*project.Stream) *platform {
+	inc := p.Log.Incarnation()
+	return &platform{
+		Platform: p,
+		inc:      inc,
+		engine: query.New(query.Config{
+			Views: p.Views, Streams: streams, Store: query.StoreOf(p.Store), Wait: p.Live.Wait,
+			Archive: query.ArchiveOf(p.Archive), Generations: query.GenerationsOf(p.Catalog), Incarnation: inc,
+		}),
+	}
+}

@@ -1,0 +1,118 @@
+package serving
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"duet/batch/archive"
+	"duet/internal/base/duck"
+	"duet/schemas"
+	"duet/schemas/duetv1"
+	"duet/serving/query"
+	"duet/serving/reason"
+	"duet/serving/store"
+)
+
+// Limits of a list of rejects.
+const (
+	defaultRejects = 100
+	maxRejects     = 10_000
+	maxRejectBytes = 4096
+)
+
+// ListRejects implements OperateService.
+func (a *api) ListRejects(ctx context.Context, req *duetv1.ListRejectsRequest) (*duetv1.ListRejectsResponse, error) {
+	limit := int(req.GetLimit())
+	switch {
+	case limit == 0:
+		limit = defaultRejects
+	case limit < 0 || limit > maxRejects:
+		return nil, reason.Field(reason.ArgumentInvalid, "limit", "%d is not between 0 and 10,000", limit)
+	}
+	if req.GetStream() != "" {
+		if _, err := a.stream(req.GetStream()); err != nil {
+			return nil, err
+		}
+	}
+	if err := checkID("session", req.GetSession()); err != nil {
+		return nil, err
+	}
+	p := a.platform.Load()
+	res := &duetv1.ListRejectsResponse{}
+	err := p.Store.Read(ctx, func(sn *store.Snapshot) error {
+		snap := p.Archive.Snapshot() // taken after the transaction began: it holds what the transaction's tail lacks
+		defer snap.Release()
+		through := snap.Through.Position()
+		archived, err := snap.Relation(ctx, archive.Rejects, 0, through)
+		if err != nil {
+			return err
+		}
+		rel := rejectsRelation(archived, sn.Tail(archive.Rejects), through, sn.LiveThrough())
+		where := "true"
+		if s := req.GetStream(); s != "" {
+			where += " AND stream = " + duck.Literal(s)
+		}
+		if s := req.GetSession(); s != "" {
+			where += " AND session = " + duck.Literal(s)
+		}
+		return p.collectRejects(ctx, sn, rel+" WHERE "+where, limit, res)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return res, nil
+}
+
+func (p *platform) collectRejects(ctx context.Context, sn *store.Snapshot, from string, limit int, res *duetv1.ListRejectsResponse) error {
+	rows, err := sn.Query(ctx, "SELECT count(*) FROM "+from)
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+		if err := rows.Scan(&res.Total); err != nil {
+			rows.Close()
+			return err
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	res.Truncated = res.Total > int64(limit)
+	rows, err = sn.Query(ctx, fmt.Sprintf("SELECT stream, reason, coalesce(column_name, ''), raw[1:%d], received_at, coalesce(session, ''), %s, %s FROM %s ORDER BY %s DESC, %s DESC LIMIT %d",
+		maxRejectBytes, schemas.ColAt, schemas.ColRecord, from, schemas.ColAt, schemas.ColRecord, limit))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var (
+			r      duetv1.Reject
+			at     int64
+			record int32
+			when   time.Time
+		)
+		if err := rows.Scan(&r.Stream, &r.Reason, &r.Column, &r.Raw, &when, &r.Session, &at, &record); err != nil {
+			return err
+		}
+		r.Time = timestamppb.New(when)
+		r.Position = query.Positions(schemas.NewCut(p.inc, schemas.Position(at)))[0]
+		r.Position.Record = uint32(record)
+		res.Rejects = append(res.Rejects, &r)
+	}
+	return rows.Err()
+}
+
+// rejectsRelation returns a SQL relation of every reject, archived or not, as of
+// a read transaction. archived is "" if no file holds any.
+func rejectsRelation(archived, tail string, through, liveThrough schemas.Position) string {
+	parts := []string{fmt.Sprintf("SELECT * FROM %s WHERE %s > %d", tail, schemas.ColAt, int64(through))}
+	if archived != "" {
+		parts = append(parts, fmt.Sprintf("SELECT * FROM %s WHERE %s <= %d", archived, schemas.ColAt, int64(liveThrough)))
+	}
+	return "(" + strings.Join(parts, " UNION ALL BY NAME ") + ")"
+}
