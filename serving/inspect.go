@@ -182,7 +182,7 @@ func describe(e eventlog.Entry) (events any, what string) {
 func (p *platform) inspectArchive(_ context.Context, args map[string]string) ([]*duetv1.InspectTable, error) {
 	m := p.Archive.Current()
 	head := newTable("manifest", "number BIGINT", "kind", "created TIMESTAMP", "through", "files BIGINT", "bytes BIGINT", "producers BIGINT")
-	head.add(m.Number, string(m.Kind), m.Created, m.Through.Position(), len(m.Files), m.Bytes(), len(n.lane.archive.Producers()))
+	head.add(m.Number, string(m.Kind), m.Created, m.Through.Position(), len(m.Files), m.Bytes(), len(p.Archive.Producers()))
 	streams := newTable("streams", "stream", "received BIGINT", "accepted BIGINT", "duplicate BIGINT", "rejected BIGINT", "sums")
 	for _, name := range slices.Sorted(maps.Keys(m.Streams)) {
 		t := m.Streams[name]

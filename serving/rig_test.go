@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -58,6 +59,15 @@ type rig struct {
 	appender *eventlog.Appender
 	conn     *grpc.ClientConn
 	client   *http.Client
+
+	mu     sync.Mutex
+	orders schemas.Account
+}
+
+func (r *rig) counted() map[string]schemas.Account {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return map[string]schemas.Account{"orders": r.orders}
 }
 
 func (r *rig) must(err error) {
@@ -109,7 +119,7 @@ func attached(t *testing.T, change func(*Config)) *rig {
 	t.Helper()
 	r := listening(t, change)
 	dir := t.TempDir()
-	p := Platform{Views: r.fixture.Views, Accounts: func() map[string]schemas.Account { return r.live.Accounts() }}
+	p := Platform{Views: r.fixture.Views, Accounts: r.counted}
 	r.openLive(dir, &p)
 	r.openBatch(dir, &p)
 	r.Attach(p)
@@ -151,6 +161,13 @@ func (r *rig) openLive(dir string, p *Platform) {
 	r.live, err = speed.New(speed.Config{
 		Open:  func(ctx context.Context, after schemas.Position) (speed.Source, error) { return r.log.Read(ctx, after) },
 		Store: p.Store, Sequencer: event.NewSequencer(map[string]*event.Schema{"orders": schema}, event.NewState()), Target: r.log.Last(),
+		Hooks: speed.Hooks{Applied: func(a speed.Applied) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			for _, s := range a.Accounts {
+				r.orders.Add(s.Account)
+			}
+		}},
 	})
 	r.must(err)
 	r.must(r.live.Start(context.Background()))
