@@ -17,22 +17,25 @@ import (
 	"duet/schemas"
 )
 
-// The store is looked at before its server starts, for two things that the server
-// does with a damaged file:
+// The block files are checked before their server starts, because the server
+// does two things with a damaged file:
 //
-// It cuts a block off at a bad record and goes on as if the rest had never been.
-// In an older block that leaves a hole, which shows. At the end of the newest
-// block it looks like a log that is a bit shorter: the high-water mark shows it,
-// but for what was stored in the last second before a kill. So a bad record of
-// the newest block that good ones follow is refused, with nothing changed. A bad
-// record at the very end was torn by the kill and never acknowledged.
+//   - It cuts a block off at the first bad record, and goes on without the rest.
+//     In an older block that leaves a hole, which examine finds. At the end of
+//     the log it only looks like a shorter log, and behind the high-water mark
+//     nothing else would show that acknowledged messages are gone.
+//   - It trusts the sequence of a record before it checks the record. One flipped
+//     bit there makes it allocate an index of billions of entries, until the
+//     system kills the process.
 //
-// And it trusts the sequence of a record before it checks the record: one flipped
-// bit there makes it allocate an index of billions of entries, until the system
-// kills the process. So the sequences of all blocks are checked, by hopping from
-// record to record; their content is checked when they are read.
+// So the block with the newest message is read in full. A whole record with a
+// wrong checksum was acknowledged once, and is refused (H6). Only a record that
+// ends early, or in zeros, was torn by a kill or a power cut before it was
+// acknowledged: the server drops it. Of older blocks only lengths and sequences
+// are checked; their content is checked when it is read.
 //
-// A record of a block file, little endian, as nats-server writes it:
+// This is nats-server's private format, little endian; a test fails when the
+// linked server is another version. A record:
 //
 //	offset size
 //	     0    4  length of the whole record; bit 31: it has a header
@@ -49,16 +52,23 @@ const (
 	headerBit    = 1 << 31
 )
 
-// checkBlocks returns a *CorruptError or *GapError for what the block files show
-// of damage before the server touches them.
-func checkBlocks(dir string, ordinal uint32) error {
+// A sizeMark says that the messages through a sequence take so many bytes,
+// counted from the oldest block file.
+type sizeMark struct {
+	seq   uint64
+	bytes int64
+}
+
+// checkBlocks returns a *CorruptError or *GapError for damage that the block
+// files show, and otherwise a mark for the end of each block that holds messages.
+func checkBlocks(dir string, ordinal uint32) ([]sizeMark, error) {
 	blocks := filepath.Join(storePath(dir), "jetstream", "$G", "streams", streamName, "msgs")
 	names, err := os.ReadDir(blocks)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var indices []int
 	for _, n := range names {
@@ -68,60 +78,219 @@ func checkBlocks(dir string, ordinal uint32) error {
 		}
 	}
 	slices.Sort(indices)
-	var last uint64
-	for i, index := range indices {
-		path := filepath.Join(blocks, fmt.Sprintf("%d.blk", index))
-		if i < len(indices)-1 {
-			last, err = checkOlder(path, ordinal, last)
-		} else {
-			err = checkNewest(path, index, ordinal, last)
-		}
+	// The newest message is in the last block, unless the server was killed when it
+	// had just created that one.
+	newest := len(indices) - 1
+	for ; newest > 0; newest-- {
+		holds, err := holdsMessage(blocks, indices[newest])
 		if err != nil {
-			return err
+			return nil, err
+		}
+		if holds {
+			break
 		}
 	}
-	return nil
+	var marks []sizeMark
+	var mark sizeMark
+	for i, index := range indices {
+		before := mark
+		if i < newest {
+			mark, err = checkOlder(filepath.Join(blocks, fmt.Sprintf("%d.blk", index)), ordinal, mark)
+		} else {
+			mark, err = checkNewest(blocks, index, i == len(indices)-1, ordinal, mark)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if mark != before {
+			marks = append(marks, mark)
+		}
+	}
+	return marks, nil
 }
 
-// checkOlder hops over the records of a block that is not written any more. It
-// takes and returns the last sequence so far; 0 is none.
-func checkOlder(path string, ordinal uint32, last uint64) (uint64, error) {
+// checkOlder checks the lengths and sequences of a block. It takes the mark of
+// the blocks before it and returns its own.
+func checkOlder(path string, ordinal uint32, mark sizeMark) (sizeMark, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return 0, err
+		return mark, err
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return 0, err
+		return mark, err
 	}
 	var window [16 << 10]byte
-	from, have := int64(0), 0 // window holds have bytes of the file at from
+	from, have := int64(0), 0 // window[:have] is the file's content at from
 	for offset := int64(0); offset < st.Size(); {
 		if offset+recordHeader > from+int64(have) || offset < from {
 			from = offset
 			if have, err = f.ReadAt(window[:], from); err != nil && !errors.Is(err, io.EOF) {
-				return 0, err
+				return mark, err
 			}
 		}
 		head := window[offset-from : have]
 		length, seq := int64(0), uint64(0)
 		if len(head) >= recordHeader {
-			length = int64(binary.LittleEndian.Uint32(head) &^ headerBit)
+			length = int64(recordLength(head))
 			seq = binary.LittleEndian.Uint64(head[4:])
 		}
 		if length < recordHeader+recordHash || offset+length > st.Size() {
-			return 0, unreadable(path, offset, ordinal, last+1)
+			return mark, unreadable(path, offset, ordinal, mark.seq+1)
 		}
 		if seq&recordFlags == 0 {
-			if last != 0 && seq != last+1 {
-				return 0, outOfPlace(path, offset, ordinal, last+1, seq)
+			if mark.seq != 0 && seq != mark.seq+1 {
+				return mark, outOfPlace(path, offset, ordinal, mark.seq+1, seq)
 			}
-			last = seq
+			mark = sizeMark{seq, mark.bytes + length}
 		}
 		offset += length
 	}
-	return last, nil
+	return mark, nil
+}
+
+// checkNewest checks a block in full. If it is the last one, a torn record at its
+// end is left to the server.
+func checkNewest(blocks string, index int, last bool, ordinal uint32, mark sizeMark) (sizeMark, error) {
+	path := filepath.Join(blocks, fmt.Sprintf("%d.blk", index))
+	block, err := os.ReadFile(path)
+	if err != nil {
+		return mark, err
+	}
+	key := blockKey(index)
+	offset := 0
+	for offset < len(block) {
+		seq, length := record(block[offset:], key)
+		if length == 0 {
+			break
+		}
+		if seq&recordFlags == 0 {
+			if mark.seq != 0 && seq != mark.seq+1 {
+				return mark, outOfPlace(path, int64(offset), ordinal, mark.seq+1, seq)
+			}
+			mark = sizeMark{seq, mark.bytes + int64(length)}
+		}
+		offset += length
+	}
+	rest := block[offset:]
+	if len(rest) == 0 {
+		return mark, nil
+	}
+	if !last || !torn(rest, key, mark.seq) || goodFollows(rest, key, mark.seq) {
+		return mark, unreadable(path, int64(offset), ordinal, mark.seq+1)
+	}
+	// The server's index may count the torn record. Without the index the server
+	// looks at each record, and cuts this one off.
+	if err := os.Remove(filepath.Join(blocks, "index.db")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return mark, err
+	}
+	return mark, nil
+}
+
+// torn reports whether the end of a block is what a kill or a power cut leaves of
+// the record behind message last: the beginning of it, or zeros in place of its
+// end.
+func torn(rest, key []byte, last uint64) bool {
+	if zeros(rest) || len(rest) < recordHeader {
+		return true
+	}
+	length, flag := recordLength(rest), binary.LittleEndian.Uint32(rest)&headerBit
+	switch {
+	case goodRecord(rest, len(rest), flag, key), goodRecord(rest, len(rest), flag^headerBit, key):
+		return false // it is whole, and its length was changed
+	case length < recordHeader+recordHash:
+		return zeros(rest[max(0, len(rest)-recordHash):])
+	case length <= len(rest):
+		return zeros(rest[length-recordHash:])
+	}
+	seq := binary.LittleEndian.Uint64(rest[4:])
+	return length <= maxPayload+64<<10 && (seq == last+1 || seq&recordFlags != 0)
+}
+
+func zeros(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
+
+// goodFollows reports whether a good record stands somewhere behind the beginning
+// of rest.
+func goodFollows(rest, key []byte, last uint64) bool {
+	const slack = 1 << 20 // a later record's sequence is at most so much later
+	for o := 1; o+recordHeader+recordHash <= len(rest); o++ {
+		seq := binary.LittleEndian.Uint64(rest[o+4:])
+		if seq <= last || seq > last+slack {
+			continue
+		}
+		if _, length := record(rest[o:], key); length != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// holdsMessage reports whether a block begins with a good record of a message,
+// or has one behind good records of deletions.
+func holdsMessage(blocks string, index int) (bool, error) {
+	b, err := os.ReadFile(filepath.Join(blocks, fmt.Sprintf("%d.blk", index)))
+	for key := blockKey(index); err == nil; {
+		seq, length := record(b, key)
+		if length == 0 || seq&recordFlags == 0 {
+			return length != 0, nil
+		}
+		b = b[length:]
+	}
+	return false, err
+}
+
+func blockKey(index int) []byte {
+	key := sha256.Sum256(fmt.Appendf(nil, "%s-%d", streamName, index))
+	return key[:]
+}
+
+func recordLength(b []byte) int { return int(binary.LittleEndian.Uint32(b) &^ headerBit) }
+
+// record returns the sequence and length of the good record that b begins with,
+// or a length of 0 if there is none.
+func record(b, key []byte) (seq uint64, length int) {
+	if len(b) < recordHeader+recordHash {
+		return 0, 0
+	}
+	length = recordLength(b)
+	if !goodRecord(b, length, binary.LittleEndian.Uint32(b)&headerBit, key) {
+		return 0, 0
+	}
+	return binary.LittleEndian.Uint64(b[4:]), length
+}
+
+// goodRecord reports whether the first length bytes of b are a record with a
+// correct checksum, which does not cover the length and the header bit.
+func goodRecord(b []byte, length int, flag uint32, key []byte) bool {
+	if length < recordHeader+recordHash || length > len(b) {
+		return false
+	}
+	subject := recordHeader + int(binary.LittleEndian.Uint16(b[20:]))
+	rest := subject
+	if flag != 0 {
+		rest += 4
+	}
+	if rest > length-recordHash {
+		return false
+	}
+	h, err := highwayhash.New64(key)
+	if err != nil {
+		return false // the key has the right size
+	}
+	h.Write(b[4:20])
+	h.Write(b[recordHeader:subject])
+	h.Write(b[rest : length-recordHash])
+	if !bytes.Equal(h.Sum(nil), b[length-recordHash:length]) {
+		return false
+	}
+	if flag == 0 || binary.LittleEndian.Uint64(b[4:])&recordFlags != 0 {
+		return true
+	}
+	// The checksum does not cover the header's length either.
+	header := uint64(binary.LittleEndian.Uint32(b[subject:]))
+	message := b[rest : length-recordHash]
+	return header <= uint64(len(message)) && bytes.HasPrefix(message[header:], []byte(frameMagic))
 }
 
 func unreadable(path string, offset int64, ordinal uint32, seq uint64) error {
@@ -132,105 +301,5 @@ func outOfPlace(path string, offset int64, ordinal uint32, want, got uint64) err
 	if got > want && got-want < 1<<24 {
 		return &GapError{From: schemas.NewPosition(ordinal, want), Through: schemas.NewPosition(ordinal, got-1)}
 	}
-	return &CorruptError{At: schemas.NewPosition(ordinal, want), Reason: fmt.Sprintf("the record at byte %d of %s says that it is message %d", offset, path, got)}
-}
-
-// checkNewest checks the block that was written last, in full.
-func checkNewest(path string, index int, ordinal uint32, before uint64) error {
-	block, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	key := sha256.Sum256(fmt.Appendf(nil, "%s-%d", streamName, index))
-	end := goodEnd(block, key[:], before)
-	if end.gap != 0 {
-		return outOfPlace(path, int64(end.offset), ordinal, end.last+1, end.gap)
-	}
-	if goodFollows(block, key[:], end) {
-		return unreadable(path, int64(end.offset), ordinal, end.last+1)
-	}
-	if rest := block[end.offset:]; len(rest) >= recordHeader && !torn(rest, end.last) {
-		// The server's index may count this record: without the index it looks at
-		// each one, and cuts this one off.
-		if err := os.Remove(filepath.Join(filepath.Dir(path), "index.db")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}
-
-// torn reports whether b is the beginning of the next message's record.
-func torn(b []byte, last uint64) bool {
-	length := int(binary.LittleEndian.Uint32(b) &^ headerBit)
-	return length > len(b) && length <= maxPayload+64<<10 && binary.LittleEndian.Uint64(b[4:]) == last+1
-}
-
-// blockEnd is where the good records of a block end.
-type blockEnd struct {
-	offset int
-	last   uint64 // sequence of the last message; 0 if there is none
-	gap    uint64 // the sequence of a good message that does not follow last; 0 if there is none
-}
-
-func goodEnd(block, key []byte, before uint64) blockEnd {
-	end := blockEnd{last: before}
-	for end.offset < len(block) {
-		s, length := record(block[end.offset:], key)
-		if length == 0 {
-			break
-		}
-		if s&recordFlags == 0 {
-			if end.last != 0 && s != end.last+1 {
-				end.gap = s
-				break
-			}
-			end.last = s
-		}
-		end.offset += length
-	}
-	return end
-}
-
-// goodFollows reports whether a good record stands behind the good end.
-func goodFollows(block, key []byte, end blockEnd) bool {
-	const slack = 1 << 20 // a later record has a sequence that is not much later
-	for o := end.offset + 1; o+recordHeader+recordHash <= len(block); o++ {
-		s := binary.LittleEndian.Uint64(block[o+4:])
-		if s <= end.last || s > end.last+slack {
-			continue
-		}
-		if _, length := record(block[o:], key); length != 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// record checks the record that b begins with. A length of 0 means that there
-// is no good one.
-func record(b, key []byte) (seq uint64, length int) {
-	if len(b) < recordHeader+recordHash {
-		return 0, 0
-	}
-	raw := binary.LittleEndian.Uint32(b)
-	length = int(raw &^ headerBit)
-	subject := recordHeader + int(binary.LittleEndian.Uint16(b[20:]))
-	rest := subject
-	if raw&headerBit != 0 {
-		rest += 4
-	}
-	if length > len(b) || rest > length-recordHash {
-		return 0, 0
-	}
-	h, err := highwayhash.New64(key)
-	if err != nil {
-		return 0, 0 // the key has the right size
-	}
-	h.Write(b[4:20])
-	h.Write(b[recordHeader:subject])
-	h.Write(b[rest : length-recordHash])
-	if !bytes.Equal(h.Sum(nil), b[length-recordHash:length]) {
-		return 0, 0
-	}
-	return binary.LittleEndian.Uint64(b[4:]), length
+	return &CorruptError{At: schemas.NewPosition(ordinal, want), Reason: fmt.Sprintf("the record at byte %d of %s has the sequence %d", offset, path, got)}
 }

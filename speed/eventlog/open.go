@@ -54,7 +54,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 			Remedy: "Name the data folder that belongs to this project."}
 	}
 	if inc != nil {
-		if err := checkBlocks(cfg.Dir, inc.Ordinal); err != nil {
+		if _, err := checkBlocks(cfg.Dir, inc.Ordinal); err != nil {
 			return nil, err
 		}
 	}
