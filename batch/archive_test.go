@@ -59,7 +59,7 @@ func (s *system) archiveAll() error {
 func (s *system) checkArchive() error {
 	m := s.archive.Snapshot()
 	defer m.Release()
-	want, err := s.world.Totals(context.Background(), 0, m.Through.Position())
+	want, err := s.world.Counted(0, m.Through.Position())
 	if err != nil {
 		return err
 	}

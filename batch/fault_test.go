@@ -80,7 +80,7 @@ func (s *system) checkCrashed(dir string, generation uint64, through schemas.Pos
 	if err := a.VerifyAll(context.Background()); err != nil {
 		return err
 	}
-	want, err := s.world.Totals(context.Background(), 0, a.Through())
+	want, err := s.world.Counted(0, a.Through())
 	if err != nil {
 		return err
 	}

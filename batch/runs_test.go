@@ -218,8 +218,8 @@ func TestACarriedFileThatChangedIsNeverServed(t *testing.T) {
 	if err != nil || run.State != batch.Failed || !strings.Contains(run.Reason, path) {
 		t.Fatalf("run %+v, %v; want a failure that names %s", run, err, path)
 	}
-	if g := s.world.Served(); g.Number != 1 {
-		t.Fatalf("generation %d serves", g.Number)
+	if n := s.world.Served(); n != 1 {
+		t.Fatalf("generation %d serves", n)
 	}
 }
 
@@ -414,8 +414,8 @@ func switchThatFails(t *testing.T, stop bool) {
 	}
 	s.close()
 	s = mustOpen(t, dir, options{})
-	if g := s.world.Served(); g.Number != 2 {
-		t.Fatalf("recovered at generation %d", g.Number)
+	if n := s.world.Served(); n != 2 {
+		t.Fatalf("recovered at generation %d", n)
 	}
 	s.mustCheck(t)
 	s.mustRun(t, batch.Request{})

@@ -105,6 +105,7 @@ func open(dir string, o options) (_ *system, err error) {
 	if s.archive, err = archive.Open(context.Background(), o.archive); err != nil {
 		return nil, err
 	}
+	o.world.Archive = s.archive
 	if s.world, err = batchtest.Open(o.world, s.archive.Through(), s.catalog.Current(), s.catalog); err != nil {
 		s.archive.Close()
 		return nil, err
