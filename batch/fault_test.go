@@ -77,7 +77,7 @@ func (s *system) checkCrashed(dir string, generation uint64, through schemas.Pos
 		return err
 	}
 	defer a.Close()
-	if err := a.VerifyAll(context.Background()); err != nil {
+	if err := a.Verify(context.Background(), a.Current().Files); err != nil {
 		return err
 	}
 	want, err := s.world.Counted(0, a.Through())

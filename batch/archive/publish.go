@@ -29,7 +29,7 @@ func (a *Archive) publish(kind Kind, change func(m *Manifest, r *record) error) 
 	if err != nil {
 		return fmt.Errorf("archive: refused to publish manifest %d: %w", r.Number, err)
 	}
-	if a.chain.full(a.cfg.ManifestLinks) {
+	if kind == Repair || a.chain.full(a.cfg.ManifestLinks) { // a repair must not depend on damaged manifests
 		a.complete(next, r)
 	}
 	if err := fpManifest.Hit(); err != nil {

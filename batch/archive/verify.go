@@ -20,9 +20,9 @@ import (
 
 // Verify checks the checksums of files before they are read (H6), and repairs
 // damaged ones from the log if it can. It does not read a file again that it
-// verified before and whose inode, time and size are unchanged. After a repair
-// it returns [ErrRepaired]: the current manifest names other files, and the
-// caller must take a new snapshot.
+// verified before and whose inode, time and size are unchanged; [Archive.Scrub]
+// does. After a repair it returns [ErrRepaired]: the current manifest names other
+// files, and the caller must take a new snapshot.
 func (a *Archive) Verify(ctx context.Context, files []File) error {
 	repaired := false
 	for _, f := range files {
@@ -42,16 +42,6 @@ func (a *Archive) Verify(ctx context.Context, files []File) error {
 	}
 	if repaired {
 		return ErrRepaired
-	}
-	return nil
-}
-
-// VerifyAll verifies every file of the current manifest.
-func (a *Archive) VerifyAll(ctx context.Context) error {
-	s := a.Snapshot()
-	defer s.Release()
-	if err := a.Verify(ctx, s.Files); err != nil && !errors.Is(err, ErrRepaired) {
-		return err
 	}
 	return nil
 }
