@@ -154,8 +154,11 @@ func viewCheck(v recompute.ViewCheck) *duetv1.ViewReconciliation {
 		GroupsDifferent: uint64(v.OnlyLive + v.OnlyBatch), Note: v.Missing,
 	}
 	cause := duetv1.Cause_CAUSE_UNKNOWN
-	if v.Cause == batch.CauseDefinition {
+	switch v.Cause {
+	case batch.CauseDefinition:
 		cause = duetv1.Cause_CAUSE_DEFINITION
+	case recompute.CauseInexact:
+		cause = duetv1.Cause_CAUSE_INEXACT
 	}
 	for _, d := range v.Largest {
 		key := &duetv1.Row{}

@@ -24,11 +24,11 @@ func Views() []recompute.View {
 		},
 		{
 			Name: "scores", Stream: Stream, Definition: "scores-1",
-			Partial: "SELECT date_trunc('day', sold_at) AS k0, sum(score) AS c0 FROM " + rows + " GROUP BY ALL",
-			Merge:   "SELECT k0, sum(c0) AS c0 FROM " + cells + " GROUP BY k0",
+			Partial: "SELECT date_trunc('day', sold_at) AS k0, sum(score) AS c0, sum(abs(score)) AS c1 FROM " + rows + " GROUP BY ALL",
+			Merge:   "SELECT k0, sum(c0) AS c0, sum(c1) AS c1 FROM " + cells + " GROUP BY k0",
 			Final:   "SELECT k0 AS day, round(sum(c0), 3) AS score FROM " + cells + " GROUP BY k0",
 			Keys:    []recompute.Column{{Name: "k0", Type: "TIMESTAMP", Exact: true, Label: "day"}},
-			Cells:   []recompute.Column{{Name: "c0", Type: "DOUBLE"}},
+			Cells:   []recompute.Column{{Name: "c0", Type: "DOUBLE", Magnitude: "c1"}, {Name: "c1", Type: "DOUBLE", Magnitude: "c1"}},
 		},
 		{
 			Name: "total", Stream: Stream, Definition: "total-1",

@@ -78,8 +78,11 @@ func (w *worker) compareView(ctx context.Context, i int, v ViewJob, live LiveVie
 	if c.Different+c.OnlyLive+c.OnlyBatch == 0 {
 		return nil
 	}
+	if c.Cause == "" && c.Inexact == c.Different && c.OnlyLive+c.OnlyBatch == 0 {
+		c.Cause = CauseInexact
+	}
 	c.Verdict = Unexplained
-	if v.Cause != "" {
+	if c.Cause != "" {
 		c.Verdict = Explained
 	}
 	return w.largest(ctx, v, batch, c)
@@ -94,25 +97,29 @@ func (w *worker) diff(ctx context.Context, v ViewJob, batch string, c *ViewCheck
 	if len(v.Keys) > 0 {
 		sel = append([]string{names("", v.Keys)}, sel...)
 	}
-	var differs, sizes []string
+	var differs, inexact, sizes []string
+	cols := names("", v.columns())
 	for _, cell := range v.Cells {
 		id := duck.Ident(cell.Name)
 		a, b := duck.Ident("a_"+cell.Name), duck.Ident("b_"+cell.Name)
 		sel = append(sel, "any_value("+id+") FILTER (_s = 0) AS "+a, "any_value("+id+") FILTER (_s = 1) AS "+b)
 		d := a + " IS DISTINCT FROM " + b
-		if !cell.Exact && (cell.Type == "DOUBLE" || cell.Type == "FLOAT") {
+		if !cell.Exact {
 			c.Tolerance = w.job.Tolerance
-			d = fmt.Sprintf("(%s AND NOT coalesce(abs(%s - %s) <= %s * greatest(1, abs(%[2]s), abs(%[3]s)), false))", d, a, b, strconv.FormatFloat(w.job.Tolerance, 'e', -1, 64))
+			m := duck.Ident("m_" + cell.Name)
+			cols += ", " + cell.Magnitude + " AS " + m
+			sel = append(sel, "max("+m+") AS "+m)
+			// Without a finite magnitude the cell overflowed, and there is no bound.
+			d = fmt.Sprintf("%s AND isfinite(coalesce(%s, 0)) AND NOT coalesce(abs(%s - %s) <= %s::DOUBLE * %[2]s, false)", d, m, a, b, strconv.FormatFloat(w.job.Tolerance, 'e', -1, 64))
+			inexact = append(inexact, "("+d+")::INTEGER")
 		}
 		differs = append(differs, "("+d+")::INTEGER")
 		if numeric.MatchString(cell.Type) {
 			sizes = append(sizes, "abs(coalesce("+a+", 0)::DOUBLE - coalesce("+b+", 0)::DOUBLE)")
 		}
 	}
-	cells, size := "0", "0::DOUBLE"
-	if len(differs) > 0 {
-		cells = strings.Join(differs, " + ")
-	}
+	total := func(counts []string) string { return strings.Join(append([]string{"0"}, counts...), " + ") }
+	size := "0::DOUBLE"
 	if len(sizes) > 0 {
 		size = "greatest(" + strings.Join(sizes, ", ") + ")"
 	}
@@ -122,16 +129,16 @@ func (w *worker) diff(ctx context.Context, v ViewJob, batch string, c *ViewCheck
 		keys = names("", v.Keys) + ", "
 		group = " GROUP BY " + names("", v.Keys)
 	}
-	query := "CREATE OR REPLACE TEMP TABLE diff AS SELECT * FROM (SELECT " + keys + "_a, _b, " + size + " AS _size, " + cells + " AS _cells FROM (SELECT " + strings.Join(sel, ", ") +
-		" FROM (SELECT 0 AS _s, " + names("", v.columns()) + " FROM live UNION ALL SELECT 1, " + names("", v.columns()) + " FROM " + batch + ")" + group + "))" +
+	query := "CREATE OR REPLACE TEMP TABLE diff AS SELECT * FROM (SELECT " + keys + "_a, _b, " + size + " AS _size, " + total(differs) + " AS _cells, " + total(inexact) + " AS _inexact FROM (SELECT " + strings.Join(sel, ", ") +
+		" FROM (SELECT 0 AS _s, " + cols + " FROM live UNION ALL SELECT 1, " + cols + " FROM " + batch + ")" + group + "))" +
 		" WHERE _cells > 0 OR _a <> _b"
 	if _, err := w.conn.ExecContext(ctx, query); err != nil {
 		return err
 	}
 	var both int64
-	query = "SELECT (SELECT count(*) FROM " + batch + "), coalesce(sum(_cells) FILTER (_a = _b), 0)::BIGINT, " +
+	query = "SELECT (SELECT count(*) FROM " + batch + "), coalesce(sum(_cells) FILTER (_a = _b), 0)::BIGINT, coalesce(sum(_inexact) FILTER (_a = _b), 0)::BIGINT, " +
 		"count(*) FILTER (_a > _b), count(*) FILTER (_b > _a) FROM diff"
-	if err := w.conn.QueryRowContext(ctx, query).Scan(&both, &c.Different, &c.OnlyLive, &c.OnlyBatch); err != nil {
+	if err := w.conn.QueryRowContext(ctx, query).Scan(&both, &c.Different, &c.Inexact, &c.OnlyLive, &c.OnlyBatch); err != nil {
 		return err
 	}
 	c.Groups = both + c.OnlyLive

@@ -62,7 +62,10 @@ type Column struct {
 	Name  string `json:"name"`  // k0.., c0..
 	Type  string `json:"type"`  // SQL type
 	Exact bool   `json:"exact"` // equal bit for bit in both halves; else within the tolerance
-	Label string `json:"label"` // a key's output column; "" for a cell
+	// Magnitude is the SQL expression, over the cells of one row, that the rounding
+	// of an inexact cell is relative to: sum(|x|) for sum(x). "" for an exact cell.
+	Magnitude string `json:"magnitude,omitempty"`
+	Label     string `json:"label"` // a key's output column; "" for a cell
 }
 
 // View is one view as SQL text. The package comment says which tables it reads.
@@ -113,7 +116,10 @@ type Job struct {
 	Memory       int64  `json:"memory"`        // DuckDB's memory limit, bytes; 0 means DuckDB's default
 	AddressSpace uint64 `json:"address_space"` // RLIMIT_AS, bytes; 0 means none
 	Nice         int    `json:"nice"`          // priority, 0 to 19
-	// Tolerance is the relative difference that DOUBLE cells may have.
+	// Tolerance is the difference that inexact cells may have, relative to their
+	// magnitude. Sums of n DOUBLEs in two orders differ by at most 2n·2^-53·sum(|x|),
+	// so 1e-9 always suffices up to 4.5 million terms a cell; errors that are not all
+	// in one direction grow with the root of n only.
 	Tolerance float64 `json:"tolerance"`
 	// Largest is the number of differences that the report lists for a view.
 	Largest int `json:"largest"`

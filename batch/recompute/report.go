@@ -14,6 +14,10 @@ import (
 // Verdict is the outcome of a comparison.
 type Verdict string
 
+// CauseInexact explains a difference in DOUBLE cells only, beyond the tolerance.
+// It is reported and never holds a generation.
+const CauseInexact = "inexact"
+
 // The verdicts, from good to bad.
 const (
 	Equal       Verdict = "equal"       // bit for bit; DOUBLE within the tolerance
@@ -50,11 +54,12 @@ type ViewCheck struct {
 	Verdict Verdict `json:"verdict"`
 	// Missing says why the view was not compared; "" if it was.
 	Missing   string  `json:"missing,omitempty"`
-	Cause     string  `json:"cause,omitempty"` // of the differences, if known
-	Groups    int64   `json:"groups"`          // compared: in either half
-	Cells     int64   `json:"cells"`           // compared
-	Different int64   `json:"different"`       // cells that differ beyond the tolerance
-	OnlyLive  int64   `json:"only_live"`       // groups that the batch half lacks
+	Cause     string  `json:"cause,omitempty"`   // of the differences, if known
+	Groups    int64   `json:"groups"`            // compared: in either half
+	Cells     int64   `json:"cells"`             // compared
+	Different int64   `json:"different"`         // cells that differ beyond the tolerance
+	Inexact   int64   `json:"inexact,omitempty"` // of those, cells of DOUBLE
+	OnlyLive  int64   `json:"only_live"`         // groups that the batch half lacks
 	OnlyBatch int64   `json:"only_batch"`
 	Tolerance float64 `json:"tolerance,omitempty"` // of DOUBLE cells, if the view has any
 	// Largest are the largest differences, in columns of the user's SELECT.

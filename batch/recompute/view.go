@@ -20,7 +20,7 @@ func FromView(v *view.View) (View, error) {
 		out.Keys = append(out.Keys, Column{Name: k.Name, Type: k.Type, Exact: true, Label: v.Columns[k.Column].Name})
 	}
 	for _, c := range v.Cells {
-		out.Cells = append(out.Cells, Column{Name: c.Name, Type: c.Type, Exact: c.Exact})
+		out.Cells = append(out.Cells, Column{Name: c.Name, Type: c.Type, Exact: c.Exact, Magnitude: c.Magnitude})
 	}
 	return out, nil
 }

@@ -132,14 +132,24 @@ func (x *compilation) sum(a *aggregate, f *formula) {
 	t := a.argType[0]
 	switch {
 	case t.float():
-		arg := cast(a.argSQL[0], "DOUBLE")
-		f.sql = x.cellRef(cell{filtered("sum("+arg+")", a.filterSQL), "DOUBLE", "sum(%s)", false})
+		f.sql = x.floatSumCell(a)
 		x.inexact(a, f)
 	case a.typ.base == "HUGEINT" || a.typ.decimal():
 		f.sql = x.sumCell(a)
 	default:
 		x.unsupported(a, t, "cast the argument to BIGINT, DECIMAL(18,s) or DOUBLE")
 	}
+}
+
+// floatSumCell adds the sum of a float and, as its magnitude, the sum of the
+// absolute values. The rounding of a sum is relative to the latter: in a sum of
+// profits and losses it can be larger than the sum itself.
+func (x *compilation) floatSumCell(a *aggregate) string {
+	arg := cast(a.argSQL[0], "DOUBLE")
+	sum := x.cellRef(cell{partial: filtered("sum("+arg+")", a.filterSQL), typ: "DOUBLE", merge: "sum(%s)"})
+	absolute := x.cellRef(cell{partial: filtered("sum(abs("+arg+"))", a.filterSQL), typ: "DOUBLE", merge: "sum(%s)"})
+	x.magnitudes[sum], x.magnitudes[absolute] = absolute, absolute
+	return sum
 }
 
 // inexact marks a formula whose result depends on the order of the events.
@@ -171,9 +181,7 @@ func (x *compilation) average(a *aggregate, f *formula) {
 	f.tolerance = averageTolerance
 	switch {
 	case t.float():
-		arg := cast(a.argSQL[0], "DOUBLE")
-		s := x.cellRef(cell{filtered("sum("+arg+")", a.filterSQL), "DOUBLE", "sum(%s)", false})
-		f.sql = s + " / " + x.countCell(a)
+		f.sql = x.floatSumCell(a) + " / " + x.countCell(a)
 		x.inexact(a, f)
 	case t.integer() || t.decimal():
 		if t.base == "UHUGEINT" {

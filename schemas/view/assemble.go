@@ -16,7 +16,7 @@ import (
 
 // cellFormat is part of every definition. Change it whenever the meaning or the
 // layout of cells changes, so that existing cells are recomputed.
-const cellFormat = "cells 1"
+const cellFormat = "cells 2"
 
 // printer collects expressions so that DuckDB prints them all in one round trip.
 type printer struct {
@@ -154,8 +154,8 @@ func (x *compilation) compileKeys(v *View, keySQL []string, types []sqlType) {
 func (x *compilation) compileCells(v *View) {
 	for i, c := range x.cells {
 		v.cellSQL = append(v.cellSQL, c.partial)
-		v.Cells = append(v.Cells, Cell{Name: "c" + itoa(i), Type: c.typ, Merge: strings.ReplaceAll(c.merge, "%s", cellName(i)), Exact: c.exact})
-		v.Cells[i].Merge = strings.ReplaceAll(v.Cells[i].Merge, "%[1]s", cellName(i))
+		v.Cells = append(v.Cells, Cell{Name: "c" + itoa(i), Type: c.typ, Merge: strings.ReplaceAll(c.merge, "%s", cellName(i)), Exact: c.exact,
+			Magnitude: x.magnitudes[cellName(i)]})
 	}
 	v.squares = x.sqs
 }

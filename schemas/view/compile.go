@@ -34,7 +34,9 @@ type compilation struct {
 	keys   []node // resolved
 	aggs   []*aggregate
 	cells  []cell
-	sqs    []squares
+	// magnitudes holds Cell.Magnitude by the quoted name of an inexact cell.
+	magnitudes map[string]string
+	sqs        []squares
 }
 
 // item is one expression of the SELECT list.
@@ -51,7 +53,7 @@ type item struct {
 // Compile checks and compiles a view. It returns every fault it can find, in the
 // order of the text. The view is nil if any of them is more than a warning.
 func (c *Compiler) Compile(def *project.View) (*View, []project.Fault) {
-	x := &compilation{c: c, def: def, src: source{def.File, def.SQL}, columns: map[string]string{}, used: map[string]bool{}}
+	x := &compilation{c: c, def: def, src: source{def.File, def.SQL}, columns: map[string]string{}, used: map[string]bool{}, magnitudes: map[string]string{}}
 	v, err := x.run()
 	if err != nil {
 		x.fail(-1, "cannot be compiled: "+err.Error(), "report this together with the view's text")

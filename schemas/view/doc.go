@@ -34,7 +34,7 @@
 //	count_if                       BIGINT                            c
 //	sum of integers                DECIMAL(38,0)                     c as HUGEINT
 //	sum of DECIMAL(p,s)            DECIMAL(38,s)                     c
-//	sum of DOUBLE                  DOUBLE, inexact                   c
+//	sum of DOUBLE                  sum(x), sum(|x|), inexact         c
 //	min, max, bool_and, bool_or    the argument's type               c
 //	avg                            sum, count                        unscaled sum / (count * 10^s)
 //	variance of up to 18 digits    count, sum, sums of squares       see variance.go
@@ -43,7 +43,8 @@
 //
 // A cell is never a HUGEINT, which DuckDB writes to Parquet as DOUBLE. Equal
 // values have one representation: -0.0 and NaN are normalised before they
-// become keys or extremes. Aggregates share cells: avg, sum and count of one
+// become keys or extremes. An inexact cell has a magnitude, the size that its
+// rounding is relative to; only the batch half's comparison reads it. Aggregates share cells: avg, sum and count of one
 // column need two.
 //
 // # Not obvious

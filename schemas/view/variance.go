@@ -1,6 +1,7 @@
 package view
 
 import (
+	"fmt"
 	"strings"
 
 	"duet/internal/base/duck"
@@ -98,15 +99,21 @@ func (x *compilation) wordCell(sum string) string {
 }
 
 // centredCells adds the cells n, mean and M2 over the argument cast to DOUBLE.
+//
+// The rounding of the mean is relative to the mean of |x|, which the root of the
+// mean square bounds; that of M2 is relative to sqrt(M2 · Σ x²). Both follow from
+// n, mean and M2, because Σ x² = M2 + n·mean².
 func (x *compilation) centredCells(a *aggregate) (n, m2 string) {
 	arg := cast(a.argSQL[0], "DOUBLE")
 	n = x.countCell(a)
-	mean := "sum(" + n + " * %[1]s) / sum(" + n + ")"
-	m := x.cellRef(cell{filtered("avg("+arg+")", a.filterSQL), "DOUBLE", mean, false})
+	const mean = "sum(%[1]s * %[2]s) / sum(%[1]s)"
+	m := x.cellRef(cell{filtered("avg("+arg+")", a.filterSQL), "DOUBLE", fmt.Sprintf(mean, n, "%s"), false})
 	// Between the parts: Σ n(m-M)², with M the merged mean.
-	merged := strings.ReplaceAll(mean, "%[1]s", m)
+	merged := fmt.Sprintf(mean, n, m)
 	between := "coalesce(list_sum(list_transform(list({'n': " + n + ", 'm': " + m + "}) FILTER (WHERE " + n + " > 0), lambda z: z.n * (z.m - " + merged + ") ** 2)), 0)"
-	m2 = x.cellRef(cell{filtered("var_pop("+arg+")", a.filterSQL) + " * " + filtered("count("+a.argSQL[0]+")", a.filterSQL), "DOUBLE", "sum(%[1]s) + " + between, false})
+	m2 = x.cellRef(cell{filtered("var_pop("+arg+")", a.filterSQL) + " * " + filtered("count("+a.argSQL[0]+")", a.filterSQL), "DOUBLE", "sum(%s) + " + between, false})
+	x.magnitudes[m] = fmt.Sprintf("sqrt(%[1]s * %[1]s + abs(%[2]s) / %[3]s)", m, m2, n)
+	x.magnitudes[m2] = fmt.Sprintf("sqrt(abs(%[2]s) * (abs(%[2]s) + %[3]s * %[1]s * %[1]s))", m, m2, n)
 	return n, m2
 }
 

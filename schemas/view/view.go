@@ -63,6 +63,10 @@ type Cell struct {
 	Merge string // the aggregate that merges it, such as CAST(sum("c0") AS BIGINT)
 	// Exact reports whether merging in any order gives the same bits.
 	Exact bool
+	// Magnitude is the expression over the cells of a row that the rounding of an
+	// inexact cell is relative to, such as "c1", the sum of |x| of a sum of x; ""
+	// for an exact cell.
+	Magnitude string
 }
 
 // View is a compiled view. It is immutable and safe for concurrent use.
