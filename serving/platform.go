@@ -40,8 +40,8 @@ func newPlatform(p Platform, streams []*project.Stream) *platform {
 		Platform: p,
 		inc:      inc,
 		engine: query.New(query.Config{
-			Views: p.Views, Streams: streams, Store: query.StoreOf(p.Store), Wait: p.Live.Wait,
-			Archive: query.ArchiveOf(p.Archive), Generations: query.GenerationsOf(p.Catalog), Incarnation: inc,
+			Views: p.Views, Streams: streams, Store: p.Store, Archive: p.Archive, Catalog: p.Catalog,
+			Wait: p.Live.Wait, Last: p.Log.Last, Incarnation: inc,
 		}),
 	}
 }

@@ -377,14 +377,17 @@ func TestErrorsBecomeCodes(t *testing.T) {
 				}
 			}
 		}
-		// The same through a transport.
-		r.fixture.Break("sales", c.err)
-		_, err := r.invoke(t.Context(), unary(t)[query], query, `{"view":"sales"}`)
-		if code, i, _ := info(t, err); code != c.code || i.GetReason() != string(c.want) {
-			t.Errorf("Query: %v became %v %v", c.err, code, i)
+	}
+	// The same through both transports.
+	r.fixture.Poison()
+	for view, want := range map[string]reason.Reason{"small": reason.ViewSuspended, "nosuch": reason.ViewUnknown} {
+		req := fmt.Sprintf(`{"view":%q}`, view)
+		_, err := r.invoke(t.Context(), unary(t)[query], query, req)
+		if code, i, _ := info(t, err); code != want.Code() || i.GetReason() != string(want) {
+			t.Errorf("%s: %v %v", view, code, i)
 		}
-		if _, body := r.post(t, query, `{"view":"sales"}`, nil); connectReason(t, body) != string(c.want) {
-			t.Errorf("Query over HTTP: %v became %s", c.err, body)
+		if _, body := r.post(t, query, req, nil); connectReason(t, body) != string(want) {
+			t.Errorf("%s over HTTP: %s", view, body)
 		}
 	}
 }

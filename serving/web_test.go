@@ -108,7 +108,7 @@ func TestPagesAreGolden(t *testing.T) {
 		return out
 	}
 	home, one := frame(), frame()
-	for _, name := range []string{"countries", "everything", "sales"} {
+	for _, name := range []string{"countries", "everything", "sales", "small"} {
 		v, _, err := r.api.platform.Load().engine.Describe(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
@@ -163,10 +163,10 @@ func TestPagesAreServed(t *testing.T) {
 
 func TestPageSaysWhatIsWrong(t *testing.T) {
 	r := opened(t, nil)
-	r.fixture.Break("sales", reason.New(reason.ViewSuspended, "view sales is suspended at 1:17: <b>bad</b>"))
-	r.must(r.runner.Pause("lunch"))
+	r.fixture.Poison()
+	r.must(r.runner.Pause("<b>lunch</b>"))
 	_, body := r.get(t, "/")
-	for _, want := range []string{"view sales is suspended at 1:17: &lt;b&gt;bad&lt;/b&gt;", "needs attention", "the schedule is paused (lunch)", "United Kingdom"} {
+	for _, want := range []string{"view small is suspended", "needs attention", "the schedule is paused (&lt;b&gt;lunch&lt;/b&gt;)", "United Kingdom"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page does not say %q", want)
 		}

@@ -2,19 +2,17 @@ package query
 
 import (
 	"context"
-	"errors"
 
 	"duet/schemas/duetv1"
-	"duet/serving/reason"
 	"duet/serving/store"
 )
 
-// List describes every view, ordered by name, also those that cannot answer.
+// List describes every view, ordered by name, including those that cannot answer.
 func (e *Engine) List(ctx context.Context) ([]*duetv1.View, error) {
 	ctx, cancel := e.deadline(ctx)
 	defer cancel()
 	out := []*duetv1.View{}
-	err := e.read(ctx, Token{}, func(s Snapshot) error {
+	err := e.read(ctx, Token{}, func(s *store.Snapshot) error {
 		for _, name := range e.Names() {
 			out = append(out, describe(s, e.views[name]))
 		}
@@ -26,7 +24,7 @@ func (e *Engine) List(ctx context.Context) ([]*duetv1.View, error) {
 	return out, nil
 }
 
-// Describe describes one view; the proof is nil when the view cannot answer.
+// Describe describes one view; the proof is nil if the view cannot answer.
 func (e *Engine) Describe(ctx context.Context, name string) (*duetv1.View, *duetv1.Proof, error) {
 	v, err := e.view(name)
 	if err != nil {
@@ -36,7 +34,7 @@ func (e *Engine) Describe(ctx context.Context, name string) (*duetv1.View, *duet
 	defer cancel()
 	var out *duetv1.View
 	var proof *duetv1.Proof
-	err = e.read(ctx, Token{}, func(s Snapshot) error {
+	err = e.read(ctx, Token{}, func(s *store.Snapshot) error {
 		out = describe(s, v)
 		if out.Problem != "" {
 			return nil
@@ -54,7 +52,7 @@ func (e *Engine) Describe(ctx context.Context, name string) (*duetv1.View, *duet
 	return out, proof, nil
 }
 
-func describe(s Snapshot, v View) *duetv1.View {
+func describe(s *store.Snapshot, v View) *duetv1.View {
 	out := &duetv1.View{
 		Name:        v.Compiled.Name,
 		Stream:      v.Compiled.Stream,
@@ -64,13 +62,7 @@ func describe(s Snapshot, v View) *duetv1.View {
 		Description: v.Project.Description,
 	}
 	if _, err := s.Partials(v.Compiled.Name); err != nil {
-		out.Problem = "it cannot answer now; see the server's log"
-		var known *reason.Error
-		var suspended *store.SuspendedError
-		var rebuilding *store.RebuildingError
-		if errors.As(err, &known) || errors.As(err, &suspended) || errors.As(err, &rebuilding) {
-			out.Problem = err.Error()
-		}
+		out.Problem = err.Error()
 	}
 	return out
 }

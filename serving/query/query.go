@@ -1,22 +1,20 @@
 // Package query answers from views: it turns a request into one SELECT over
-// both halves' partial rows, runs it in one read transaction of the store, and
-// says with each answer what the answer is made of (its proof).
+// the partial rows of both halves, runs it in one read transaction of the store,
+// and returns with each answer what the answer is made of (its proof).
 //
 // Start at [Engine.Query]; [Engine.Verify] computes the same numbers again
-// without the merge. If a half cannot answer whole, the answer is an error that
-// names it, never a smaller number (H6). A transaction lasts one bounded query:
-// the rows are in memory, and it is ended, before anything is sent.
+// without the merge. If one half cannot answer whole, the answer is an error
+// that names it, never a smaller number (H6). A transaction lasts one bounded
+// query: rows are copied to memory, and the transaction ends, before anything is
+// sent.
 //
-// The package knows neither gRPC nor which store, archive or catalog it reads:
-// see [Store], [Archive] and [Generations].
+// The package knows nothing of gRPC.
 package query
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -26,6 +24,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"duet/batch/archive"
+	"duet/batch/catalog"
 	"duet/schemas"
 	"duet/schemas/duetv1"
 	"duet/schemas/project"
@@ -42,104 +41,23 @@ const (
 	maxNames    = 256      // names in group_by, order_by, params
 )
 
-// Store gives read transactions over both halves; see [StoreOf].
-type Store interface {
-	// Read runs f in one read transaction and ends it when f returns.
-	Read(ctx context.Context, f func(Snapshot) error) error
-}
-
-// Snapshot is one read transaction: all it says belongs together (H2, H4). A
-// *store.Snapshot is one.
-type Snapshot interface {
-	Generation() uint64            // 0 before the first
-	Cut() schemas.Position         // of the generation
-	LiveThrough() schemas.Position // how far the live half has counted
-	NewestEventTime(stream string) (t time.Time, ok bool)
-	// Partials is a SQL relation of the view's partial rows, not merged, of
-	// both halves. A view that cannot answer is an error that says why.
-	Partials(view string) (string, error)
-	// Tail is a SQL relation of the stream's accepted rows (with _duet_at and
-	// _duet_record) that are still in memory: at least those that no manifest
-	// covered when the transaction began.
-	Tail(stream string) string
-	Query(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-}
-
-// StoreOf is the store as an engine reads it.
-func StoreOf(s *store.Store) Store { return realStore{s} }
-
-type realStore struct{ store *store.Store }
-
-func (s realStore) Read(ctx context.Context, f func(Snapshot) error) error {
-	return s.store.Read(ctx, func(sn *store.Snapshot) error { return f(sn) })
-}
-
-// Archive lists the files of accepted events; see [ArchiveOf].
-type Archive interface {
-	// Events gives a stream's files up to a position. They stay in place until
-	// release is called. A file that is missing or differs is an error that
-	// names it.
-	Events(ctx context.Context, stream string, through schemas.Position) (a Archived, release func(), err error)
-}
-
-// Archived is a stream's archived events up to the position asked for.
-type Archived struct {
-	Through  schemas.Position // the archive's last position: all accepted events at or before it are in files
-	Files    []string         // paths; nil if there is no event yet
-	Relation string           // parenthesised SELECT: the stream's columns and positions as in memory; "" if there is no file
-}
-
-// ArchiveOf is the archive as an engine reads it.
-func ArchiveOf(a *archive.Archive) Archive { return realArchive{a} }
-
-type realArchive struct{ archive *archive.Archive }
-
-func (r realArchive) Events(ctx context.Context, stream string, through schemas.Position) (Archived, func(), error) {
-	s := r.archive.Snapshot()
-	out := Archived{Through: s.Through.Position()}
-	through = min(through, out.Through)
-	var err error
-	if out.Relation, err = s.Relation(ctx, stream, 0, through); err != nil {
-		s.Release()
-		return Archived{}, nil, err
-	}
-	for _, f := range s.FilesFor(stream, 0, through) {
-		out.Files = append(out.Files, filepath.Join(r.archive.Dir(), filepath.FromSlash(f.Path)))
-	}
-	return out, s.Release, nil
-}
-
-// Generations opens what was published before; see [GenerationsOf].
-type Generations interface {
-	// Open checks a kept generation's cells of one view and gives them. Unknown
-	// and damaged generations are errors. The keep policy may take a generation
-	// away at any time; reading its cells fails then.
-	Open(ctx context.Context, number uint64, view string) (Published, error)
-}
-
-// Published is one view of a published generation.
-type Published struct {
-	Cut             schemas.Position
-	Definition      string    // the version it was computed under
-	Partials        string    // SQL relation of its partial rows
-	NewestEventTime time.Time // zero if not known
-}
-
-// View is a view that is served: what the user wrote, and what it compiled to.
+// View is a view as the user wrote it and as it was compiled.
 type View struct {
 	Project  *project.View
 	Compiled *view.View
 }
 
-// Config is what an engine works on.
+// Config describes an engine.
 type Config struct {
 	Views   []View
 	Streams []*project.Stream
-	Store   Store
-	// Wait returns once what Read sees reaches at, or with ctx's error.
-	Wait        func(ctx context.Context, at schemas.Position) error
-	Archive     Archive             // for Verify
-	Generations Generations         // for as_of_generation
+	Store   *store.Store
+	Archive *archive.Archive
+	Catalog *catalog.Catalog
+	// Wait returns when live-through has reached a position, or when ctx ends.
+	Wait func(ctx context.Context, at schemas.Position) error
+	// Last returns the position of the log's last message.
+	Last        func() schemas.Position
 	Incarnation schemas.Incarnation // of the log
 	MaxBytes    int                 // of an answer; defaults to 4 MiB
 	Deadline    time.Duration       // of a call that sets none, and the most one gets; defaults to 30 s
@@ -155,12 +73,8 @@ type Engine struct {
 	reads   *semaphore.Weighted
 }
 
-// New makes an engine. Store, Wait, Archive, Generations and Incarnation are
-// required; that one is missing is a mistake of the program, and it panics.
+// New returns an engine. The fields of Config without a default are required.
 func New(cfg Config) *Engine {
-	if cfg.Store == nil || cfg.Wait == nil || cfg.Archive == nil || cfg.Generations == nil || cfg.Incarnation.Ordinal == 0 {
-		panic("query: Store, Wait, Archive, Generations and Incarnation are required")
-	}
 	if cfg.MaxBytes == 0 {
 		cfg.MaxBytes = 4 << 20
 	}
@@ -237,12 +151,12 @@ func (e *Engine) over(ctx context.Context, what string, err error) error {
 }
 
 // read runs f in a transaction, once there is a place for one.
-func (e *Engine) read(ctx context.Context, token Token, f func(Snapshot) error) error {
+func (e *Engine) read(ctx context.Context, token Token, f func(*store.Snapshot) error) error {
 	if err := e.reads.Acquire(ctx, 1); err != nil {
 		return e.over(ctx, "other queries were still running", err)
 	}
 	defer e.reads.Release(1)
-	return e.cfg.Store.Read(ctx, func(s Snapshot) error {
+	return e.cfg.Store.Read(ctx, func(s *store.Snapshot) error {
 		if s.Generation() < token.Generation {
 			return reason.New(reason.CatchingUp, "generation %d of not_before is not served yet, %d is; try again", token.Generation, s.Generation())
 		}
@@ -270,7 +184,7 @@ func (e *Engine) Query(ctx context.Context, req *duetv1.QueryRequest) (*duetv1.Q
 		return nil, err
 	}
 	out := &duetv1.QueryResponse{}
-	err = e.read(ctx, token, func(s Snapshot) error {
+	err = e.read(ctx, token, func(s *store.Snapshot) error {
 		src, err := e.source(ctx, s, v, req.GetAsOfGeneration())
 		if err != nil {
 			return err
@@ -285,7 +199,7 @@ func (e *Engine) Query(ctx context.Context, req *duetv1.QueryRequest) (*duetv1.Q
 		rows, more, err := e.collect(ctx, s, text, len(cols), limit)
 		if err != nil && req.GetAsOfGeneration() != 0 {
 			// The generation may have been cleaned while it was read.
-			if _, gone := e.cfg.Generations.Open(ctx, req.GetAsOfGeneration(), v.Compiled.Name); gone != nil {
+			if _, gone := e.published(req.GetAsOfGeneration(), v.Compiled.Name); gone != nil {
 				return gone
 			}
 		}
@@ -316,7 +230,7 @@ type source struct {
 	proof    *duetv1.Proof
 }
 
-func (e *Engine) source(ctx context.Context, s Snapshot, v View, asOf uint64) (source, error) {
+func (e *Engine) source(ctx context.Context, s *store.Snapshot, v View, asOf uint64) (source, error) {
 	if asOf == 0 {
 		from, err := s.Partials(v.Compiled.Name)
 		if err != nil {
@@ -325,15 +239,15 @@ func (e *Engine) source(ctx context.Context, s Snapshot, v View, asOf uint64) (s
 		newest, _ := s.NewestEventTime(v.Compiled.Stream)
 		return source{from, e.proof(s.Generation(), s.Cut(), s.LiveThrough(), v, newest)}, nil
 	}
-	p, err := e.cfg.Generations.Open(ctx, asOf, v.Compiled.Name)
+	p, err := e.published(asOf, v.Compiled.Name)
 	if err != nil {
 		return source{}, err
 	}
-	if p.Definition != v.Compiled.Definition {
+	if p.definition != v.Compiled.Definition {
 		return source{}, reason.New(reason.DefinitionDiffers, "view %q: generation %d was computed under another definition (%.12s, now %.12s), whose cells this one cannot read; ask for a generation computed under the present one",
-			v.Compiled.Name, asOf, p.Definition, v.Compiled.Definition)
+			v.Compiled.Name, asOf, p.definition, v.Compiled.Definition)
 	}
-	return source{p.Partials, e.proof(asOf, p.Cut, p.Cut, v, p.NewestEventTime)}, nil
+	return source{p.partials, e.proof(asOf, p.cut, p.cut, v, time.Time{})}, nil
 }
 
 // Current is the proof of an answer given now, without rows.
@@ -345,7 +259,7 @@ func (e *Engine) Current(ctx context.Context, name string) (*duetv1.Proof, error
 	ctx, cancel := e.deadline(ctx)
 	defer cancel()
 	var p *duetv1.Proof
-	err = e.read(ctx, Token{}, func(s Snapshot) error {
+	err = e.read(ctx, Token{}, func(s *store.Snapshot) error {
 		src, err := e.source(ctx, s, v, 0)
 		if err == nil {
 			p = src.proof
@@ -393,7 +307,7 @@ func Positions(c schemas.Cut) []*duetv1.Position {
 
 // collect runs text and takes up to limit rows; more says whether there were
 // more.
-func (e *Engine) collect(ctx context.Context, s Snapshot, text string, want, limit int) (out []*duetv1.Row, more bool, err error) {
+func (e *Engine) collect(ctx context.Context, s *store.Snapshot, text string, want, limit int) (out []*duetv1.Row, more bool, err error) {
 	rows, err := s.Query(ctx, text)
 	if err != nil {
 		return nil, false, err

@@ -3,14 +3,17 @@ package query
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"duet/batch/archive"
 	"duet/schemas"
 	"duet/schemas/duetv1"
 	"duet/schemas/view"
 	"duet/serving/reason"
+	"duet/serving/store"
 )
 
 // Names of the compared relations; no stream can have them.
@@ -20,9 +23,9 @@ const (
 	keyName    = "_duet_key"
 )
 
-// Verify computes a view again by the user's own SELECT over the archive's
-// files and the tail, in the transaction that also gives the merged answer,
-// and compares the two, group by group.
+// Verify computes a view again with the user's own SELECT over the archive's
+// files and the tail, in the transaction of the merged answer, and compares the
+// two, group by group.
 func (e *Engine) Verify(ctx context.Context, req *duetv1.VerifyRequest) (*duetv1.VerifyResponse, error) {
 	v, err := e.view(req.GetView())
 	if err != nil {
@@ -43,28 +46,29 @@ func (e *Engine) Verify(ctx context.Context, req *duetv1.VerifyRequest) (*duetv1
 	}
 	start := e.cfg.Now()
 	out := &duetv1.VerifyResponse{Columns: columns(v.Project, v.Compiled.Columns)}
-	err = e.read(ctx, token, func(s Snapshot) error {
+	err = e.read(ctx, token, func(s *store.Snapshot) error {
 		src, err := e.source(ctx, s, v, 0)
 		if err != nil {
 			return err
 		}
 		out.Proof = src.proof
 		out.Proof.InexactColumns = inexact(v.Compiled.Columns)
-		// Asked for after the transaction began: what its tail has let go
-		// of, this archive holds. What it holds beyond the transaction is cut off.
+		// The archive is read after the transaction began, so it holds what the
+		// transaction's tail lacks. Its rows after the transaction are left out.
 		through := s.LiveThrough()
-		archived, release, err := e.cfg.Archive.Events(ctx, v.Compiled.Stream, through)
+		snap := e.cfg.Archive.Snapshot()
+		defer snap.Release()
+		files, err := e.archived(ctx, snap, v.Compiled.Stream, through)
 		if err != nil {
 			return err
 		}
-		defer release()
 		if req.GetExplain() || req.GetExplainOnly() {
-			out.Files = archived.Files
-			if archived.Relation != "" {
-				out.Sql = v.Compiled.PlainSQL(archived.Relation)
+			out.Files = files.files
+			if files.relation != "" {
+				out.Sql = v.Compiled.PlainSQL(files.relation)
 			}
 		}
-		rows, err := e.rows(ctx, s, v, archived, through, out)
+		rows, err := e.rows(ctx, s, v, files, through, out)
 		if err != nil || req.GetExplainOnly() {
 			return e.evaluation(ctx, v, nil, err)
 		}
@@ -81,15 +85,38 @@ func (e *Engine) Verify(ctx context.Context, req *duetv1.VerifyRequest) (*duetv1
 	return out, nil
 }
 
-// rows is the relation of all accepted events through a position, from files
-// and tail, and counts both.
-func (e *Engine) rows(ctx context.Context, s Snapshot, v View, a Archived, through schemas.Position, out *duetv1.VerifyResponse) (string, error) {
-	tail := fmt.Sprintf("SELECT * FROM %s WHERE %s > %d AND %s <= %d", s.Tail(v.Compiled.Stream), schemas.ColAt, a.Through, schemas.ColAt, through)
+// archived is a stream's archived events.
+type archived struct {
+	through  schemas.Position // every accepted event at or before it is in the files
+	files    []string         // paths; nil if there is no event yet
+	relation string           // parenthesised SELECT with the columns as in memory; "" without files
+}
+
+// archived lists a stream's files up to a position. They exist until the
+// snapshot is released. A file that is missing or damaged is an error that names
+// it (H6).
+func (e *Engine) archived(ctx context.Context, s *archive.Snapshot, stream string, through schemas.Position) (archived, error) {
+	out := archived{through: s.Through.Position()}
+	through = min(through, out.through)
+	var err error
+	if out.relation, err = s.Relation(ctx, stream, 0, through); err != nil {
+		return archived{}, err
+	}
+	for _, f := range s.FilesFor(stream, 0, through) {
+		out.files = append(out.files, filepath.Join(e.cfg.Archive.Dir(), filepath.FromSlash(f.Path)))
+	}
+	return out, nil
+}
+
+// rows returns the relation of all accepted events through a position, from
+// files and tail, and counts both.
+func (e *Engine) rows(ctx context.Context, s *store.Snapshot, v View, a archived, through schemas.Position, out *duetv1.VerifyResponse) (string, error) {
+	tail := fmt.Sprintf("SELECT * FROM %s WHERE %s > %d AND %s <= %d", s.Tail(v.Compiled.Stream), schemas.ColAt, a.through, schemas.ColAt, through)
 	all, files := "("+tail+")", "0"
-	if a.Relation != "" {
-		// By name: a stream that has grown a column still has older files.
-		all = "(SELECT * FROM " + a.Relation + " UNION ALL BY NAME " + tail + ")"
-		files = "(SELECT count(*) FROM " + a.Relation + ")"
+	if a.relation != "" {
+		// By name: older files lack columns that were added to the stream.
+		all = "(SELECT * FROM " + a.relation + " UNION ALL BY NAME " + tail + ")"
+		files = "(SELECT count(*) FROM " + a.relation + ")"
 	}
 	var archivedCount, tailCount int64
 	if err := scanOne(ctx, s, "SELECT "+files+", (SELECT count(*) FROM ("+tail+"))", &archivedCount, &tailCount); err != nil {
@@ -99,11 +126,11 @@ func (e *Engine) rows(ctx context.Context, s Snapshot, v View, a Archived, throu
 	return all, nil
 }
 
-// compare joins the two answers by their keys, NULL being equal to NULL, and
-// keeps the groups that one side has not or in which a column differs. Rows
-// of equal keys (a view may leave keys out of its SELECT) are paired in order
+// compare joins the two answers by their keys, with NULL equal to NULL, and
+// keeps the groups that one side lacks or in which a column differs. Rows with
+// equal keys (a view may leave keys out of its SELECT) are paired in the order
 // of their values.
-func (e *Engine) compare(ctx context.Context, s Snapshot, v View, merged, plain string, limit int, out *duetv1.VerifyResponse) error {
+func (e *Engine) compare(ctx context.Context, s *store.Snapshot, v View, merged, plain string, limit int, out *duetv1.VerifyResponse) error {
 	var keys, cols []string
 	for i, c := range v.Compiled.Columns {
 		name := fmt.Sprintf("v%d", i)
@@ -166,8 +193,8 @@ func (e *Engine) compare(ctx context.Context, s Snapshot, v View, merged, plain 
 	return nil
 }
 
-// scanOne reads a statement of one row.
-func scanOne(ctx context.Context, s Snapshot, text string, dst ...any) error {
+// scanOne reads the only row of a statement.
+func scanOne(ctx context.Context, s *store.Snapshot, text string, dst ...any) error {
 	rows, err := s.Query(ctx, text)
 	if err != nil {
 		return err
