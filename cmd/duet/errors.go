@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -73,7 +75,7 @@ func explain(err error, addr string) (code int, text string) {
 	}
 	st := remote.GRPCStatus()
 	// Keep what callers wrapped around the server's message, drop gRPC's prefix.
-	message := strings.Replace(err.Error(), remote.Error(), st.Message(), 1)
+	message := strings.Replace(err.Error(), remote.Error(), withFlags(st), 1)
 	switch st.Code() {
 	case codes.InvalidArgument, codes.NotFound, codes.OutOfRange:
 		return exitUsage, message
@@ -93,6 +95,68 @@ func explain(err error, addr string) (code int, text string) {
 	default:
 		return exitInternal, message
 	}
+}
+
+// flagOf names the flag or argument that fills a field of a request; "" means
+// that no user input does. TestEveryFieldHasAFlag keeps it complete.
+var flagOf = map[string]string{
+	"accept":           "--accept",
+	"args":             "NAME=VALUE",
+	"as_of_generation": "--as-of",
+	"explain":          "--explain",
+	"explain_only":     "--explain",
+	"full":             "--full",
+	"generation":       "<generation>",
+	"group_by":         "--by",
+	"having":           "--having",
+	"limit":            "--limit",
+	"not_before":       "--not-before",
+	"order_by":         "--order-by",
+	"page_size":        "--runs",
+	"reason":           "--reason",
+	"request_id":       "",
+	"run":              "--run",
+	"session":          "--session",
+	"since":            "--since",
+	"stream":           "--stream",
+	"total":            "--total",
+	"until":            "--until",
+	"view":             "<view>",
+	"what":             "<what>",
+	"where":            "--where",
+}
+
+// fieldName matches the name of a field of more than one word, which no
+// sentence contains by chance.
+var fieldName = regexp.MustCompile(`\b[a-z]+_[a-z_]+\b`)
+
+// withFlags returns a status's message with the names of the request's fields
+// replaced by the flags that fill them. What stands in quotes is the user's.
+func withFlags(st *status.Status) string {
+	message := st.Message()
+	for _, detail := range st.Details() {
+		bad, ok := detail.(*errdetails.BadRequest)
+		if !ok {
+			continue
+		}
+		for _, violation := range bad.GetFieldViolations() {
+			field := violation.GetField()
+			if rest, ok := strings.CutPrefix(message, field); ok && flagOf[field] != "" {
+				message = flagOf[field] + rest
+			}
+		}
+		parts := strings.Split(message, `"`)
+		for i := 0; i < len(parts); i += 2 {
+			parts[i] = fieldName.ReplaceAllStringFunc(parts[i], func(name string) string {
+				if flag := flagOf[name]; flag != "" {
+					return flag
+				}
+				return name
+			})
+		}
+		message = strings.Join(parts, `"`)
+	}
+	return message
 }
 
 // lastPart returns the cause at the end of gRPC's message: "connection refused".

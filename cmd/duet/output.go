@@ -3,10 +3,10 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -40,25 +40,33 @@ func (f format) print(w io.Writer, columns []*duetv1.Column, rows []*duetv1.Row)
 	}
 }
 
+// printCSV writes NULL as an empty field and the empty string as "", as
+// PostgreSQL and DuckDB do. encoding/csv cannot tell them apart.
 func printCSV(w io.Writer, columns []*duetv1.Column, rows []*duetv1.Row) error {
-	out := csv.NewWriter(w)
+	out := bufio.NewWriter(w)
 	record := make([]string, len(columns))
 	for i, column := range columns {
-		record[i] = column.GetName()
+		record[i] = csvField(column.GetName())
 	}
-	if err := out.Write(record); err != nil {
-		return err
-	}
+	fmt.Fprintln(out, strings.Join(record, ","))
 	for _, row := range rows {
 		for i, value := range row.GetValues() {
-			record[i] = text(value)
+			record[i] = ""
+			if value.GetKind() != nil {
+				record[i] = csvField(text(value))
+			}
 		}
-		if err := out.Write(record); err != nil {
-			return err
-		}
+		fmt.Fprintln(out, strings.Join(record, ","))
 	}
-	out.Flush()
-	return out.Error()
+	return out.Flush() // returns the first write's error
+}
+
+// csvField quotes s where RFC 4180 asks for it, and the empty string.
+func csvField(s string) string {
+	if s != "" && !strings.ContainsAny(s, ",\"\r\n") && s == strings.TrimSpace(s) {
+		return s
+	}
+	return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
 }
 
 func printJSON(w io.Writer, columns []*duetv1.Column, rows []*duetv1.Row) error {
@@ -94,22 +102,24 @@ func printJSON(w io.Writer, columns []*duetv1.Column, rows []*duetv1.Row) error 
 func printTable(w io.Writer, columns []*duetv1.Column, rows []*duetv1.Row) error {
 	header := make([]string, len(columns))
 	right := make([]bool, len(columns))
+	grid := make([][]string, len(rows))
+	for n := range rows {
+		grid[n] = make([]string, len(columns))
+	}
 	for i, column := range columns {
 		header[i] = column.GetName()
 		right[i] = numeric(column.GetType())
 		if unit := column.GetUnit(); unit != "" {
 			header[i] += " (" + unit + ")"
 		}
-	}
-	grid := make([][]string, len(rows))
-	for n, row := range rows {
-		grid[n] = make([]string, len(columns))
-		for i, value := range row.GetValues() {
-			if value.GetKind() == nil {
-				grid[n][i] = "NULL"
-				continue
+		values := make([]*duetv1.Value, len(rows))
+		for n, row := range rows {
+			if i < len(row.GetValues()) {
+				values[n] = row.GetValues()[i]
 			}
-			grid[n][i] = text(value)
+		}
+		for n, cell := range columnTexts(column, values) {
+			grid[n][i] = cell
 		}
 	}
 	return printGrid(w, header, right, grid)
@@ -214,13 +224,7 @@ func proofLine(p *duetv1.Proof) string {
 }
 
 // count returns 1234567 as 1,234,567.
-func count(n int64) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
+func count(n int64) string { return grouped(strconv.FormatInt(n, 10)) }
 
 // size returns a number of bytes with a decimal unit.
 func size(n int64) string {

@@ -3,7 +3,11 @@ package main
 import (
 	"context"
 	"net"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +15,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -23,11 +29,15 @@ type answers struct {
 	duetv1.UnimplementedViewServiceServer
 	duetv1.UnimplementedBatchServiceServer
 	duetv1.UnimplementedOperateServiceServer
-	query  func(*duetv1.QueryRequest) (*duetv1.QueryResponse, error)
-	verify *duetv1.VerifyResponse
-	runs   []*duetv1.Run // GetRun's answers, in order; the last one repeats
-	report *duetv1.GetReconciliationResponse
-	status *duetv1.GetStatusResponse
+	query       func(*duetv1.QueryRequest) (*duetv1.QueryResponse, error)
+	verify      *duetv1.VerifyResponse
+	runs        []*duetv1.Run // GetRun's answers, in order; the last one repeats
+	report      *duetv1.GetReconciliationResponse
+	generations *duetv1.ListGenerationsResponse
+	status      *duetv1.GetStatusResponse
+
+	mu       sync.Mutex
+	requests []proto.Message // of unary calls, in order
 }
 
 func (a *answers) Query(_ context.Context, r *duetv1.QueryRequest) (*duetv1.QueryResponse, error) {
@@ -48,6 +58,18 @@ func (a *answers) GetRun(context.Context, *duetv1.GetRunRequest) (*duetv1.GetRun
 		a.runs = a.runs[1:]
 	}
 	return &duetv1.GetRunResponse{Run: run}, nil
+}
+
+func (a *answers) ListGenerations(context.Context, *duetv1.ListGenerationsRequest) (*duetv1.ListGenerationsResponse, error) {
+	return a.generations, nil
+}
+
+func (a *answers) ListRuns(context.Context, *duetv1.ListRunsRequest) (*duetv1.ListRunsResponse, error) {
+	return &duetv1.ListRunsResponse{Runs: a.runs}, nil
+}
+
+func (a *answers) Rollback(context.Context, *duetv1.RollbackRequest) (*duetv1.RollbackResponse, error) {
+	return &duetv1.RollbackResponse{Run: a.runs[0]}, nil
 }
 
 func (a *answers) GetReconciliation(context.Context, *duetv1.GetReconciliationRequest) (*duetv1.GetReconciliationResponse, error) {
@@ -77,7 +99,12 @@ func (a *answers) ask(t *testing.T, args ...string) (code int, stdout, stderr st
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer()
+	server := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+		a.mu.Lock()
+		a.requests = append(a.requests, request.(proto.Message))
+		a.mu.Unlock()
+		return handle(ctx, request)
+	}))
 	duetv1.RegisterViewServiceServer(server, a)
 	duetv1.RegisterBatchServiceServer(server, a)
 	duetv1.RegisterOperateServiceServer(server, a)
@@ -248,5 +275,86 @@ func TestPinSaysWhatItDid(t *testing.T) {
 	code, out, _ := (&answers{}).ask(t, "batch", "pin", "4")
 	if code != 0 || out != "generation 4 is kept until duet batch unpin 4\n" {
 		t.Errorf("code %d: %s", code, out)
+	}
+}
+
+// fieldError is a refusal of a request's field, as the server sends it.
+func fieldError(t *testing.T, field, description string) error {
+	t.Helper()
+	st, err := status.New(codes.InvalidArgument, field+": "+description).WithDetails(
+		&errdetails.ErrorInfo{Domain: "duet", Reason: "ARGUMENT_INVALID"},
+		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: description}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.Err()
+}
+
+func TestErrorsNameFlags(t *testing.T) {
+	for _, c := range []struct{ field, description, want string }{
+		{"group_by", "there is no key shop; the keys are country", "duet: --by: there is no key shop; the keys are country\n"},
+		{"order_by", "more than 256 names in one request", "duet: --order-by: more than 256 names in one request\n"},
+		{"not_before", "excludes as_of_generation, whose numbers never change; send one of them", "duet: --not-before: excludes --as-of, whose numbers never change; send one of them\n"},
+		{"where", `1:3: no column "page_size"`, "duet: --where: 1:3: no column \"page_size\"\n"},
+		{"view", `"A" is not a name`, "duet: <view>: \"A\" is not a name\n"},
+	} {
+		a := &answers{query: func(*duetv1.QueryRequest) (*duetv1.QueryResponse, error) {
+			return nil, fieldError(t, c.field, c.description)
+		}}
+		code, _, errs := a.ask(t, "query", "revenue")
+		if code != exitUsage || errs != c.want {
+			t.Errorf("code %d: %q, want %q", code, errs, c.want)
+		}
+	}
+}
+
+// TestEveryFieldHasAFlag runs every client command with every flag set and
+// checks that each field of its requests has the flag's name in flagOf.
+func TestEveryFieldHasAFlag(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "orders.csv")
+	if err := os.WriteFile(file, []byte("price,sold_at\n1,2026-01-01\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a := &answers{status: &duetv1.GetStatusResponse{}, verify: &duetv1.VerifyResponse{Equal: true}, report: &duetv1.GetReconciliationResponse{Equal: true}, runs: []*duetv1.Run{{}},
+		query: func(*duetv1.QueryRequest) (*duetv1.QueryResponse, error) { return &duetv1.QueryResponse{}, nil }}
+	used := map[string]bool{}
+	for _, args := range [][]string{
+		{"query", "v", "--by", "a", "--where", "b", "--having", "c", "--since", "2026-01-01", "--until", "2026-01-02", "--order-by", "d", "--limit", "3", "--not-before", "t"},
+		{"query", "v", "--total", "--as-of", "3"},
+		{"verify", "v", "--explain", "--limit", "3"},
+		{"batch", "run", "--full", "--accept"},
+		{"batch", "list", "--runs", "3"},
+		{"batch", "rollback", "3", "--reason", "r"},
+		{"batch", "pause", "--reason", "r"},
+		{"batch", "resume"},
+		{"batch", "pin", "3"},
+		{"batch", "unpin", "3"},
+		{"reconcile", "--run", "r"},
+		{"rejects", "--stream", "s", "--session", "s", "--limit", "3"},
+		{"status"},
+		{"inspect", "log", "from=1"},
+	} {
+		a.requests = nil
+		a.ask(t, args...)
+		if len(a.requests) == 0 {
+			t.Errorf("%v made no call", args)
+		}
+		for _, request := range a.requests {
+			request.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+				name := string(field.Name())
+				used[name] = true
+				if flag, ok := flagOf[name]; !ok {
+					t.Errorf("%v sends %s, which has no flag in flagOf", args, field.FullName())
+				} else if _, watching := request.(*duetv1.GetRunRequest); strings.HasPrefix(flag, "--") && name != "limit" && !watching && !slices.Contains(args, flag) {
+					t.Errorf("%v sends %s, but flagOf says %s", args, field.FullName(), flag)
+				}
+				return true
+			})
+		}
+	}
+	for name, flag := range flagOf {
+		if !used[name] {
+			t.Errorf("flagOf has %s (%s), which no command sends", name, flag)
+		}
 	}
 }

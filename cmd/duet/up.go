@@ -21,17 +21,17 @@ import (
 const stopWithin = 10 * time.Second
 
 type upCommand struct {
-	Project     string `help:"The project's folder; the packaged retail project if not given." type:"path" placeholder:"DIR"`
-	Data        string `help:"The data folder; nothing is written elsewhere. Default: ./duet-data, or ./duet-demo with --demo." type:"path" placeholder:"DIR"`
+	Project     string `help:"Project folder (default: the current folder, if it has a duet.yaml)." type:"path" placeholder:"DIR"`
+	Data        string `help:"Data folder; Duet writes nowhere else (default: ./duet-data, with --demo ./duet-demo)." type:"path" placeholder:"DIR"`
 	GRPC        string `name:"grpc" help:"Address of the gRPC services." placeholder:"ADDR" default:"127.0.0.1:7401"`
 	HTTP        string `name:"http" help:"Address of the page, JSON and metrics." placeholder:"ADDR" default:"127.0.0.1:7400"`
-	AllowRemote bool   `help:"Listen also where other machines reach it; there is neither TLS nor a login yet."`
-	Demo        bool   `help:"A live shop: made-up orders, stock moves and payments, some weeks of history first."`
-	Ephemeral   bool   `help:"In a temporary folder, on free ports, which are printed as JSON."`
-	Verbose     bool   `short:"v" help:"Log also what is routine."`
+	AllowRemote bool   `help:"Allow addresses that other machines can reach; there is neither authentication nor TLS yet."`
+	Demo        bool   `help:"Run a simulated shop: three weeks of history, then orders, payments and stock moves as they happen."`
+	Ephemeral   bool   `help:"Use a temporary data folder and free ports; print the addresses as JSON."`
+	Verbose     bool   `short:"v" help:"Log routine events too."`
 }
 
-// Run runs the platform until a signal or a failure ends it.
+// Run runs the server until a signal or a failure ends it.
 func (u *upCommand) Run(ctx context.Context, t *terminal) (err error) {
 	line := newStatusLine(t.err) // the demo's; the log does not write into it
 	cfg, err := u.config(line)
@@ -45,6 +45,11 @@ func (u *upCommand) Run(ctx context.Context, t *terminal) (err error) {
 		defer os.RemoveAll(cfg.Data)
 		cfg.GRPC, cfg.HTTP = "127.0.0.1:0", "127.0.0.1:0"
 	}
+	which := u.Project
+	if u.Demo {
+		which = "the packaged retail project"
+	}
+	cfg.Log.Info("running a project", "project", which, "data", cfg.Data)
 	// Ingest makes much short-lived garbage. Collecting half as often costs a few
 	// hundred megabytes and saves a tenth of a core.
 	debug.SetGCPercent(200)
@@ -101,24 +106,26 @@ func (u *upCommand) printAddresses(t *terminal, n *node.Node) error {
 	}{n.GRPCAddr(), n.HTTPAddr(), os.Getpid()})
 }
 
+// config returns the node's configuration and sets u.Project to the project's
+// folder, unless the demo's own project runs.
 func (u *upCommand) config(log io.Writer) (node.Config, error) {
 	level := slog.LevelInfo
 	if u.Verbose {
 		level = slog.LevelDebug
 	}
 	cfg := node.Config{
-		Project: retail.Files(), Data: u.Data, GRPC: u.GRPC, HTTP: u.HTTP, AllowRemote: u.AllowRemote, Version: version,
+		Data: u.Data, GRPC: u.GRPC, HTTP: u.HTTP, AllowRemote: u.AllowRemote, Version: version,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})),
 	}
 	switch {
 	case u.Demo && u.Project != "":
-		return cfg, usageError("--demo brings its own project; leave --project out")
+		return cfg, usageError("--demo runs its own project; omit --project")
 	case u.Ephemeral && u.Data != "":
-		return cfg, usageError("--ephemeral makes a data folder of its own; leave --data out")
-	case u.Project != "":
-		if fi, err := os.Stat(u.Project); errors.Is(err, fs.ErrNotExist) || err == nil && !fi.IsDir() {
-			return cfg, usageError("--project %s is not a folder; duet init %s makes one", u.Project, u.Project)
-		} else if err != nil {
+		return cfg, usageError("--ephemeral creates a data folder of its own; omit --data")
+	case u.Demo:
+		cfg.Project = retail.Files()
+	default:
+		if err := u.findProject(); err != nil {
 			return cfg, err
 		}
 		cfg.Project = os.DirFS(u.Project)
@@ -130,4 +137,25 @@ func (u *upCommand) config(log io.Writer) (node.Config, error) {
 		}
 	}
 	return cfg, nil
+}
+
+// findProject checks the folder of --project, or sets it to the current folder
+// if that is a project.
+func (u *upCommand) findProject() error {
+	if u.Project != "" {
+		info, err := os.Stat(u.Project)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+			return usageError("--project %s is not a folder; create a project there with duet init %s", u.Project, u.Project)
+		}
+		return err
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat("duet.yaml"); err != nil {
+		return usageError("there is no duet.yaml in this folder: change to a project's folder or name it with --project DIR, create one with duet init DIR, or start the demo with duet up --demo")
+	}
+	u.Project = here
+	return nil
 }

@@ -78,6 +78,119 @@ func appendQuoted(dst []byte, s string) []byte {
 	return append(dst, quoted...)
 }
 
+// columnTexts returns a column's values as a table for people has them: the
+// numbers of a column have one scale, the digits of a measure are grouped, and
+// NULL differs from every string.
+func columnTexts(column *duetv1.Column, values []*duetv1.Value) []string {
+	texts := make([]string, len(values))
+	group, scale := groups(column), scaleOf(values)
+	for i, value := range values {
+		switch kind := value.GetKind().(type) {
+		case nil:
+			texts[i] = "NULL"
+			continue
+		case *duetv1.Value_StringValue:
+			texts[i] = kind.StringValue
+			if s := kind.StringValue; s == "" || s == "NULL" || strings.HasPrefix(s, `"`) && strings.HasSuffix(s, `"`) {
+				texts[i] = strconv.Quote(s)
+			}
+			continue
+		case *duetv1.Value_DecimalValue:
+			texts[i] = padded(kind.DecimalValue, scale)
+		case *duetv1.Value_DoubleValue:
+			texts[i] = text(value)
+			if scale >= 0 && !math.IsNaN(kind.DoubleValue) && !math.IsInf(kind.DoubleValue, 0) {
+				texts[i] = strconv.FormatFloat(kind.DoubleValue, 'f', scale, 64)
+			}
+		default:
+			texts[i] = text(value)
+		}
+		if group {
+			texts[i] = grouped(texts[i])
+		}
+	}
+	return texts
+}
+
+// groups reports whether a column's digits are grouped: those of a measure are,
+// unless its name says that it holds an id or a year.
+func groups(column *duetv1.Column) bool {
+	if column.GetRole() != duetv1.ColumnRole_COLUMN_ROLE_MEASURE || !numeric(column.GetType()) {
+		return false
+	}
+	name := column.GetName()
+	for _, word := range []string{"id", "no", "year"} {
+		if name == word || strings.HasSuffix(name, "_"+word) {
+			return false
+		}
+	}
+	return true
+}
+
+// maxDoubleScale bounds the decimals of doubles in a table. CSV and JSON have
+// all digits.
+const maxDoubleScale = 6
+
+// scaleOf returns how many decimals a table prints of a column's numbers: as
+// many as the longest has. It returns -1 for doubles of which some are so small
+// or so large that they need an exponent.
+func scaleOf(values []*duetv1.Value) int {
+	scale := 0
+	for _, value := range values {
+		switch kind := value.GetKind().(type) {
+		case *duetv1.Value_DecimalValue:
+			scale = max(scale, decimals(kind.DecimalValue))
+		case *duetv1.Value_DoubleValue:
+			f := math.Abs(kind.DoubleValue)
+			if math.IsNaN(f) || math.IsInf(f, 0) {
+				continue
+			}
+			if f != 0 && (f < 1e-4 || f >= 1e15) {
+				return -1
+			}
+			scale = max(scale, min(maxDoubleScale, decimals(strconv.FormatFloat(f, 'f', -1, 64))))
+		}
+	}
+	return scale
+}
+
+// decimals returns the number of digits after the point of a number.
+func decimals(number string) int {
+	_, after, _ := strings.Cut(number, ".")
+	return len(after)
+}
+
+// padded returns a number with zeros up to scale decimals.
+func padded(number string, scale int) string {
+	have := decimals(number)
+	if have >= scale {
+		return number
+	}
+	if have == 0 {
+		number += "."
+	}
+	return number + strings.Repeat("0", scale-have)
+}
+
+// grouped separates the thousands of a plain number: 1234.5 is 1,234.5.
+func grouped(number string) string {
+	whole, after, point := strings.Cut(number, ".")
+	digits := strings.TrimPrefix(whole, "-")
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return number // NaN, +Inf, 1e+300
+		}
+	}
+	sign := len(whole) - len(digits)
+	for i := len(whole) - 3; i > sign; i -= 3 {
+		whole = whole[:i] + "," + whole[i:]
+	}
+	if !point {
+		return whole
+	}
+	return whole + "." + after
+}
+
 // numeric reports whether a SQL type is a number.
 func numeric(sqlType string) bool {
 	name, _, _ := strings.Cut(strings.ToUpper(sqlType), "(")
