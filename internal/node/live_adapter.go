@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"duet/batch"
-	"duet/batch/archive"
 	"duet/batch/catalog"
 	"duet/batch/recompute"
 	"duet/internal/base/duck"
@@ -20,13 +19,7 @@ import (
 
 // liveAdapter is the live half as the batch half sees it: the log, the reader of
 // the log, and the store that both halves meet in.
-type liveAdapter struct {
-	n *Node
-	// rollback is the generation that a rollback will switch to, with the paths of
-	// its cells; nil otherwise. Calls come from one goroutine at a time.
-	rollback *catalog.Generation
-	files    map[string]string
-}
+type liveAdapter struct{ n *Node }
 
 // Cut appends a cut marker to the log; its position is the cut.
 func (h *liveAdapter) Cut(ctx context.Context) (schemas.Cut, error) {
@@ -76,54 +69,22 @@ func cannotAnswer(err error) string {
 }
 
 func (h *liveAdapter) Stage(ctx context.Context, g *catalog.Generation, files map[string]string) ([]recompute.Suspension, error) {
-	h.rollback = nil
 	return nil, h.n.store.Stage(ctx, g, files)
 }
 
-// Rebuild keeps the generation; Switch builds the live state after its cut in
-// shadow and switches to it.
 func (h *liveAdapter) Rebuild(ctx context.Context, g *catalog.Generation, files map[string]string) ([]recompute.Suspension, error) {
-	if err := h.n.store.Stage(ctx, g, files); err != nil { // does it fit?
-		return nil, err
-	}
-	h.n.store.Discard(ctx)
-	h.rollback, h.files = g, files
-	return nil, nil
+	rows := archivedRows{n: h.n}
+	defer rows.release()
+	return nil, h.n.store.Rebuild(ctx, g, files, rows.list)
 }
 
 func (h *liveAdapter) Switch(ctx context.Context, g *catalog.Generation) error {
 	began := time.Now()
 	defer func() { h.n.metrics.Switched(time.Since(began)) }()
-	if h.rollback == nil || h.rollback.Number != g.Number {
-		return h.n.store.Switch(ctx, g.Number)
-	}
-	for {
-		err := h.rebuild(ctx, g)
-		// Ingest continues: rows may have moved from memory to the archive since its
-		// files were listed. Files that were verified are not read again.
-		if errors.Is(err, store.ErrArchiveMoved) || errors.Is(err, archive.ErrRepaired) {
-			continue
-		}
-		h.rollback = nil
-		return err
-	}
+	return h.n.store.Switch(ctx, g.Number)
 }
 
-// rebuild builds the live state after the rollback's cut and switches to it.
-func (h *liveAdapter) rebuild(ctx context.Context, g *catalog.Generation) error {
-	snap := h.n.lane.archive.Snapshot()
-	defer snap.Release()
-	rows, err := h.n.archived(ctx, snap, g.Cut.Position())
-	if err != nil {
-		return err
-	}
-	return h.n.store.Rebuild(ctx, g, h.files, rows)
-}
-
-func (h *liveAdapter) Discard(ctx context.Context) {
-	h.rollback = nil
-	h.n.store.Discard(ctx)
-}
+func (h *liveAdapter) Discard(ctx context.Context) { h.n.store.Discard(ctx) }
 
 // cellFiles returns the paths of a published generation's cells, by view; nil
 // for none.

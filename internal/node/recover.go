@@ -36,30 +36,47 @@ func (n *Node) recover(ctx context.Context) (*event.State, error) {
 func (n *Node) recoverFrom(ctx context.Context, snap *archive.Snapshot) (*event.State, error) {
 	g := n.catalog.Current()
 	if g != nil {
-		if g.Cut.Position() > snap.Through.Position() {
-			return nil, fmt.Errorf("generation %d has cut %s, but the archive ends at %s: the archive's newest manifest is missing; restore the data folder from a copy (H6)", g.Number, g.Cut.Position(), snap.Through.Position())
-		}
 		if err := n.catalog.Verify(g); err != nil {
 			return nil, err
 		}
 	}
-	var after schemas.Position
-	if g != nil {
-		after = g.Cut.Position()
-	}
-	rows, err := n.archived(ctx, snap, after)
-	if err != nil {
-		return nil, err
-	}
-	// Read everything that may be damaged first: Rebuild can run only once.
 	state, err := n.sequencerState(ctx, snap)
 	if err != nil {
 		return nil, err
 	}
-	if err := n.store.Rebuild(ctx, g, n.cellFiles(g), rows); err != nil {
+	list := func(ctx context.Context, after schemas.Position) (store.Archived, error) {
+		return n.archived(ctx, snap, after)
+	}
+	if err := n.store.Rebuild(ctx, g, n.cellFiles(g), list); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
-	return state, nil
+	return state, n.store.Switch(ctx, n.generationNumber())
+}
+
+// archivedRows lists archive files while ingest continues. The files stay until
+// release.
+type archivedRows struct {
+	n     *Node
+	snaps []*archive.Snapshot
+}
+
+// list is a store.ListArchived. A file that was rebuilt from the log meanwhile is
+// listed under its new name.
+func (r *archivedRows) list(ctx context.Context, after schemas.Position) (store.Archived, error) {
+	for {
+		snap := r.n.lane.archive.Snapshot()
+		r.snaps = append(r.snaps, snap)
+		rows, err := r.n.archived(ctx, snap, after)
+		if !errors.Is(err, archive.ErrRepaired) {
+			return rows, err
+		}
+	}
+}
+
+func (r *archivedRows) release() {
+	for _, s := range r.snaps {
+		s.Release()
+	}
 }
 
 // archived lists the files that hold rows after a cut, and verifies their

@@ -229,21 +229,3 @@ func (w *writer) dropReleased() error {
 	w.released = nil
 	return nil
 }
-
-// hold keeps blocks in the layout, released or not, until unhold.
-func (s *Store) hold(ctx context.Context) error {
-	return s.do(ctx, func(w *writer) error { w.holds++; return nil })
-}
-
-func (s *Store) unhold() {
-	// do fails only if the store is closed.
-	_ = s.do(context.Background(), func(w *writer) error {
-		if w.holds--; w.holds > 0 {
-			return nil
-		}
-		if err := w.dropReleased(); err != nil {
-			s.cfg.Log.Warn("released rows stay in memory until the next block is released", "error", err)
-		}
-		return nil
-	})
-}

@@ -278,8 +278,26 @@ func (g *rig) serve(p published) {
 	g.must(g.s.Switch(context.Background(), p.Number))
 }
 
+// rebuild rebuilds from an archive and switches; a zero published means none.
 func (g *rig) rebuild(p published, a Archived) error {
-	return g.s.Rebuild(context.Background(), p.Generation, p.files, a)
+	err := g.s.Rebuild(context.Background(), p.Generation, p.files, a.list)
+	if err != nil {
+		return err
+	}
+	var number uint64
+	if p.Generation != nil {
+		number = p.Number
+	}
+	return g.s.Switch(context.Background(), number)
+}
+
+func (a Archived) list(context.Context, schemas.Position) (Archived, error) { return a, nil }
+
+// listArchived is the archive as it is when it is asked.
+func (g *rig) listArchived(context.Context, schemas.Position) (Archived, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.arch, nil
 }
 
 // generation computes a generation at a cut, as the batch half does, from the

@@ -13,11 +13,12 @@ import (
 	"duet/schemas"
 )
 
-// staged is a generation loaded into tables that no layout names.
+// staged is what the next Switch makes current, in tables that no layout names.
 type staged struct {
 	gen    *catalog.Generation // nil: none is published; an empty one at cut 0
 	tables map[string]string   // by view that it holds
 	rows   map[string]int64    // groups, by view that it holds
+	shadow *shadow             // after Rebuild: the live state after the cut
 }
 
 func (st *staged) number() uint64 {
@@ -61,20 +62,29 @@ func (s *Store) Stage(ctx context.Context, g *catalog.Generation, files map[stri
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.staged = st
+	s.setStaged(st)
 	return nil
 }
 
-// Discard drops what was staged, if anything was.
+// Discard drops what Stage or Rebuild left, if anything.
 func (s *Store) Discard(ctx context.Context) {
+	if st := s.setStaged(nil); st != nil {
+		s.discard(ctx, st)
+	}
+}
+
+// setStaged returns what was staged before.
+func (s *Store) setStaged(st *staged) (before *staged) {
 	s.mu.Lock()
-	st := s.staged
-	s.staged = nil
-	s.mu.Unlock()
-	if st != nil {
-		s.dropUnknown(ctx, slices.Sorted(maps.Values(st.tables)))
+	defer s.mu.Unlock()
+	before, s.staged = s.staged, st
+	return before
+}
+
+func (s *Store) discard(ctx context.Context, st *staged) {
+	s.dropUnknown(ctx, slices.Sorted(maps.Values(st.tables)))
+	if st.shadow != nil {
+		st.shadow.discard(ctx)
 	}
 }
 
@@ -102,7 +112,7 @@ func (s *Store) stage(ctx context.Context, conn *duck.Conn, g *catalog.Generatio
 	st := &staged{gen: g, tables: map[string]string{}, rows: map[string]int64{}}
 	defer func() {
 		if err != nil {
-			s.dropUnknown(ctx, slices.Sorted(maps.Values(st.tables)))
+			s.discard(ctx, st)
 		}
 	}()
 	if err := s.fits(ctx, conn, st, files); err != nil {
@@ -169,23 +179,26 @@ func memoryUsed(ctx context.Context, conn *duck.Conn) (bytes int64, err error) {
 
 // Switch makes the staged generation the one that all answers come from, in one
 // short transaction (H4), and drops the old cells and the segments through its
-// cut. If it fails nothing changes, and the generation stays staged. A cut at
-// which no segment ends is a *BoundaryError.
+// cut. After Rebuild it first folds what arrived since. If it fails nothing
+// changes, and the generation stays staged. After Stage, a cut at which no
+// segment ends is a *BoundaryError.
 func (s *Store) Switch(ctx context.Context, number uint64) error {
-	return s.do(ctx, func(w *writer) error {
+	return s.do(ctx, func(w *writer) (err error) {
 		s.mu.Lock()
 		st := s.staged
 		s.mu.Unlock()
-		if st == nil || st.number() != number {
+		switch {
+		case st == nil || st.number() != number:
 			return fmt.Errorf("store: generation %d is not staged", number)
+		case st.shadow != nil:
+			err = w.switchToShadow(st)
+		default:
+			err = w.switchTo(st)
 		}
-		if err := w.switchTo(st); err != nil {
-			return err
+		if err == nil {
+			s.setStaged(nil)
 		}
-		s.mu.Lock()
-		s.staged = nil
-		s.mu.Unlock()
-		return nil
+		return err
 	})
 }
 

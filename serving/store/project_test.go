@@ -258,11 +258,11 @@ func TestRealViewsAnswerAsPlainDuckDB(t *testing.T) {
 		sh.apply(200)
 		if round%3 == 2 {
 			gen = sh.generation(number, cuts[sh.r.IntN(len(cuts))])
-			sh.must(sh.s.Rebuild(ctx, gen.Generation, gen.files, arch))
+			sh.must(sh.s.Rebuild(ctx, gen.Generation, gen.files, arch.list))
 		} else {
 			sh.must(sh.s.Stage(ctx, gen.Generation, gen.files))
-			sh.must(sh.s.Switch(ctx, number))
 		}
+		sh.must(sh.s.Switch(ctx, number))
 		cuts = append(cuts, c)
 		sh.check()
 	}

@@ -72,7 +72,7 @@ type writer struct {
 	stateRows int
 
 	open     *tailBlock // counters of the open block
-	holds    int        // rebuilds that need the tail to stay
+	holds    int        // shadows that need released blocks to stay
 	released []int64
 	merge    bool // a merge is running
 }
