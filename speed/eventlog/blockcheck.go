@@ -52,23 +52,29 @@ const (
 	headerBit    = 1 << 31
 )
 
-// A sizeMark says that the messages through a sequence take so many bytes,
-// counted from the oldest block file.
-type sizeMark struct {
-	seq   uint64
-	bytes int64
+// checkBlocks returns a *CorruptError or *GapError for damage that the block
+// files show, and otherwise the sizes of the messages that they hold.
+func checkBlocks(dir string, ordinal uint32, step int64) (sizes, error) {
+	c := blockCheck{ordinal: ordinal, sizes: sizes{step: step}}
+	err := c.check(dir)
+	return c.sizes, err
 }
 
-// checkBlocks returns a *CorruptError or *GapError for damage that the block
-// files show, and otherwise a mark for the end of each block that holds messages.
-func checkBlocks(dir string, ordinal uint32) ([]sizeMark, error) {
-	blocks := filepath.Join(storePath(dir), "jetstream", "$G", "streams", streamName, "msgs")
+// blockCheck is the state of checkBlocks.
+type blockCheck struct {
+	ordinal uint32
+	last    uint64 // sequence of the last message so far; 0 if there is none
+	sizes   sizes
+}
+
+func (c *blockCheck) check(dir string) error {
+	blocks := blocksPath(dir)
 	names, err := os.ReadDir(blocks)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var indices []int
 	for _, n := range names {
@@ -84,42 +90,49 @@ func checkBlocks(dir string, ordinal uint32) ([]sizeMark, error) {
 	for ; newest > 0; newest-- {
 		holds, err := holdsMessage(blocks, indices[newest])
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if holds {
 			break
 		}
 	}
-	var marks []sizeMark
-	var mark sizeMark
 	for i, index := range indices {
-		before := mark
 		if i < newest {
-			mark, err = checkOlder(filepath.Join(blocks, fmt.Sprintf("%d.blk", index)), ordinal, mark)
+			err = c.older(filepath.Join(blocks, fmt.Sprintf("%d.blk", index)))
 		} else {
-			mark, err = checkNewest(blocks, index, i == len(indices)-1, ordinal, mark)
+			err = c.newest(blocks, index, i == len(indices)-1)
 		}
 		if err != nil {
-			return nil, err
-		}
-		if mark != before {
-			marks = append(marks, mark)
+			return err
 		}
 	}
-	return marks, nil
+	return nil
 }
 
-// checkOlder checks the lengths and sequences of a block. It takes the mark of
-// the blocks before it and returns its own.
-func checkOlder(path string, ordinal uint32, mark sizeMark) (sizeMark, error) {
+// message counts a record at an offset of a block file. It returns an error if
+// the record does not follow the last message.
+func (c *blockCheck) message(path string, offset int64, seq uint64, length int64) error {
+	if seq&recordFlags != 0 {
+		return nil
+	}
+	if c.last != 0 && seq != c.last+1 {
+		return c.outOfPlace(path, offset, seq)
+	}
+	c.last = seq
+	c.sizes.add(seq, length)
+	return nil
+}
+
+// older checks the lengths and sequences of a block.
+func (c *blockCheck) older(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return mark, err
+		return err
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return mark, err
+		return err
 	}
 	var window [16 << 10]byte
 	from, have := int64(0), 0 // window[:have] is the file's content at from
@@ -127,7 +140,7 @@ func checkOlder(path string, ordinal uint32, mark sizeMark) (sizeMark, error) {
 		if offset+recordHeader > from+int64(have) || offset < from {
 			from = offset
 			if have, err = f.ReadAt(window[:], from); err != nil && !errors.Is(err, io.EOF) {
-				return mark, err
+				return err
 			}
 		}
 		head := window[offset-from : have]
@@ -137,26 +150,23 @@ func checkOlder(path string, ordinal uint32, mark sizeMark) (sizeMark, error) {
 			seq = binary.LittleEndian.Uint64(head[4:])
 		}
 		if length < recordHeader+recordHash || offset+length > st.Size() {
-			return mark, unreadable(path, offset, ordinal, mark.seq+1)
+			return c.unreadable(path, offset)
 		}
-		if seq&recordFlags == 0 {
-			if mark.seq != 0 && seq != mark.seq+1 {
-				return mark, outOfPlace(path, offset, ordinal, mark.seq+1, seq)
-			}
-			mark = sizeMark{seq, mark.bytes + length}
+		if err := c.message(path, offset, seq, length); err != nil {
+			return err
 		}
 		offset += length
 	}
-	return mark, nil
+	return nil
 }
 
-// checkNewest checks a block in full. If it is the last one, a torn record at its
-// end is left to the server.
-func checkNewest(blocks string, index int, last bool, ordinal uint32, mark sizeMark) (sizeMark, error) {
+// newest checks a block in full. If it is the last one, a torn record at its end
+// is left to the server.
+func (c *blockCheck) newest(blocks string, index int, last bool) error {
 	path := filepath.Join(blocks, fmt.Sprintf("%d.blk", index))
 	block, err := os.ReadFile(path)
 	if err != nil {
-		return mark, err
+		return err
 	}
 	key := blockKey(index)
 	offset := 0
@@ -165,27 +175,24 @@ func checkNewest(blocks string, index int, last bool, ordinal uint32, mark sizeM
 		if length == 0 {
 			break
 		}
-		if seq&recordFlags == 0 {
-			if mark.seq != 0 && seq != mark.seq+1 {
-				return mark, outOfPlace(path, int64(offset), ordinal, mark.seq+1, seq)
-			}
-			mark = sizeMark{seq, mark.bytes + int64(length)}
+		if err := c.message(path, int64(offset), seq, int64(length)); err != nil {
+			return err
 		}
 		offset += length
 	}
 	rest := block[offset:]
 	if len(rest) == 0 {
-		return mark, nil
+		return nil
 	}
-	if !last || !torn(rest, key, mark.seq) || goodFollows(rest, key, mark.seq) {
-		return mark, unreadable(path, int64(offset), ordinal, mark.seq+1)
+	if !last || !torn(rest, key, c.last) || goodFollows(rest, key, c.last) {
+		return c.unreadable(path, int64(offset))
 	}
 	// The server's index may count the torn record. Without the index the server
 	// looks at each record, and cuts this one off.
 	if err := os.Remove(filepath.Join(blocks, "index.db")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return mark, err
+		return err
 	}
-	return mark, nil
+	return nil
 }
 
 // torn reports whether the end of a block is what a kill or a power cut leaves of
@@ -293,13 +300,15 @@ func goodRecord(b []byte, length int, flag uint32, key []byte) bool {
 	return header <= uint64(len(message)) && bytes.HasPrefix(message[header:], []byte(frameMagic))
 }
 
-func unreadable(path string, offset int64, ordinal uint32, seq uint64) error {
-	return &CorruptError{At: schemas.NewPosition(ordinal, seq), Reason: fmt.Sprintf("its record at byte %d of %s is unreadable", offset, path)}
+// unreadable names the message behind the last one.
+func (c *blockCheck) unreadable(path string, offset int64) error {
+	return &CorruptError{At: schemas.NewPosition(c.ordinal, c.last+1), Reason: fmt.Sprintf("its record at byte %d of %s is unreadable", offset, path)}
 }
 
-func outOfPlace(path string, offset int64, ordinal uint32, want, got uint64) error {
+func (c *blockCheck) outOfPlace(path string, offset int64, got uint64) error {
+	want := c.last + 1
 	if got > want && got-want < 1<<24 {
-		return &GapError{From: schemas.NewPosition(ordinal, want), Through: schemas.NewPosition(ordinal, got-1)}
+		return &GapError{From: schemas.NewPosition(c.ordinal, want), Through: schemas.NewPosition(c.ordinal, got-1)}
 	}
-	return &CorruptError{At: schemas.NewPosition(ordinal, want), Reason: fmt.Sprintf("the record at byte %d of %s has the sequence %d", offset, path, got)}
+	return &CorruptError{At: schemas.NewPosition(c.ordinal, want), Reason: fmt.Sprintf("the record at byte %d of %s has the sequence %d", offset, path, got)}
 }

@@ -129,7 +129,7 @@ func TestAFlippedBitInTheNewestRecordIsRefused(t *testing.T) {
 					broken := slices.Clone(whole)
 					broken[at] ^= 1 << bit
 					must(t, os.WriteFile(path, broken, 0o600))
-					_, err := checkBlocks(cfg.Dir, 1)
+					_, err := checkBlocks(cfg.Dir, 1, 1)
 					var corrupt *CorruptError
 					if !errors.As(err, &corrupt) || corrupt.At != schemas.NewPosition(1, uint64(c.events+1)) ||
 						!strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), fmt.Sprintf("byte %d ", begin)) {

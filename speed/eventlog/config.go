@@ -9,9 +9,17 @@ import (
 
 // Shares of the byte limit, in percent.
 const (
-	refusePercent  = 90 // above it events are refused; control records are not
-	trimPercent    = 70 // up to it nothing is trimmed: archive files are repaired from the log
-	degradePercent = 50 // from it health degrades; a trim stops at it
+	// Of what is used.
+	refusePercent = 90 // above it events are refused; control records are not
+	trimPercent   = 70 // up to it nothing is trimmed: archive files are repaired from the log
+	keepPercent   = 50 // a trim stops at it
+	// Of what is used and cannot be trimmed yet.
+	degradePercent = 50 // from it health is Degraded
+	fillingPercent = 40 // from it Config.Filling is called
+
+	// sizeSteps is the precision with which the part that cannot be trimmed is
+	// known: one of so many parts of the byte limit.
+	sizeSteps = 256
 )
 
 // Limits of one message, in bytes.
@@ -35,6 +43,13 @@ type Config struct {
 	Project string
 	// MaxBytes is the byte limit of the whole log. Defaults to 8 GB.
 	MaxBytes int64
+	// Filling is called when the part of the log that cannot be trimmed yet has
+	// grown to 40 % of the limit, and again only after it has been smaller. It is
+	// called from a goroutine of the log and must not block. May be nil.
+	Filling func()
+	// Existing says that the folder must hold a log: if it is empty, the log was
+	// lost, and Open refuses it (ErrMissing) instead of beginning a new one.
+	Existing bool
 	// Logger receives the log's and its server's warnings and errors. Defaults to
 	// slog.Default().
 	Logger *slog.Logger

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,7 +66,7 @@ func startEngine(ctx context.Context, cfg Config) (_ *engine, err error) {
 		return nil, fmt.Errorf("embedded log server: %w", err)
 	}
 	ns.SetLoggerV2(logger, false, false, false)
-	e := &engine{ns: ns, log: logger, blocks: filepath.Join(storePath(cfg.Dir), "jetstream", "$G", "streams", streamName, "msgs")}
+	e := &engine{ns: ns, log: logger, blocks: blocksPath(cfg.Dir)}
 	defer func() {
 		if err != nil {
 			e.stop()

@@ -48,6 +48,11 @@ func incarnationPath(dir string) string { return filepath.Join(dir, "incarnation
 func highPath(dir string) string        { return filepath.Join(dir, "highwater.json") }
 func storePath(dir string) string       { return filepath.Join(dir, "jetstream") }
 
+// blocksPath returns the folder of the server's block files.
+func blocksPath(dir string) string {
+	return filepath.Join(storePath(dir), "jetstream", "$G", "streams", streamName, "msgs")
+}
+
 // readSealed reads a sealed JSON file. found is false if it does not exist. A file
 // that exists and cannot be read is an error.
 func readSealed(path string, format *int, into any) (found bool, err error) {
@@ -89,6 +94,30 @@ func writeSealed(path string, v any) error {
 		return err
 	}
 	return durable.OS.WriteFile(path, b)
+}
+
+// checkFolder returns a *RefusedError if the log's files were deleted, moved or
+// replaced since Open.
+func (l *Log) checkFolder() error {
+	path := incarnationPath(l.cfg.Dir)
+	now, err := os.Stat(path)
+	found := ""
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		found = "no file " + path
+	case err == nil && !os.SameFile(now, l.folder):
+		found = "another file " + path
+	case err == nil:
+		path = blocksPath(l.cfg.Dir)
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			found = "no folder " + path
+		}
+	}
+	if found == "" {
+		return nil
+	}
+	return &RefusedError{Kind: ErrMissing, Dir: l.cfg.Dir, Found: found, Expected: "the one that was opened at start",
+		Remedy: "The folder was deleted, moved or replaced while the server used it. Put it back as it was. " + remedyCopy}
 }
 
 // sweep deletes the temporary files of an interrupted writeSealed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ const closeTimeout = 10 * time.Second
 // Log is an open log. All methods are safe for concurrent use.
 type Log struct {
 	cfg     Config              // set once in Open
+	folder  os.FileInfo         // of incarnation.json; set once in Open
 	inc     schemas.Incarnation // set once in Open
 	from    schemas.Position    // position that this incarnation continues from; set once in Open
 	slots   chan struct{}       // holds one token for each publish on its way
@@ -35,11 +37,15 @@ type Log struct {
 	first   uint64 // sequence of the oldest message
 	last    uint64 // sequence of the newest durable message
 	lastSum sum
-	used    int64  // bytes, as the server counts them
-	high    uint64 // sequence in highwater.json
-	fatal   error  // the answer to all later calls; see fail
-	closed  bool
-	changed chan struct{} // closed when any of the above changes; nil if no caller waits
+	used    int64 // bytes, as the server counts them
+	sizes   sizes // of the messages through last
+	filling bool  // Config.Filling was called, and the part that cannot be trimmed has not shrunk since
+	// trimmable is the last position that Trim was allowed to drop.
+	trimmable schemas.Position
+	high      uint64 // sequence in highwater.json
+	fatal     error  // the answer to all later calls; see fail
+	closed    bool
+	changed   chan struct{} // closed when any of the above changes; nil if no caller waits
 }
 
 // Incarnation returns the identity of the log.
@@ -78,7 +84,7 @@ type Level int
 // Levels of health.
 const (
 	OK       Level = iota
-	Degraded       // more than half full: batch runs do not keep up
+	Degraded       // half of the limit is used by messages that cannot be trimmed yet
 	Refusing       // events are refused: the log is full, not writable, or not the one it should be
 )
 
@@ -88,8 +94,7 @@ func (v Level) String() string { return [...]string{"ok", "degraded", "refusing"
 func (l *Log) Health() (Level, string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	percent := l.used * 100 / l.cfg.MaxBytes
-	full := fmt.Sprintf("%d of %d bytes (%d%%) are used", l.used, l.cfg.MaxBytes, percent)
+	untrimmable := l.untrimmable()
 	switch {
 	case l.closed:
 		return Refusing, ErrClosed.Error()
@@ -97,10 +102,11 @@ func (l *Log) Health() (Level, string) {
 		return Refusing, l.fatal.Error()
 	case l.chain.broken != nil && l.chain.repairing:
 		return Refusing, "cannot be written: " + l.chain.broken.Error()
-	case percent >= refusePercent:
-		return Refusing, full
-	case percent >= degradePercent:
-		return Degraded, full
+	case l.used*100 >= l.cfg.MaxBytes*refusePercent:
+		return Refusing, (&FullError{Used: l.used, Limit: l.cfg.MaxBytes}).Error()
+	case untrimmable*100 >= l.cfg.MaxBytes*degradePercent:
+		return Degraded, fmt.Sprintf("%d%% of the log's limit (%d of %d bytes) are not archived yet: batch runs or archiving do not keep up; see duet batch list, or raise limits.log in duet.yaml",
+			untrimmable*100/l.cfg.MaxBytes, untrimmable, l.cfg.MaxBytes)
 	}
 	return OK, ""
 }
@@ -199,8 +205,8 @@ func writeHigh(dir string, inc schemas.Incarnation, seq uint64, s sum) error {
 	return writeSealed(highPath(dir), highFile{Format: fileFormat, Incarnation: inc.ID, Ordinal: inc.Ordinal, Sequence: seq, Sum: s.String()})
 }
 
-// background renews the high-water mark and checks that the server answers,
-// each second.
+// background renews the high-water mark, and checks the server, the log's size
+// and its folder, each second.
 func (l *Log) background() {
 	defer l.wg.Done()
 	tick := time.NewTicker(time.Second)
@@ -210,10 +216,17 @@ func (l *Log) background() {
 		case <-l.life.Done():
 			return
 		case now := <-tick.C:
+			if err := l.checkFolder(); err != nil {
+				l.mu.Lock()
+				l.fail(err)
+				l.mu.Unlock()
+				return
+			}
 			if err := l.MarkHigh(context.Background()); err != nil {
 				l.cfg.Logger.Error("log's high-water mark is not renewed", "error", err)
 			}
 			l.watch(now)
+			l.checkFilling()
 		}
 	}
 }

@@ -3,6 +3,7 @@ package eventlog
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -53,8 +54,12 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, &RefusedError{Kind: ErrDiffers, Dir: cfg.Dir, Found: "the log of project " + inc.Project, Expected: "project " + cfg.Project,
 			Remedy: "Name the data folder that belongs to this project."}
 	}
+	if inc == nil && high == nil && cfg.Existing {
+		return nil, &RefusedError{Kind: ErrMissing, Dir: cfg.Dir, Found: "no file " + incarnationPath(cfg.Dir), Expected: "the log of project " + cfg.Project, Remedy: remedyCopy}
+	}
+	messages := sizes{step: cfg.MaxBytes / sizeSteps}
 	if inc != nil {
-		if _, err := checkBlocks(cfg.Dir, inc.Ordinal); err != nil {
+		if messages, err = checkBlocks(cfg.Dir, inc.Ordinal, cfg.MaxBytes/sizeSteps); err != nil {
 			return nil, err
 		}
 	}
@@ -63,6 +68,10 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, err
 	}
 	l, err := open(ctx, cfg, eng, inc, high)
+	if err == nil {
+		l.sizes = messages
+		l.folder, err = os.Stat(incarnationPath(cfg.Dir))
+	}
 	if err != nil {
 		eng.stop()
 		return nil, err

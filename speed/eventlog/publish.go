@@ -298,6 +298,7 @@ func isLimit(e *jetstream.APIError) bool {
 func (l *Log) advance(p *inflight) {
 	l.last, l.lastSum = p.at.Sequence(), p.sum
 	l.used += p.size
+	l.sizes.add(l.last, p.size)
 	l.settleFirst(nil)
 	l.notify()
 }

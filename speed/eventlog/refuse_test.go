@@ -46,9 +46,7 @@ func copyDir(t testing.TB, from string) string {
 	return to
 }
 
-func blockDir(dir string) string {
-	return filepath.Join(storePath(dir), "jetstream", "$G", "streams", streamName, "msgs")
-}
+func blockDir(dir string) string { return blocksPath(dir) }
 
 func blockFiles(t testing.TB, dir string) []string {
 	t.Helper()

@@ -67,6 +67,9 @@ func (l *Log) repair() {
 // tryRepair tries once. It sets restarted when the server runs again: readers
 // then continue, and later tries only wait for the disk.
 func (l *Log) tryRepair(restarted *bool) error {
+	if err := l.checkFolder(); err != nil {
+		return err
+	}
 	if !*restarted {
 		if err := l.restart(l.life); err != nil {
 			return err

@@ -17,7 +17,33 @@ import (
 // last message always stays: JetStream stores that were emptied have forgotten
 // their sequence.
 func (l *Log) Trim(ctx context.Context, through schemas.Position) error {
-	return l.trim(ctx, through, trimPercent, degradePercent)
+	l.mu.Lock()
+	if l.trimmable = max(l.trimmable, min(through, l.at(l.last))); l.untrimmable()*100 < l.cfg.MaxBytes*fillingPercent {
+		l.filling = false
+	}
+	l.mu.Unlock()
+	return l.trim(ctx, through, trimPercent, keepPercent)
+}
+
+// untrimmable returns the size of the messages that may not be trimmed yet. It
+// may be too large by a step of sizes. Log.mu is held.
+func (l *Log) untrimmable() int64 {
+	covered := uint64(0)
+	if l.trimmable.Ordinal() == l.inc.Ordinal {
+		covered = l.trimmable.Sequence()
+	}
+	return min(l.used, l.sizes.behind(covered))
+}
+
+// checkFilling calls Config.Filling if it is due.
+func (l *Log) checkFilling() {
+	l.mu.Lock()
+	due := !l.filling && l.untrimmable()*100 >= l.cfg.MaxBytes*fillingPercent
+	l.filling = l.filling || due
+	l.mu.Unlock()
+	if due && l.cfg.Filling != nil {
+		l.cfg.Filling()
+	}
 }
 
 // trim drops messages if more than above percent are used, until at most down
@@ -94,6 +120,7 @@ func (l *Log) purge(ctx context.Context, keep uint64) error {
 		return err
 	}
 	l.used = int64(s.Bytes)
+	l.sizes.forget(s.FirstSeq)
 	for _, p := range l.chain.pending {
 		if p.at.Sequence() <= s.LastSeq {
 			l.used -= p.size
