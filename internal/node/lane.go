@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"log/slog"
+	"os"
 
 	"duet/batch/archive"
 	"duet/internal/base/failpoint"
@@ -28,12 +29,18 @@ type lane struct {
 	counters counters
 	archiver *archive.Archiver
 	trimmer  *trimmer
+	filling  *filling
 	appender *eventlog.Appender
 }
 
 func (n *Node) openLog(ctx context.Context) (err error) {
+	// Definitions were put in force by a record of the log: it was there.
+	_, err = os.Stat(definitionsPath(n.data))
+	existing := err == nil
+	n.lane.filling = newFilling(n)
 	n.lane.log, err = eventlog.Open(ctx, eventlog.Config{
 		Dir: n.data.sub("log"), Project: n.project.Name, MaxBytes: n.project.Limits.Log, Logger: n.logger,
+		Existing: existing, Filling: n.lane.filling.wake,
 	})
 	return err
 }
@@ -127,8 +134,10 @@ func (t *trimmer) wake() {
 	}
 }
 
-// Start trims whenever the archive has moved.
+// Start trims now, so that the log knows what can be trimmed, and whenever the
+// archive has moved.
 func (t *trimmer) Start(ctx context.Context) error {
+	t.wake()
 	return t.Go(ctx, func(ctx context.Context) error {
 		for {
 			select {

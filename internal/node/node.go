@@ -130,6 +130,7 @@ func (n *Node) steps() []lifecycle.Step {
 		{Name: "reading the log", Start: n.catchUp},
 		{Name: "starting the appender", Start: n.startAppender, Stop: stops(func() { l.appender.Close() })},
 		{Name: "starting the batch half", Start: func(ctx context.Context) error { return n.runner.Start(ctx) }, Stop: stops(func() { n.runner.Stop() })},
+		{Name: "watching the log's size", Start: func(ctx context.Context) error { return l.filling.Start(context.WithoutCancel(ctx)) }, Stop: stops(func() { l.filling.Stop() })},
 		{Name: "letting calls through", Start: n.serve},
 		{Name: "rebuilding views", Start: n.rebuildViews},
 	}

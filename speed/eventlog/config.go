@@ -43,9 +43,10 @@ type Config struct {
 	Project string
 	// MaxBytes is the byte limit of the whole log. Defaults to 8 GB.
 	MaxBytes int64
-	// Filling is called when the part of the log that cannot be trimmed yet has
-	// grown to 40 % of the limit, and again only after it has been smaller. It is
-	// called from a goroutine of the log and must not block. May be nil.
+	// Filling is called when the part of the log that cannot be trimmed has grown
+	// to 40 % of the limit, and again only after a Trim has found it smaller. It is
+	// not called before the first Trim. It is called from a goroutine of the log and
+	// must not block. May be nil.
 	Filling func()
 	// Existing says that the folder must hold a log: if it is empty, the log was
 	// lost, and Open refuses it (ErrMissing) instead of beginning a new one.

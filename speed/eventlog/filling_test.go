@@ -60,6 +60,7 @@ func TestALogThatFillsUpCallsFillingOnce(t *testing.T) {
 	called := make(chan struct{}, 100)
 	cfg.Filling = func() { called <- struct{}{} }
 	l := mustOpen(t, cfg)
+	must(t, l.Trim(context.Background(), 0)) // nothing is archived
 	n := 0
 	fillTo := func(percent int64) (last schemas.Position) {
 		t.Helper()
@@ -101,10 +102,14 @@ func TestALogThatFillsUpCallsFillingOnce(t *testing.T) {
 // name any more.
 func TestALogWhoseFolderVanishesEnds(t *testing.T) {
 	for name, vanish := range map[string]func(t *testing.T, dir string){
-		"deleted":          func(t *testing.T, dir string) { must(t, os.RemoveAll(dir)) },
-		"moved":            func(t *testing.T, dir string) { must(t, os.Rename(dir, dir+".moved")) },
-		"blocks deleted":   func(t *testing.T, dir string) { must(t, os.RemoveAll(blocksPath(dir))) },
-		"replaced by copy": func(t *testing.T, dir string) { old := copyDir(t, dir); must(t, os.RemoveAll(dir)); must(t, os.Rename(old, dir)) },
+		"deleted":        func(t *testing.T, dir string) { must(t, os.RemoveAll(dir)) },
+		"moved":          func(t *testing.T, dir string) { must(t, os.Rename(dir, dir+".moved")) },
+		"blocks deleted": func(t *testing.T, dir string) { must(t, os.RemoveAll(blocksPath(dir))) },
+		"replaced by copy": func(t *testing.T, dir string) {
+			old := copyDir(t, dir)
+			must(t, os.RemoveAll(dir))
+			must(t, os.Rename(old, dir))
+		},
 	} {
 		for _, idle := range []bool{true, false} {
 			t.Run(name, func(t *testing.T) {

@@ -40,8 +40,10 @@ type Log struct {
 	used    int64 // bytes, as the server counts them
 	sizes   sizes // of the messages through last
 	filling bool  // Config.Filling was called, and the part that cannot be trimmed has not shrunk since
-	// trimmable is the last position that Trim was allowed to drop.
+	// trimmable is the last position that Trim was allowed to drop; trimKnown is set
+	// by the first Trim.
 	trimmable schemas.Position
+	trimKnown bool
 	high      uint64 // sequence in highwater.json
 	fatal     error  // the answer to all later calls; see fail
 	closed    bool

@@ -18,6 +18,7 @@ import (
 // their sequence.
 func (l *Log) Trim(ctx context.Context, through schemas.Position) error {
 	l.mu.Lock()
+	l.trimKnown = true
 	if l.trimmable = max(l.trimmable, min(through, l.at(l.last))); l.untrimmable()*100 < l.cfg.MaxBytes*fillingPercent {
 		l.filling = false
 	}
@@ -35,10 +36,11 @@ func (l *Log) untrimmable() int64 {
 	return min(l.used, l.sizes.behind(covered))
 }
 
-// checkFilling calls Config.Filling if it is due.
+// checkFilling calls Config.Filling if it is due. Before the first Trim it is not
+// known what can be trimmed.
 func (l *Log) checkFilling() {
 	l.mu.Lock()
-	due := !l.filling && l.untrimmable()*100 >= l.cfg.MaxBytes*fillingPercent
+	due := l.trimKnown && !l.filling && l.untrimmable()*100 >= l.cfg.MaxBytes*fillingPercent
 	l.filling = l.filling || due
 	l.mu.Unlock()
 	if due && l.cfg.Filling != nil {
