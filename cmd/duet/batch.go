@@ -6,6 +6,9 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"duet/internal/client"
 	"duet/schemas/duetv1"
 )
@@ -62,13 +65,9 @@ func step(run *duetv1.Run) string {
 // printRun prints how a run ended. It returns an error unless the run published.
 func printRun(t *terminal, run *duetv1.Run) error {
 	took := run.GetEndTime().AsTime().Sub(run.GetStartTime().AsTime()).Round(time.Millisecond)
-	kind := "incremental"
-	if run.GetFull() {
-		kind = "full"
-	}
 	switch run.GetState() {
 	case duetv1.RunState_RUN_STATE_PUBLISHED:
-		fmt.Fprintf(t.out, "published generation %d: %s, to %s, in %s\n", run.GetGeneration(), kind, positionText(run.GetCut()), took)
+		fmt.Fprintf(t.out, "published generation %d: %s, to %s, in %s\n", run.GetGeneration(), kindName(run), positionText(run.GetCut()), took)
 		return nil
 	case duetv1.RunState_RUN_STATE_HELD:
 		return no("run %s is held: %s. The old generation still serves. Compare with duet reconcile --run %s; to publish anyway, use duet batch run --accept", run.GetId(), sentence(run.GetProblem()), run.GetId())
@@ -104,8 +103,16 @@ func (b *batchListCommand) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
+	if err := printGenerations(t, generations.GetGenerations()); err != nil {
+		return err
+	}
+	fmt.Fprintln(t.out)
+	return printRuns(t, runs.GetRuns())
+}
+
+func printGenerations(t *terminal, generations []*duetv1.Generation) error {
 	var rows [][]string
-	for _, g := range generations.GetGenerations() {
+	for _, g := range generations {
 		var marks []string
 		if g.GetCurrent() {
 			marks = append(marks, "serves")
@@ -122,34 +129,63 @@ func (b *batchListCommand) Run(ctx context.Context, t *terminal) error {
 		}
 		rows = append(rows, []string{
 			fmt.Sprint(g.GetNumber()), g.GetPublishTime().AsTime().Format(time.DateTime), positionText(g.GetCut()),
-			fmt.Sprint(len(g.GetViews())), count(groups), size(g.GetBytes()), g.GetRun(), strings.Join(marks, ", "),
+			count(groups), size(g.GetBytes()), strings.Join(marks, ", "),
 		})
 	}
-	err = printGrid(t.out, []string{"generation", "published (UTC)", "to", "views", "groups", "size", "run", ""},
-		[]bool{true, false, false, true, true, true}, rows)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintln(t.out)
-	rows = nil
-	for _, r := range runs.GetRuns() {
-		kind := "incremental"
-		if r.GetFull() {
-			kind = "full"
-		}
+	return printGrid(t, []string{"generation", "published (UTC)", "to", "groups", "size", ""}, []bool{true, false, false, true, true}, rows)
+}
+
+// printRuns prints a line for each run, with its problem on the line below: a
+// problem is a sentence and would make the table too wide.
+func printRuns(t *terminal, runs []*duetv1.Run) error {
+	var rows [][]string
+	for _, r := range runs {
 		took := ""
 		if r.GetEndTime() != nil {
-			took = r.GetEndTime().AsTime().Sub(r.GetStartTime().AsTime()).Round(time.Millisecond).String()
+			took = short(r.GetEndTime().AsTime().Sub(r.GetStartTime().AsTime()))
+		}
+		state := stateName(r.GetState())
+		if r.GetGeneration() != 0 {
+			state += fmt.Sprintf(" %d", r.GetGeneration())
 		}
 		trigger := strings.ToLower(strings.TrimPrefix(r.GetTrigger().String(), "RUN_TRIGGER_"))
-		number := ""
-		if r.GetGeneration() != 0 {
-			number = fmt.Sprint(r.GetGeneration())
-		}
-		rows = append(rows, []string{r.GetId(), r.GetStartTime().AsTime().Format(time.DateTime), kind, strings.ReplaceAll(trigger, "_", " "), stateName(r.GetState()), took, number, r.GetProblem()})
+		rows = append(rows, []string{
+			shortRunID(r.GetId()), r.GetStartTime().AsTime().Format(time.DateTime), kindName(r), strings.ReplaceAll(trigger, "_", " "), state, took,
+		})
 	}
-	return printGrid(t.out, []string{"run", "started (UTC)", "kind", "by", "state", "took", "generation", "problem"},
-		[]bool{false, false, false, false, false, true, true}, rows)
+	lines := gridLines([]string{"run", "started (UTC)", "kind", "by", "state", "took"}, []bool{false, false, false, false, false, true}, rows)
+	for i, line := range lines {
+		fmt.Fprintln(t.out, line)
+		if run := i - len(lines) + len(runs); run >= 0 && runs[run].GetProblem() != "" {
+			fmt.Fprintln(t.out, "  "+printable(runs[run].GetProblem()))
+		}
+	}
+	return nil
+}
+
+// kindName returns "full" or "incremental".
+func kindName(r *duetv1.Run) string {
+	if r.GetFull() {
+		return "full"
+	}
+	return "incremental"
+}
+
+// shortRunID returns the beginning of a run's id, which duet reconcile accepts.
+func shortRunID(id string) string { return id[:min(len(id), 8)] }
+
+// short returns a duration with about three digits: 597ms, 12.3s, 1m23s, 1h23m.
+func short(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	case d < time.Hour:
+		return d.Round(time.Second).String()
+	default:
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	}
 }
 
 type batchRollbackCommand struct {
@@ -250,7 +286,7 @@ func (r *reconcileCommand) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	defer c.Close()
-	report, err := c.Batch.GetReconciliation(ctx, &duetv1.GetReconciliationRequest{Run: r.RunID})
+	report, err := r.fetch(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -267,19 +303,42 @@ func (r *reconcileCommand) Run(ctx context.Context, t *terminal) error {
 	return nil
 }
 
+// fetch returns the report of a run, which may be named by the beginning of its
+// id.
+func (r *reconcileCommand) fetch(ctx context.Context, c *client.Client) (*duetv1.GetReconciliationResponse, error) {
+	report, err := c.Batch.GetReconciliation(ctx, &duetv1.GetReconciliationRequest{Run: r.RunID})
+	if r.RunID == "" || status.Code(err) != codes.NotFound {
+		return report, err
+	}
+	runs, listErr := c.Batch.ListRuns(ctx, &duetv1.ListRunsRequest{PageSize: 1000})
+	if listErr != nil {
+		return nil, listErr
+	}
+	var ids []string
+	for _, run := range runs.GetRuns() {
+		if strings.HasPrefix(run.GetId(), r.RunID) && run.GetId() != r.RunID {
+			ids = append(ids, run.GetId())
+		}
+	}
+	switch len(ids) {
+	case 0:
+		return nil, err
+	case 1:
+		return c.Batch.GetReconciliation(ctx, &duetv1.GetReconciliationRequest{Run: ids[0]})
+	default:
+		return nil, usageError("--run %s: %d runs begin so: %s", r.RunID, len(ids), strings.Join(ids, ", "))
+	}
+}
+
 func printReconciliation(t *terminal, report *duetv1.GetReconciliationResponse) error {
 	run := report.GetRun()
-	kind := "incremental"
-	if run.GetFull() {
-		kind = "full"
-	}
 	fmt.Fprintf(t.out, "%s\n\nrun %s, %s, %s, generation %d\ncompared: after %s through %s\n\n", report.GetVerdict(),
-		run.GetId(), kind, stateName(run.GetState()), run.GetGeneration(), positionText(report.GetAfter()), positionText(report.GetThrough()))
+		run.GetId(), kindName(run), stateName(run.GetState()), run.GetGeneration(), positionText(report.GetAfter()), positionText(report.GetThrough()))
 	var rows [][]string
 	for _, total := range report.GetTotals() {
-		rows = append(rows, []string{total.GetStream(), total.GetName(), orNull(total.GetBatch()), orNull(total.GetLive()), verdict(total.GetEqual())})
+		rows = append(rows, []string{total.GetStream(), total.GetName(), grouped(orNull(total.GetBatch())), grouped(orNull(total.GetLive())), verdict(total.GetEqual())})
 	}
-	if err := printGrid(t.out, []string{"stream", "control total", "batch", "live", ""}, []bool{false, false, true, true}, rows); err != nil {
+	if err := printGrid(t, []string{"stream", "control total", "batch", "live", ""}, []bool{false, false, true, true}, rows); err != nil {
 		return err
 	}
 	fmt.Fprintln(t.out)
@@ -287,7 +346,7 @@ func printReconciliation(t *terminal, report *duetv1.GetReconciliationResponse) 
 	for _, v := range report.GetViews() {
 		rows = append(rows, []string{v.GetView(), count(int64(v.GetGroups())), count(int64(v.GetCells())), count(int64(v.GetGroupsDifferent())), count(int64(v.GetCellsDifferent())), v.GetNote()})
 	}
-	if err := printGrid(t.out, []string{"view", "groups", "cells", "groups differ", "cells differ", "note"}, []bool{false, true, true, true, true}, rows); err != nil {
+	if err := printGrid(t, []string{"view", "groups", "cells", "groups differ", "cells differ", "note"}, []bool{false, true, true, true, true}, rows); err != nil {
 		return err
 	}
 	for _, v := range report.GetViews() {
@@ -315,7 +374,7 @@ func printReconciliation(t *terminal, report *duetv1.GetReconciliationResponse) 
 			}
 			rows = append(rows, append(row, d.GetColumn(), orNull(d.GetBefore()), orNull(d.GetAfter()), cause))
 		}
-		if err := printGrid(t.out, header, nil, rows); err != nil {
+		if err := printGrid(t, header, nil, rows); err != nil {
 			return err
 		}
 	}

@@ -116,7 +116,7 @@ func (c *checkCommand) describe(t *terminal, definition *project.View, v *view.V
 			rows[i] = rows[i][:4]
 		}
 	}
-	if err := printGrid(t.out, header, nil, rows); err != nil {
+	if err := printGrid(t, header, nil, rows); err != nil {
 		return err
 	}
 	if c.SQL {

@@ -20,14 +20,15 @@ import (
 type ingestCommand struct {
 	Stream  string        `required:"" help:"Stream to append to." placeholder:"NAME"`
 	Files   []string      `arg:"" name:"file" help:"CSV, NDJSON or Parquet, also .gz and .zst; - is stdin."`
-	DryRun  bool          `help:"Send nothing: show typed rows and what would be rejected."`
-	Rows    int           `help:"Rows to show with --dry-run." default:"10"`
-	Format  string        `help:"csv, ndjson or parquet; by content and name if not given." enum:",csv,ndjson,parquet" default:""`
-	Project string        `help:"Read the files as this project's folder says and not as the server says; with --dry-run no server is asked." type:"path" placeholder:"DIR"`
-	Wait    time.Duration `help:"Give up after so long without progress." default:"1m"`
+	DryRun  bool          `help:"Send nothing; print typed rows and what would be rejected."`
+	Rows    int           `help:"Number of rows to print with --dry-run." default:"10"`
+	Format  string        `help:"csv, ndjson or parquet (default: by content and name)." enum:",csv,ndjson,parquet" default:"" placeholder:"FORMAT"`
+	Project string        `help:"Project folder that defines the stream (default: ask the server). With --dry-run, no server is needed." type:"path" placeholder:"DIR"`
+	Wait    time.Duration `help:"Give up after this time without progress." default:"1m"`
 }
 
-// Run ingests or shows what would be.
+// Run ingests the files, or with --dry-run prints how they would be read. It
+// exits with exitNo if anything was, or would be, rejected.
 func (i *ingestCommand) Run(ctx context.Context, t *terminal) error {
 	if i.DryRun && i.Project != "" {
 		s, err := i.local()
@@ -41,7 +42,6 @@ func (i *ingestCommand) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	defer c.Close()
-	patience := client.RetryPolicy{Limit: i.Wait}
 	var s *project.Stream
 	if i.Project != "" {
 		s, err = i.local()
@@ -54,10 +54,10 @@ func (i *ingestCommand) Run(ctx context.Context, t *terminal) error {
 	if i.DryRun {
 		return i.dryRun(t, s)
 	}
-	return i.send(ctx, t, c, s, patience)
+	return i.send(ctx, t, c, s)
 }
 
-// local is the stream as the project's folder has it.
+// local returns the stream as the project's folder defines it.
 func (i *ingestCommand) local() (*project.Stream, error) {
 	p, faults := project.Load(os.DirFS(i.Project))
 	if p == nil {
@@ -77,12 +77,13 @@ func (i *ingestCommand) local() (*project.Stream, error) {
 	return s, nil
 }
 
-// send ingests with progress and prints the account.
-func (i *ingestCommand) send(ctx context.Context, t *terminal, c *client.Client, s *project.Stream, patience client.RetryPolicy) error {
+// send ingests the files and prints the account. It returns errNo if events were
+// rejected.
+func (i *ingestCommand) send(ctx context.Context, t *terminal, c *client.Client, s *project.Stream) error {
 	line := newStatusLine(t.err)
 	began := time.Now()
 	done, err := c.IngestFiles(ctx, client.IngestConfig{
-		Stream: s, Files: i.Files, Stdin: t.in, Format: source.Format(i.Format), Retry: patience,
+		Stream: s, Files: i.Files, Stdin: t.in, Format: source.Format(i.Format), Retry: client.RetryPolicy{Limit: i.Wait},
 		Progress: func(p client.IngestProgress) { line.show(ingestLine(p, time.Since(began))) },
 		Waiting: func(err error) {
 			_, why := explain(err, t.addr)
@@ -93,27 +94,28 @@ func (i *ingestCommand) send(ctx context.Context, t *terminal, c *client.Client,
 	line.clear()
 	if err != nil {
 		if done != nil && done.Lines > 0 {
-			fmt.Fprintf(t.err, "stopped with %s lines acknowledged; run it again: what is in the log is not taken twice\n", count(done.Acked))
+			fmt.Fprintf(t.err, "stopped after %s acknowledged lines; run the command again to continue: no line counts twice\n", count(done.Acked))
 		}
 		return fileError(err)
 	}
 	rate := int64(float64(done.Lines) / max(done.Elapsed.Seconds(), 0.001))
-	fmt.Fprintf(t.err, "%s events in %s, %s a second\n", count(done.Lines), done.Elapsed.Round(time.Millisecond), count(rate))
+	fmt.Fprintf(t.err, "%s lines in %s, %s/s\n", count(done.Lines), short(done.Elapsed), count(rate))
 	if done.Partial {
-		fmt.Fprintf(t.err, "the server was started again meanwhile: the account below is what it counted since; all %s lines are in the log\n", count(done.Lines))
+		fmt.Fprintf(t.err, "all %s lines are in the log, but the server restarted meanwhile: the account counts only what came after\n", count(done.Lines))
 	}
 	a := done.Account
-	fmt.Fprintf(t.out, "received %d, accepted %d, duplicate %d, rejected %d\n", a.Received, a.Accepted, a.Duplicate, a.Rejected)
+	fmt.Fprintf(t.out, "received %s, accepted %s, duplicate %s, rejected %s\n", count(a.Received), count(a.Accepted), count(a.Duplicate), count(a.Rejected))
 	if again := a.Received - done.Lines; again > 0 {
-		fmt.Fprintf(t.err, "received includes %s lines that were sent again after the connection broke; what the log had of them is duplicate and counted once\n", count(again))
+		fmt.Fprintf(t.err, "received includes %s lines that were resent after the connection broke; each line counts once\n", count(again))
 	}
-	if a.Rejected > 0 {
-		fmt.Fprintf(t.err, "see why with: duet rejects --session %s\n", done.Session)
+	if a.Rejected == 0 {
+		return nil
 	}
-	return nil
+	fmt.Fprintf(t.err, "list them with duet rejects --session %s\n", done.Session)
+	return errNo
 }
 
-// ingestLine is one line of progress.
+// ingestLine returns one line of progress.
 func ingestLine(p client.IngestProgress, elapsed time.Duration) string {
 	rate := int64(float64(p.Lines) / max(elapsed.Seconds(), 0.001))
 	if p.Done < 0 {
@@ -125,7 +127,8 @@ func ingestLine(p client.IngestProgress, elapsed time.Duration) string {
 	return fmt.Sprintf("%s  %s %3.0f %%  %s lines, %s/s", filepath.Base(p.File), bar, p.Done*100, count(p.Lines), count(rate))
 }
 
-// fileError gives a file's or a line's fault the code of wrong use.
+// fileError returns err with the exit code of its kind: exitUsage for a file that
+// cannot be opened, exitNo for one that cannot be read.
 func fileError(err error) error {
 	var fault project.Fault
 	var faults project.Faults
@@ -144,7 +147,7 @@ func fileError(err error) error {
 	return err
 }
 
-// dryRun decodes the files here.
+// dryRun decodes the files without sending them.
 func (i *ingestCommand) dryRun(t *terminal, s *project.Stream) error {
 	decoder, now := event.NewDecoder(event.NewSchema(s)), time.Now()
 	right := make([]bool, len(decoder.Columns()))
@@ -158,7 +161,7 @@ func (i *ingestCommand) dryRun(t *terminal, s *project.Stream) error {
 			return fileError(err)
 		}
 		rejected = rejected || counts.rejected > 0
-		fmt.Fprintf(t.out, "%s: %s lines, %s typed, %s would be rejected; nothing was sent\n", name, count(counts.typed+counts.rejected), count(counts.typed), count(counts.rejected))
+		fmt.Fprintf(t.out, "%s: %s lines, %s accepted, %s rejected; nothing was sent\n", name, count(counts.typed+counts.rejected), count(counts.typed), count(counts.rejected))
 	}
 	if rejected {
 		return errNo
@@ -168,7 +171,7 @@ func (i *ingestCommand) dryRun(t *terminal, s *project.Stream) error {
 
 type dryRunCounts struct{ typed, rejected int64 }
 
-// maxShownRejects bounds the rejects that a dry run prints.
+// maxShownRejects bounds the rejects that a dry run prints for each file.
 const maxShownRejects = 20
 
 func (i *ingestCommand) dryRunFile(t *terminal, s *project.Stream, decoder *event.Decoder, now time.Time, name string, right []bool) (counts dryRunCounts, err error) {
@@ -219,5 +222,5 @@ func (i *ingestCommand) dryRunFile(t *terminal, s *project.Stream, decoder *even
 	for n, column := range s.Columns {
 		header[n] += " " + column.Type.SQL()
 	}
-	return counts, printGrid(t.out, header, right, rows)
+	return counts, printGrid(t, header, right, rows)
 }

@@ -49,6 +49,7 @@ type commands struct {
 type terminal struct {
 	in       io.Reader
 	out, err io.Writer
+	width    int    // of out in columns, if it is a terminal; else 0
 	addr     string // of the server, for client commands
 }
 
@@ -63,7 +64,7 @@ func (t *terminal) dial() (*client.Client, error) {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], &terminal{in: os.Stdin, out: os.Stdout, err: os.Stderr})
+	code := run(ctx, os.Args[1:], &terminal{in: os.Stdin, out: os.Stdout, err: os.Stderr, width: widthOf(os.Stdout)})
 	stop()
 	os.Exit(code)
 }

@@ -97,7 +97,7 @@ func printStatus(t *terminal, s *duetv1.GetStatusResponse) error {
 		}
 		rows = append(rows, []string{stream.GetName(), count(a.GetReceived()), count(a.GetAccepted()), count(a.GetDuplicate()), count(a.GetRejected()), newest})
 	}
-	err := printGrid(t.out, []string{"stream", "received", "accepted", "duplicate", "rejected", "newest event (UTC)"}, []bool{false, true, true, true, true}, rows)
+	err := printGrid(t, []string{"stream", "received", "accepted", "duplicate", "rejected", "newest event (UTC)"}, []bool{false, true, true, true, true}, rows)
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func printStatus(t *terminal, s *duetv1.GetStatusResponse) error {
 	for _, view := range s.GetViews() {
 		rows = append(rows, []string{view.GetName(), count(view.GetPartialRows()), view.GetProblem()})
 	}
-	return printGrid(t.out, []string{"view", "partial rows", "problem"}, []bool{false, true}, rows)
+	return printGrid(t, []string{"view", "partial rows", "problem"}, []bool{false, true}, rows)
 }
 
 type rejectsCommand struct {
@@ -150,7 +150,7 @@ func (r *rejectsListCommand) Run(ctx context.Context, t *terminal) error {
 		}
 		rows = append(rows, row)
 	}
-	if err := r.Output.print(t.out, columns, rows); err != nil {
+	if err := r.Output.print(t, columns, rows); err != nil {
 		return err
 	}
 	fmt.Fprintf(t.err, "%d of %s\n", len(rows), count(answer.GetTotal()))
@@ -189,7 +189,7 @@ func (i *inspectCommand) Run(ctx context.Context, t *terminal) error {
 			fmt.Fprintln(t.out)
 		}
 		fmt.Fprintln(t.out, "# "+table.GetTitle())
-		if err := i.Output.print(t.out, table.GetColumns(), table.GetRows()); err != nil {
+		if err := i.Output.print(t, table.GetColumns(), table.GetRows()); err != nil {
 			return err
 		}
 	}

@@ -29,14 +29,14 @@ const (
 
 // print writes rows as a table for people, as CSV with a header, or as a JSON
 // array with one object for each row.
-func (f format) print(w io.Writer, columns []*duetv1.Column, rows []*duetv1.Row) error {
+func (f format) print(t *terminal, columns []*duetv1.Column, rows []*duetv1.Row) error {
 	switch f {
 	case formatCSV:
-		return printCSV(w, columns, rows)
+		return printCSV(t.out, columns, rows)
 	case formatJSON:
-		return printJSON(w, columns, rows)
+		return printJSON(t.out, columns, rows)
 	default:
-		return printTable(w, columns, rows)
+		return printTable(t, columns, rows)
 	}
 }
 
@@ -99,7 +99,7 @@ func printJSON(w io.Writer, columns []*duetv1.Column, rows []*duetv1.Row) error 
 	return out.Flush()
 }
 
-func printTable(w io.Writer, columns []*duetv1.Column, rows []*duetv1.Row) error {
+func printTable(t *terminal, columns []*duetv1.Column, rows []*duetv1.Row) error {
 	header := make([]string, len(columns))
 	right := make([]bool, len(columns))
 	grid := make([][]string, len(rows))
@@ -122,15 +122,31 @@ func printTable(w io.Writer, columns []*duetv1.Column, rows []*duetv1.Row) error
 			grid[n][i] = cell
 		}
 	}
-	return printGrid(w, header, right, grid)
+	return printGrid(t, header, right, grid)
 }
 
-// printGrid writes texts as a table; right says which columns are numbers, nil
-// means none.
-func printGrid(w io.Writer, header []string, right []bool, rows [][]string) error {
-	t := table.NewWriter()
-	t.SetStyle(table.StyleLight)
-	style := t.Style()
+// printGrid writes texts as a table; right tells which columns are numbers, nil
+// means none. If the table is wider than the terminal, printGrid writes a block
+// of lines for each row instead.
+func printGrid(t *terminal, header []string, right []bool, rows [][]string) error {
+	lines := gridLines(header, right, rows)
+	if t.width > 0 && prettytext.StringWidthWithoutEscSequences(lines[1]) > t.width {
+		lines = blockLines(t.width, header, rows)
+	}
+	for _, line := range lines {
+		if _, err := fmt.Fprintln(t.out, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gridLines returns a table: its header, a line that is as wide as the widest
+// row, and one line for each row.
+func gridLines(header []string, right []bool, rows [][]string) []string {
+	grid := table.NewWriter()
+	grid.SetStyle(table.StyleLight)
+	style := grid.Style()
 	style.Format.Header = prettytext.FormatDefault
 	style.Options = table.Options{SeparateHeader: true}
 	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "
@@ -141,17 +157,36 @@ func printGrid(w io.Writer, header []string, right []bool, rows [][]string) erro
 			configs[i].Align, configs[i].AlignHeader = prettytext.AlignRight, prettytext.AlignRight
 		}
 	}
-	t.SetColumnConfigs(configs)
-	t.AppendHeader(cells(header))
+	grid.SetColumnConfigs(configs)
+	grid.AppendHeader(cells(header))
 	for _, row := range rows {
-		t.AppendRow(cells(row))
+		grid.AppendRow(cells(row))
 	}
-	for line := range strings.Lines(t.Render() + "\n") {
-		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
-			return err
+	lines := strings.Split(grid.Render(), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimRight(lines[i], " ")
+	}
+	if len(lines) > 1 { // drop the last column's padding
+		lines[1] = strings.TrimSuffix(lines[1], "──")
+	}
+	return lines
+}
+
+// blockLines returns a numbered block of lines for each row, one line for each
+// column.
+func blockLines(width int, header []string, rows [][]string) []string {
+	longest := 0
+	for _, name := range header {
+		longest = max(longest, prettytext.StringWidthWithoutEscSequences(printable(name)))
+	}
+	var lines []string
+	for n, row := range rows {
+		lines = append(lines, prettytext.Pad(fmt.Sprintf("── %d ", n+1), width, '─'))
+		for i, cell := range row {
+			lines = append(lines, strings.TrimRight(prettytext.Pad(printable(header[i]), longest, ' ')+"  "+printable(cell), " "))
 		}
 	}
-	return nil
+	return lines
 }
 
 // cells returns texts that are safe to print on a terminal.

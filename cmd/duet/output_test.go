@@ -36,7 +36,7 @@ var (
 func TestRowsAreWrittenExactly(t *testing.T) {
 	for f, want := range map[format]string{
 		formatTable: `country                                   revenue (GBP)  share  hour
-─────────────────────────────────────────────────────────────────────────────────────
+───────────────────────────────────────────────────────────────────────────────────
 Côte "d'Ivoire", north  12,345,678,901,234,567,890.5000    0.1  2026-11-21 14:00:00
 NULL                                            -0.0500   +Inf  NULL
 `,
@@ -51,7 +51,7 @@ NULL                                            -0.0500   +Inf  NULL
 `,
 	} {
 		var out strings.Builder
-		if err := f.print(&out, sampleColumns, sampleRows); err != nil {
+		if err := f.print(&terminal{out: &out}, sampleColumns, sampleRows); err != nil {
 			t.Fatal(err)
 		}
 		if out.String() != want {
@@ -84,7 +84,7 @@ func TestOnlyMeasuresAreGrouped(t *testing.T) {
 	n := integer(-1234567)
 	rows := []*duetv1.Row{{Values: []*duetv1.Value{n, n, n, n, decimal("-1234567"), n, n, str("1234567"), n}}}
 	var out strings.Builder
-	if err := formatTable.print(&out, columns, rows); err != nil {
+	if err := formatTable.print(&terminal{out: &out}, columns, rows); err != nil {
 		t.Fatal(err)
 	}
 	got := strings.Fields(strings.Split(out.String(), "\n")[2])
@@ -117,7 +117,7 @@ func TestAColumnHasOneScale(t *testing.T) {
 			rows = append(rows, &duetv1.Row{Values: []*duetv1.Value{v}})
 		}
 		var out strings.Builder
-		if err := formatTable.print(&out, columns, rows); err != nil {
+		if err := formatTable.print(&terminal{out: &out}, columns, rows); err != nil {
 			t.Fatal(err)
 		}
 		if got := strings.Join(strings.Fields(out.String())[2:], " "); got != c.want {
@@ -129,7 +129,7 @@ func TestAColumnHasOneScale(t *testing.T) {
 // TestNullIsNotAnEmptyString checks that NULL, the empty string and the string
 // NULL differ in every format.
 func TestNullIsNotAnEmptyString(t *testing.T) {
-	columns := []*duetv1.Column{{Name: "a", Type: "VARCHAR"}, {Name: "b", Type: "VARCHAR"}}
+	columns := []*duetv1.Column{{Name: "a", Type: "VARCHAR", Role: duetv1.ColumnRole_COLUMN_ROLE_KEY}, {Name: "b", Type: "VARCHAR"}}
 	rows := []*duetv1.Row{
 		{Values: []*duetv1.Value{null, str("x")}}, {Values: []*duetv1.Value{str(""), str("x")}},
 		{Values: []*duetv1.Value{str("NULL"), str("x")}}, {Values: []*duetv1.Value{str(`""`), str("x")}},
@@ -140,7 +140,7 @@ func TestNullIsNotAnEmptyString(t *testing.T) {
 		formatJSON:  {`  {"a":null,"b":"x"},`, `  {"a":"","b":"x"},`, `  {"a":"NULL","b":"x"},`, `  {"a":"\"\"","b":"x"}`},
 	} {
 		var out strings.Builder
-		if err := f.print(&out, columns, rows); err != nil {
+		if err := f.print(&terminal{out: &out}, columns, rows); err != nil {
 			t.Fatal(err)
 		}
 		lines := strings.Split(out.String(), "\n")
@@ -155,7 +155,7 @@ func TestNullIsNotAnEmptyString(t *testing.T) {
 func TestNoRowsAreValidOutput(t *testing.T) {
 	for f, want := range map[format]string{formatCSV: "country,revenue,share,hour\n", formatJSON: "[]\n"} {
 		var out strings.Builder
-		if err := f.print(&out, sampleColumns, nil); err != nil || out.String() != want {
+		if err := f.print(&terminal{out: &out}, sampleColumns, nil); err != nil || out.String() != want {
 			t.Errorf("%s: %q, %v; want %q", f, out.String(), err, want)
 		}
 	}
@@ -164,7 +164,7 @@ func TestNoRowsAreValidOutput(t *testing.T) {
 func TestControlCharactersAreReplaced(t *testing.T) {
 	var out strings.Builder
 	rows := []*duetv1.Row{{Values: []*duetv1.Value{str("red\x1b[31m\nnext\u009b2J")}}}
-	if err := formatTable.print(&out, []*duetv1.Column{{Name: "a", Type: "VARCHAR"}}, rows); err != nil {
+	if err := formatTable.print(&terminal{out: &out}, []*duetv1.Column{{Name: "a", Type: "VARCHAR"}}, rows); err != nil {
 		t.Fatal(err)
 	}
 	if strings.ContainsAny(out.String(), "\x1b\u009b") || strings.Count(out.String(), "\n") != 3 {
@@ -216,5 +216,55 @@ func TestALogLineClearsTheStatusLine(t *testing.T) {
 	_, _ = line.Write([]byte("level=WARN\n"))
 	if want := "\r\033[Khistory: 7 %\r\033[Klevel=INFO\nlevel=WARN\n"; out.String() != want {
 		t.Errorf("%q", out.String())
+	}
+}
+
+// TestAWideTableIsPrintedByRow checks that a table wider than the terminal is
+// printed as one block per row, and stays a table where it fits or where there
+// is no terminal.
+func TestAWideTableIsPrintedByRow(t *testing.T) {
+	const table = `country                                   revenue (GBP)  share  hour
+───────────────────────────────────────────────────────────────────────────────────
+Côte "d'Ivoire", north  12,345,678,901,234,567,890.5000    0.1  2026-11-21 14:00:00
+NULL                                            -0.0500   +Inf  NULL
+`
+	const blocks = `── 1 ───────────────────────────────────────────────────────
+country        Côte "d'Ivoire", north
+revenue (GBP)  12,345,678,901,234,567,890.5000
+share          0.1
+hour           2026-11-21 14:00:00
+── 2 ───────────────────────────────────────────────────────
+country        NULL
+revenue (GBP)  -0.0500
+share          +Inf
+hour           NULL
+`
+	for width, want := range map[int]string{0: table, 84: table, 60: blocks} {
+		var out strings.Builder
+		if err := formatTable.print(&terminal{out: &out, width: width}, sampleColumns, sampleRows); err != nil {
+			t.Fatal(err)
+		}
+		if out.String() != want {
+			t.Errorf("%d columns:\n%s\nwant\n%s", width, out.String(), want)
+		}
+	}
+}
+
+// TestDaysHaveNoTime checks that a table omits the time of day from buckets of
+// whole days, and only from those.
+func TestDaysHaveNoTime(t *testing.T) {
+	local := func(s string) *duetv1.Value {
+		return &duetv1.Value{Kind: &duetv1.Value_LocalValue{LocalValue: s}}
+	}
+	rows := []*duetv1.Row{{Values: []*duetv1.Value{local("2026-11-21T00:00:00")}}, {Values: []*duetv1.Value{null}}}
+	for bucket, want := range map[string]string{"1 day": "2026-11-21", "3 months": "2026-11-21", "1 hour": "2026-11-21 00:00:00", "": "2026-11-21 00:00:00"} {
+		columns := []*duetv1.Column{{Name: "at", Type: "TIMESTAMP", Role: duetv1.ColumnRole_COLUMN_ROLE_TIME, Bucket: bucket}}
+		var out strings.Builder
+		if err := formatTable.print(&terminal{out: &out}, columns, rows); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Split(out.String(), "\n")[2]; got != want {
+			t.Errorf("bucket %q: %s, want %s", bucket, got, want)
+		}
 	}
 }

@@ -15,8 +15,8 @@ type queryCommand struct {
 	View      string        `arg:"" help:"View to query."`
 	By        []string      `help:"Keys to group by (default: all of the view's)." placeholder:"KEY" xor:"grouping"`
 	Total     bool          `help:"One row over everything." xor:"grouping"`
-	Where     string        `help:"Condition on keys." placeholder:"SQL"`
-	Having    string        `help:"Condition on keys and measures, after grouping." placeholder:"SQL"`
+	Where     *string       `help:"Condition on keys." placeholder:"SQL"`
+	Having    *string       `help:"Condition on keys and measures, after grouping." placeholder:"SQL"`
 	Since     string        `help:"Only buckets of the time key that begin at this time or later: RFC 3339, or YYYY-MM-DD[ HH:MM:SS] in UTC." placeholder:"TIME"`
 	Until     string        `help:"Only buckets that begin before this time." placeholder:"TIME"`
 	OrderBy   []string      `help:"Columns to order by." placeholder:"COLUMN"`
@@ -40,8 +40,20 @@ func (q *queryCommand) request() (*duetv1.QueryRequest, error) {
 		return nil, usageError("--desc without --order-by: name the column to order by")
 	}
 	request := &duetv1.QueryRequest{
-		View: q.View, GroupBy: q.By, Total: q.Total, Where: q.Where, Having: q.Having,
-		Limit: q.Limit, NotBefore: q.NotBefore,
+		View: q.View, GroupBy: q.By, Total: q.Total, Limit: q.Limit, NotBefore: q.NotBefore,
+	}
+	for _, condition := range []struct {
+		flag string
+		text *string
+		into *string
+	}{{"--where", q.Where, &request.Where}, {"--having", q.Having, &request.Having}} {
+		if condition.text == nil {
+			continue
+		}
+		// A script's variable that is unset must not mean all rows.
+		if *condition.into = *condition.text; strings.TrimSpace(*condition.text) == "" {
+			return nil, usageError("%s is empty: write a condition, or omit it for all rows", condition.flag)
+		}
 	}
 	if q.AsOf != nil {
 		request.AsOfGeneration = *q.AsOf
@@ -85,7 +97,7 @@ func (q *queryCommand) Run(ctx context.Context, t *terminal) error {
 	if err != nil {
 		return err
 	}
-	if err := q.Output.print(t.out, answer.GetColumns(), answer.GetRows()); err != nil {
+	if err := q.Output.print(t, answer.GetColumns(), answer.GetRows()); err != nil {
 		return err
 	}
 	rows := "1 row"
@@ -149,7 +161,7 @@ func (v *verifyCommand) Run(ctx context.Context, t *terminal) error {
 	for _, d := range answer.GetDifferences() {
 		rows = append(rows, labelled("merged", d.GetMerged(), len(columns)), labelled("recomputed", d.GetRecomputed(), len(columns)))
 	}
-	if err := formatTable.print(t.out, columns, rows); err != nil {
+	if err := formatTable.print(t, columns, rows); err != nil {
 		return err
 	}
 	fmt.Fprintln(t.err, proofLine(answer.GetProof()))

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -34,6 +35,7 @@ type answers struct {
 	runs        []*duetv1.Run // GetRun's answers, in order; the last one repeats
 	report      *duetv1.GetReconciliationResponse
 	generations *duetv1.ListGenerationsResponse
+	reconcile   func(*duetv1.GetReconciliationRequest) (*duetv1.GetReconciliationResponse, error)
 	status      *duetv1.GetStatusResponse
 
 	mu       sync.Mutex
@@ -72,7 +74,10 @@ func (a *answers) Rollback(context.Context, *duetv1.RollbackRequest) (*duetv1.Ro
 	return &duetv1.RollbackResponse{Run: a.runs[0]}, nil
 }
 
-func (a *answers) GetReconciliation(context.Context, *duetv1.GetReconciliationRequest) (*duetv1.GetReconciliationResponse, error) {
+func (a *answers) GetReconciliation(_ context.Context, r *duetv1.GetReconciliationRequest) (*duetv1.GetReconciliationResponse, error) {
+	if a.reconcile != nil {
+		return a.reconcile(r)
+	}
 	return a.report, nil
 }
 
@@ -355,6 +360,79 @@ func TestEveryFieldHasAFlag(t *testing.T) {
 	for name, flag := range flagOf {
 		if !used[name] {
 			t.Errorf("flagOf has %s (%s), which no command sends", name, flag)
+		}
+	}
+}
+
+// sampleRuns are runs with the widest texts that usually occur.
+func sampleRuns() []*duetv1.Run {
+	began := time.Date(2026, 11, 24, 16, 42, 46, 0, time.UTC)
+	return []*duetv1.Run{
+		{Id: "ylcbd6c6ofozipwou5tkirnsyu", Full: true, State: duetv1.RunState_RUN_STATE_PUBLISHED, Generation: 1234, Trigger: duetv1.RunTrigger_RUN_TRIGGER_SCHEDULE,
+			StartTime: timestamppb.New(began), EndTime: timestamppb.New(began.Add(83*time.Minute + 12345*time.Millisecond))},
+		{Id: "zdns2aivha42izxar3orpf2n6a", State: duetv1.RunState_RUN_STATE_FAILED, Trigger: duetv1.RunTrigger_RUN_TRIGGER_CATCH_UP, Problem: "the disk is full: free some space; the run is started again by the schedule and needs nobody",
+			StartTime: timestamppb.New(began), EndTime: timestamppb.New(began.Add(597 * time.Millisecond))},
+		{Id: "ylxnpayajy7n4hnvajy36rlgjq", State: duetv1.RunState_RUN_STATE_RUNNING, Trigger: duetv1.RunTrigger_RUN_TRIGGER_ROLLBACK, StartTime: timestamppb.New(began)},
+	}
+}
+
+// TestBatchListFitsATerminal checks that the list fits 80 columns, save for
+// problems, which stand on lines of their own.
+func TestBatchListFitsATerminal(t *testing.T) {
+	a := &answers{runs: sampleRuns(), generations: &duetv1.ListGenerationsResponse{Generations: []*duetv1.Generation{
+		{Number: 1234, Cut: at(123_456_789), PublishTime: timestamppb.New(time.Date(2026, 11, 24, 16, 42, 47, 0, time.UTC)), Run: "ylcbd6c6ofozipwou5tkirnsyu",
+			Bytes: 12_345_678, Current: true, Pinned: true, Views: []*duetv1.GenerationView{{View: "revenue", Groups: 1_234_567}}},
+		{Number: 1233, Cut: at(123_456_000), PublishTime: timestamppb.New(time.Date(2026, 11, 24, 16, 42, 46, 0, time.UTC)), RollbackOf: 1200},
+	}}}
+	code, out, errs := a.ask(t, "batch", "list")
+	if code != 0 {
+		t.Fatal(errs)
+	}
+	for line := range strings.Lines(out) {
+		if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 80 && !strings.Contains(line, "the disk is full") {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	for _, want := range []string{"ylcbd6c6 ", "zdns2aiv ", "published 1234 ", "serves, pinned", "rollback to 1200", "1h23m", "catch up", "\n  the disk is full: free some space"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("lacks %q:\n%s", want, out)
+		}
+	}
+}
+
+// TestReconcileTakesTheBeginningOfARunID checks that reconcile takes the short
+// ids that batch list prints.
+func TestReconcileTakesTheBeginningOfARunID(t *testing.T) {
+	reports := func(r *duetv1.GetReconciliationRequest) (*duetv1.GetReconciliationResponse, error) {
+		if r.GetRun() != "ylcbd6c6ofozipwou5tkirnsyu" {
+			return nil, status.Errorf(codes.NotFound, "there is no run %q", r.GetRun())
+		}
+		return &duetv1.GetReconciliationResponse{Equal: true, Run: &duetv1.Run{Id: r.GetRun()}}, nil
+	}
+	for id, want := range map[string]struct {
+		code int
+		text string
+	}{
+		"ylcbd6c6ofozipwou5tkirnsyu": {exitDone, "run ylcbd6c6ofozipwou5tkirnsyu"},
+		"ylc":                        {exitDone, "run ylcbd6c6ofozipwou5tkirnsyu"},
+		"yl":                         {exitUsage, "duet: --run yl: 2 runs begin so: ylcbd6c6ofozipwou5tkirnsyu, ylxnpayajy7n4hnvajy36rlgjq\n"},
+		"nothing":                    {exitUsage, "duet: there is no run \"nothing\"\n"},
+	} {
+		code, out, errs := (&answers{runs: sampleRuns(), reconcile: reports}).ask(t, "reconcile", "--run", id)
+		if code != want.code || !strings.Contains(out+errs, want.text) {
+			t.Errorf("%s: code %d: %s%s, want %s", id, code, out, errs, want.text)
+		}
+	}
+}
+
+func TestEmptyConditionsAreRefused(t *testing.T) {
+	for _, flag := range []string{"--where", "--having"} {
+		for _, condition := range []string{"", "  "} {
+			a := &answers{query: func(*duetv1.QueryRequest) (*duetv1.QueryResponse, error) { return &duetv1.QueryResponse{}, nil }}
+			code, _, errs := a.ask(t, "query", "revenue", flag+"="+condition)
+			if want := "duet: " + flag + " is empty: write a condition, or omit it for all rows\n"; code != exitUsage || errs != want {
+				t.Errorf("%s=%q: code %d: %q, want %q", flag, condition, code, errs, want)
+			}
 		}
 	}
 }

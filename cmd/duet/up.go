@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -134,6 +135,10 @@ func (u *upCommand) config(log io.Writer) (node.Config, error) {
 		cfg.Data = "duet-data"
 		if u.Demo {
 			cfg.Data = "duet-demo"
+		}
+		var err error
+		if cfg.Data, err = filepath.Abs(cfg.Data); err != nil {
+			return cfg, err
 		}
 	}
 	return cfg, nil

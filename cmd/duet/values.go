@@ -79,11 +79,13 @@ func appendQuoted(dst []byte, s string) []byte {
 }
 
 // columnTexts returns a column's values as a table for people has them: the
-// numbers of a column have one scale, the digits of a measure are grouped, and
-// NULL differs from every string.
+// numbers of a column have one scale, the digits of a measure are grouped, buckets
+// of whole days have no time, and NULL differs from every string. The empty
+// string is quoted only in views' columns, which have a role: in lists of ours it
+// means nothing.
 func columnTexts(column *duetv1.Column, values []*duetv1.Value) []string {
 	texts := make([]string, len(values))
-	group, scale := groups(column), scaleOf(values)
+	group, scale, days := groups(column), scaleOf(values), wholeDays(column)
 	for i, value := range values {
 		switch kind := value.GetKind().(type) {
 		case nil:
@@ -91,8 +93,14 @@ func columnTexts(column *duetv1.Column, values []*duetv1.Value) []string {
 			continue
 		case *duetv1.Value_StringValue:
 			texts[i] = kind.StringValue
-			if s := kind.StringValue; s == "" || s == "NULL" || strings.HasPrefix(s, `"`) && strings.HasSuffix(s, `"`) {
+			if s := kind.StringValue; column.GetRole() != duetv1.ColumnRole_COLUMN_ROLE_UNSPECIFIED && (s == "" || s == "NULL" || strings.HasPrefix(s, `"`) && strings.HasSuffix(s, `"`)) {
 				texts[i] = strconv.Quote(s)
+			}
+			continue
+		case *duetv1.Value_LocalValue:
+			texts[i] = text(value)
+			if days {
+				texts[i] = strings.TrimSuffix(texts[i], " 00:00:00")
 			}
 			continue
 		case *duetv1.Value_DecimalValue:
@@ -125,6 +133,16 @@ func groups(column *duetv1.Column) bool {
 		}
 	}
 	return true
+}
+
+// wholeDays reports whether a column holds buckets of days or longer.
+func wholeDays(column *duetv1.Column) bool {
+	for _, unit := range []string{"day", "week", "month", "quarter", "year"} {
+		if strings.Contains(column.GetBucket(), unit) {
+			return true
+		}
+	}
+	return false
 }
 
 // maxDoubleScale bounds the decimals of doubles in a table. CSV and JSON have
