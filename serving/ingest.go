@@ -113,6 +113,7 @@ func (a *api) request(req *duetv1.AppendRequest) (eventlog.Request, error) {
 		}
 		copy(r.Chunk[:], f.GetChunk())
 		r.Lines = f.GetDigests()
+		r.File, r.Numbers = f.GetName(), f.GetLines()
 	}
 	return r, nil
 }

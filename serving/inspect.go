@@ -164,6 +164,8 @@ func describe(e eventlog.Entry) (events any, what string) {
 	var runs []string
 	for _, r := range env.Runs {
 		switch {
+		case r.File != "":
+			runs = append(runs, fmt.Sprintf("%s lines %d..%d", r.File, r.Numbers[0], r.Numbers[r.Count-1]))
 		case r.Lines != nil:
 			runs = append(runs, fmt.Sprintf("%d file lines", r.Count))
 		case r.Producer != "":

@@ -83,7 +83,7 @@ func (p *platform) collectRejects(ctx context.Context, sn *store.Snapshot, from 
 		return err
 	}
 	res.Truncated = res.Total > int64(limit)
-	rows, err = sn.Query(ctx, fmt.Sprintf("SELECT stream, reason, coalesce(column_name, ''), raw[1:%d], received_at, coalesce(session, ''), %s, %s FROM %s ORDER BY %s DESC, %s DESC LIMIT %d",
+	rows, err = sn.Query(ctx, fmt.Sprintf("SELECT stream, reason, coalesce(column_name, ''), raw[1:%d], received_at, coalesce(session, ''), coalesce(file, ''), coalesce(line, 0), %s, %s FROM %s ORDER BY %s DESC, %s DESC LIMIT %d",
 		maxRejectBytes, schemas.ColAt, schemas.ColRecord, from, schemas.ColAt, schemas.ColRecord, limit))
 	if err != nil {
 		return err
@@ -96,7 +96,7 @@ func (p *platform) collectRejects(ctx context.Context, sn *store.Snapshot, from 
 			record int32
 			when   time.Time
 		)
-		if err := rows.Scan(&r.Stream, &r.Reason, &r.Column, &r.Raw, &when, &r.Session, &at, &record); err != nil {
+		if err := rows.Scan(&r.Stream, &r.Reason, &r.Column, &r.Raw, &when, &r.Session, &r.File, &r.Line, &at, &record); err != nil {
 			return err
 		}
 		r.Time = timestamppb.New(when)

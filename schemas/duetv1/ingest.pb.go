@@ -149,7 +149,12 @@ type FileIdentity struct {
 	// h before the chunk's first line, 16 bytes.
 	Chunk []byte `protobuf:"bytes,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
 	// For each event of the request the low 64 bits of its line's h.
-	Digests       []uint64 `protobuf:"fixed64,2,rep,packed,name=digests,proto3" json:"digests,omitempty"`
+	Digests []uint64 `protobuf:"fixed64,2,rep,packed,name=digests,proto3" json:"digests,omitempty"`
+	// The file's name, up to 1,024 bytes; "" if it has none. Rejects name it.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// With a name: for each event of the request the number of the line where it
+	// begins, from 1 and increasing. In a Parquet file it is the row's number.
+	Lines         []uint32 `protobuf:"varint,4,rep,packed,name=lines,proto3" json:"lines,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -194,6 +199,20 @@ func (x *FileIdentity) GetChunk() []byte {
 func (x *FileIdentity) GetDigests() []uint64 {
 	if x != nil {
 		return x.Digests
+	}
+	return nil
+}
+
+func (x *FileIdentity) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FileIdentity) GetLines() []uint32 {
+	if x != nil {
+		return x.Lines
 	}
 	return nil
 }
@@ -478,10 +497,12 @@ const file_duet_v1_ingest_proto_rawDesc = "" +
 	"\x11producer_sequence\x18\x05 \x01(\x04R\x10producerSequence\x12\x18\n" +
 	"\asession\x18\x06 \x01(\tR\asession\x12)\n" +
 	"\x04file\x18\a \x01(\v2\x15.duet.v1.FileIdentityR\x04fileB\t\n" +
-	"\apayload\">\n" +
+	"\apayload\"h\n" +
 	"\fFileIdentity\x12\x14\n" +
 	"\x05chunk\x18\x01 \x01(\fR\x05chunk\x12\x18\n" +
-	"\adigests\x18\x02 \x03(\x06R\adigests\"`\n" +
+	"\adigests\x18\x02 \x03(\x06R\adigests\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
+	"\x05lines\x18\x04 \x03(\rR\x05lines\"`\n" +
 	"\x0eAppendResponse\x12\x1a\n" +
 	"\bappended\x18\x01 \x01(\rR\bappended\x12\x1c\n" +
 	"\tduplicate\x18\x02 \x01(\rR\tduplicate\x12\x14\n" +

@@ -929,7 +929,11 @@ type Reject struct {
 	// When the log received it.
 	Time *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
 	// The session, if one was given.
-	Session       string `protobuf:"bytes,7,opt,name=session,proto3" json:"session,omitempty"`
+	Session string `protobuf:"bytes,7,opt,name=session,proto3" json:"session,omitempty"`
+	// The name of the file that it came from, if the sender named one.
+	File string `protobuf:"bytes,8,opt,name=file,proto3" json:"file,omitempty"`
+	// The line of that file where it begins, from 1; 0 without a file.
+	Line          uint32 `protobuf:"varint,9,opt,name=line,proto3" json:"line,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1011,6 +1015,20 @@ func (x *Reject) GetSession() string {
 		return x.Session
 	}
 	return ""
+}
+
+func (x *Reject) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *Reject) GetLine() uint32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
 }
 
 // InspectRequest asks for a look inside.
@@ -1253,7 +1271,7 @@ const file_duet_v1_operate_proto_rawDesc = "" +
 	"\x13ListRejectsResponse\x12)\n" +
 	"\arejects\x18\x01 \x03(\v2\x0f.duet.v1.RejectR\arejects\x12\x1c\n" +
 	"\ttruncated\x18\x02 \x01(\bR\ttruncated\x12\x14\n" +
-	"\x05total\x18\x03 \x01(\x03R\x05total\"\xdb\x01\n" +
+	"\x05total\x18\x03 \x01(\x03R\x05total\"\x83\x02\n" +
 	"\x06Reject\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12-\n" +
 	"\bposition\x18\x02 \x01(\v2\x11.duet.v1.PositionR\bposition\x12\x16\n" +
@@ -1261,7 +1279,9 @@ const file_duet_v1_operate_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x10\n" +
 	"\x03raw\x18\x05 \x01(\fR\x03raw\x12.\n" +
 	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
-	"\asession\x18\a \x01(\tR\asession\"\x94\x01\n" +
+	"\asession\x18\a \x01(\tR\asession\x12\x12\n" +
+	"\x04file\x18\b \x01(\tR\x04file\x12\x12\n" +
+	"\x04line\x18\t \x01(\rR\x04line\"\x94\x01\n" +
 	"\x0eInspectRequest\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x125\n" +
 	"\x04args\x18\x02 \x03(\v2!.duet.v1.InspectRequest.ArgsEntryR\x04args\x1a7\n" +

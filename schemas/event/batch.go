@@ -21,8 +21,9 @@ const (
 	MaxBatchBytes  = 64 << 20 // of messages
 )
 
-// RejectArrow is the schema of [Batch.RejectRecord]: the record as it was sent,
-// the reason, and the log's timestamp.
+// RejectArrow is the schema of [Batch.RejectRecord]: the record as it was sent, the
+// reason, the log's timestamp, and the file and line that the record came from, if
+// the sender named them.
 var RejectArrow = arrow.NewSchema([]arrow.Field{
 	{Name: "stream", Type: arrow.BinaryTypes.String},
 	{Name: "reason", Type: arrow.BinaryTypes.String},
@@ -30,12 +31,14 @@ var RejectArrow = arrow.NewSchema([]arrow.Field{
 	{Name: "raw", Type: arrow.BinaryTypes.Binary},
 	{Name: "received_at", Type: timestampType},
 	{Name: "session", Type: arrow.BinaryTypes.String, Nullable: true},
+	{Name: "file", Type: arrow.BinaryTypes.String, Nullable: true},
+	{Name: "line", Type: arrow.PrimitiveTypes.Int64, Nullable: true},
 	{Name: schemas.ColAt, Type: arrow.PrimitiveTypes.Int64},
 	{Name: schemas.ColRecord, Type: arrow.PrimitiveTypes.Int32},
 }, nil)
 
 // RejectSQLColumns lists the columns of RejectArrow for CREATE TABLE.
-const RejectSQLColumns = "stream VARCHAR, reason VARCHAR, column_name VARCHAR, raw BLOB, received_at TIMESTAMP, session VARCHAR, " +
+const RejectSQLColumns = "stream VARCHAR, reason VARCHAR, column_name VARCHAR, raw BLOB, received_at TIMESTAMP, session VARCHAR, file VARCHAR, line BIGINT, " +
 	schemas.ColAt + " BIGINT, " + schemas.ColRecord + " INTEGER"
 
 // LinesArrow is the schema of [Batch.LinesRecord]. Each row is one run that added
@@ -242,16 +245,29 @@ func accountOf(accounts map[string]*schemas.Account, name string) *schemas.Accou
 	return a
 }
 
-func (b *Batch) reject(m Message, record int, session string, r *Reject) {
+// origin says where a record came from.
+type origin struct {
+	session string // "" if none
+	file    string // "" if unknown
+	line    uint32 // of a named file
+}
+
+func (b *Batch) reject(m Message, record int, from origin, r *Reject) {
 	f := b.rejects.Field
 	f(0).(*array.StringBuilder).Append(m.Stream)
 	f(1).(*array.StringBuilder).Append(r.Reason)
 	appendName(f(2), r.Column)
 	f(3).(*array.BinaryBuilder).Append(r.Raw)
 	f(4).(*array.TimestampBuilder).Append(arrow.Timestamp(m.Time.UnixMicro()))
-	appendName(f(5), session)
-	f(6).(*array.Int64Builder).Append(int64(m.At))
-	f(7).(*array.Int32Builder).Append(int32(record))
+	appendName(f(5), from.session)
+	appendName(f(6), from.file)
+	if from.file == "" {
+		f(7).AppendNull()
+	} else {
+		f(7).(*array.Int64Builder).Append(int64(from.line))
+	}
+	f(8).(*array.Int64Builder).Append(int64(m.At))
+	f(9).(*array.Int32Builder).Append(int32(record))
 }
 
 // appendName appends a name; "" becomes NULL.

@@ -24,8 +24,10 @@
 //	                 first, uvarint     number of the run's first record
 //	                 count, uvarint     records in the run, at least 1
 //	                 session, text      "" = not accounted by session
-//	                 lines, 1 byte      0 or 1
-//	                 if lines is 1: chunk, 16 bytes; one 8-byte digest a record
+//	                 file, 1 byte       bit 0: digests follow; bit 1: the place follows
+//	                 digests: chunk, 16 bytes; one 8-byte digest a record
+//	                 place: the file's name, text; one uvarint a record: the line
+//	                   number, as the difference to that of the record before
 //	               ends, 4 bytes a record: its end, counted from the first record's start
 //	               records, concatenated, with nothing between or after them
 //
@@ -39,7 +41,7 @@
 //	64 40 6a e3 6f 33 5c 3a     checksum
 //	02 00 00 00  01 00 00 00    2 records, 1 run
 //	01 73                       stream "s"
-//	01 70  07  02  00  00       producer "p", first 7, count 2, no session, no lines
+//	01 70  07  02  00  00       producer "p", first 7, count 2, no session, no file
 //	02 00 00 00  09 00 00 00    record 0 ends at 2, record 1 at 9
 //	7b 7d  7b 22 61 22 3a 31 7d {} {"a":1}
 //

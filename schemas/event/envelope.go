@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"unicode/utf8"
 
 	"github.com/zeebo/xxh3"
@@ -33,7 +34,15 @@ type Run struct {
 	Session  string   // the account that counts the records; "" means none
 	Chunk    [16]byte // of a file: the chain's digest before the chunk's first line
 	Lines    []uint64 // of a file: one digest a record; otherwise nil
+	File     string   // the file's name; "" means unknown
+	Numbers  []uint32 // of a named file: each record's line, increasing; otherwise nil
 }
+
+// Bits of a run's file byte.
+const (
+	fileDigests = 1 << iota // the run has a chunk and digests
+	filePlace               // the run has a file name and line numbers
+)
 
 // Envelope is a parsed log message. Its records alias the message's bytes.
 type Envelope struct {
@@ -58,8 +67,9 @@ func (e *Envelope) Record(i int) []byte {
 }
 
 // AppendEnvelope appends an envelope to dst. It panics unless the runs' counts add
-// up to len(records) and each run's Lines are nil or one a record. It does not
-// check the limits.
+// up to len(records), each run's Lines are nil or one a record, and its Numbers are
+// one a record and do not decrease if it names a file, and are nil otherwise. It
+// does not check the limits.
 func AppendEnvelope(dst []byte, stream string, runs []Run, records [][]byte) []byte {
 	start := len(dst)
 	dst = append(dst, envelopeMagic...)
@@ -70,23 +80,15 @@ func AppendEnvelope(dst []byte, stream string, runs []Run, records [][]byte) []b
 	dst = appendText(dst, stream)
 	total := uint64(0)
 	for _, r := range runs {
-		if r.Count == 0 || (r.Lines != nil && len(r.Lines) != int(r.Count)) {
-			panic(fmt.Sprintf("event: a run of %d records with %d line digests", r.Count, len(r.Lines)))
+		if r.Count == 0 || r.Lines != nil && len(r.Lines) != int(r.Count) || len(r.Numbers) != int(r.Count) && (r.File != "" || r.Numbers != nil) {
+			panic(fmt.Sprintf("event: a run of %d records of file %q with %d line digests and %d line numbers", r.Count, r.File, len(r.Lines), len(r.Numbers)))
 		}
 		total += uint64(r.Count)
 		dst = appendText(dst, r.Producer)
 		dst = binary.AppendUvarint(dst, r.First)
 		dst = binary.AppendUvarint(dst, uint64(r.Count))
 		dst = appendText(dst, r.Session)
-		if r.Lines == nil {
-			dst = append(dst, 0)
-			continue
-		}
-		dst = append(dst, 1)
-		dst = append(dst, r.Chunk[:]...)
-		for _, l := range r.Lines {
-			dst = binary.LittleEndian.AppendUint64(dst, l)
-		}
+		dst = appendFile(dst, &r)
 	}
 	if total != uint64(len(records)) {
 		panic(fmt.Sprintf("event: runs of %d records, but %d records", total, len(records)))
@@ -100,6 +102,36 @@ func AppendEnvelope(dst []byte, stream string, runs []Run, records [][]byte) []b
 		dst = append(dst, r...)
 	}
 	binary.LittleEndian.PutUint64(dst[start+4:], xxh3.Hash(dst[start+sumFrom:]))
+	return dst
+}
+
+// appendFile appends a run's file byte and the parts that it announces.
+func appendFile(dst []byte, r *Run) []byte {
+	bits := byte(0)
+	if r.Lines != nil {
+		bits |= fileDigests
+	}
+	if r.File != "" {
+		bits |= filePlace
+	}
+	dst = append(dst, bits)
+	if r.Lines != nil {
+		dst = append(dst, r.Chunk[:]...)
+		for _, l := range r.Lines {
+			dst = binary.LittleEndian.AppendUint64(dst, l)
+		}
+	}
+	if r.File != "" {
+		dst = appendText(dst, r.File)
+		last := uint32(0)
+		for _, n := range r.Numbers {
+			if n < last {
+				panic(fmt.Sprintf("event: line %d of file %q after line %d", n, r.File, last))
+			}
+			dst = binary.AppendUvarint(dst, uint64(n-last))
+			last = n
+		}
+	}
 	return dst
 }
 
@@ -236,20 +268,50 @@ func (r *envelopeReader) run(records uint32) Run {
 		return run
 	}
 	run.Count = uint32(count)
-	switch flag[0] {
-	case 0:
-	case 1:
+	r.file(&run, flag[0])
+	return run
+}
+
+// file reads the parts that a run's file byte announces.
+func (r *envelopeReader) file(run *Run, bits byte) {
+	if bits&^(fileDigests|filePlace) != 0 {
+		r.err = fmt.Errorf("envelope: a run's file byte is %d", bits)
+		return
+	}
+	if bits&fileDigests != 0 {
 		copy(run.Chunk[:], r.take(16))
-		digests := r.take(8 * count)
+		digests := r.take(8 * uint64(run.Count))
 		if r.err != nil {
-			return run
+			return
 		}
-		run.Lines = make([]uint64, count)
+		run.Lines = make([]uint64, run.Count)
 		for i := range run.Lines {
 			run.Lines[i] = binary.LittleEndian.Uint64(digests[8*i:])
 		}
-	default:
-		r.err = fmt.Errorf("envelope: a run's lines flag is %d", flag[0])
 	}
-	return run
+	if bits&filePlace == 0 {
+		return
+	}
+	if run.File = r.text(); r.err == nil && run.File == "" {
+		r.err = errors.New("envelope: a run's file has no name")
+	}
+	if r.err == nil && uint64(run.Count) > uint64(len(r.b)) { // each number takes at least a byte
+		r.err = errEnvelopeShort
+	}
+	if r.err != nil {
+		return
+	}
+	run.Numbers = make([]uint32, run.Count)
+	line := uint64(0)
+	for i := range run.Numbers {
+		step := r.uvarint()
+		if r.err != nil {
+			return
+		}
+		if line += step; step > math.MaxUint32 || line > math.MaxUint32 {
+			r.err = fmt.Errorf("envelope: record %d of a run has a line number above %d", i, uint32(math.MaxUint32))
+			return
+		}
+		run.Numbers[i] = uint32(line)
+	}
 }

@@ -5,8 +5,10 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,6 +40,10 @@ func drawRuns(t *rapid.T) (runs []Run, records [][]byte) {
 			copy(r.Chunk[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "chunk"))
 			r.Lines = rapid.SliceOfN(rapid.Uint64(), int(r.Count), int(r.Count)).Draw(t, "digests")
 		}
+		if r.File = rapid.StringN(0, 20, 60).Draw(t, "file"); r.File != "" {
+			r.Numbers = rapid.SliceOfN(rapid.Uint32(), int(r.Count), int(r.Count)).Draw(t, "numbers")
+			slices.Sort(r.Numbers)
+		}
 		for range r.Count {
 			records = append(records, rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "record"))
 		}
@@ -68,7 +74,7 @@ func TestEnvelopeComesBackAsItWas(t *testing.T) {
 
 // A flipped bit or a missing end is always detected.
 func TestEnvelopeDamageIsSeen(t *testing.T) {
-	good := AppendEnvelope(nil, "orders", []Run{{Producer: "p", First: 1, Count: 3, Session: "s", Lines: []uint64{1, 2, 3}}}, retailRecords(3))
+	good := AppendEnvelope(nil, "orders", []Run{{Producer: "p", First: 1, Count: 3, Session: "s", Lines: []uint64{1, 2, 3}, File: "f.csv", Numbers: []uint32{2, 3, 300}}}, retailRecords(3))
 	for bit := range 8 * len(good) {
 		b := bytes.Clone(good)
 		b[bit/8] ^= 1 << (bit % 8)
@@ -108,7 +114,14 @@ func TestEnvelopeSaysWhatIsWrong(t *testing.T) {
 		{"2 runs for 1 records", func(b []byte) []byte { b[12], b[16] = 1, 2; return seal(b) }},
 		{"65537 records; the limit is 65536", func(b []byte) []byte { b[12], b[14] = 1, 1; return seal(b) }},
 		{"a run of 9 records in an envelope of 2", func(b []byte) []byte { b[25] = 9; return seal(b) }},
-		{"lines flag is 7", func(b []byte) []byte { b[27] = 7; return seal(b) }},
+		{"file byte is 7", func(b []byte) []byte { b[27] = 7; return seal(b) }},
+		{"file has no name", func(b []byte) []byte { b[27], b[28] = 2, 0; return seal(b) }},
+		{"record 1 of a run has a line number above 4294967295", func([]byte) []byte {
+			b := AppendEnvelope(nil, "s", []Run{{Count: 2, File: "f", Numbers: []uint32{math.MaxUint32, math.MaxUint32}}}, [][]byte{nil, nil})
+			i := bytes.Index(b, []byte{0x0f, 0}) // the end of the first number, and the second
+			b[i+1] = 1
+			return seal(b)
+		}},
 		{"it ends before", func(b []byte) []byte { b[20] = 200; return seal(b) }},
 		{"a name is not UTF-8", func(b []byte) []byte { b[21] = 0xff; return seal(b) }},
 		{"record 1 ends before it starts", func(b []byte) []byte { b[32] = 1; return seal(b) }},
@@ -166,7 +179,7 @@ func checkAnyEnvelope(t *testing.T, b []byte) {
 // Forged lengths have the property of the fuzz target in every test run.
 func TestForgedEnvelopesAreSafe(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))
-	good := AppendEnvelope(nil, "orders", []Run{{Producer: "p", First: 1, Count: 3, Session: "s", Lines: []uint64{1, 2, 3}}}, retailRecords(3))
+	good := AppendEnvelope(nil, "orders", []Run{{Producer: "p", First: 1, Count: 3, Session: "s", Lines: []uint64{1, 2, 3}, File: "f.csv", Numbers: []uint32{2, 3, 300}}}, retailRecords(3))
 	for range 20_000 {
 		b := bytes.Clone(good)
 		for range 1 + r.IntN(3) {

@@ -246,8 +246,13 @@ func TestLinesAndRejectsThroughDuckDB(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	rest := lines
+	rest, number := lines, uint32(1)
 	for _, r := range file(lines) {
+		r.File = "shops.csv"
+		for range r.Count {
+			number++
+			r.Numbers = append(r.Numbers, number)
+		}
 		g.send([]Run{r}, rest)
 		rest = rest[r.Count:]
 		for table, rec := range map[string]arrow.RecordBatch{"lines": g.b.LinesRecord(), "rejects": g.b.RejectRecord()} {
@@ -263,10 +268,10 @@ func TestLinesAndRejectsThroughDuckDB(t *testing.T) {
 	g.q = NewSequencer(shopStreams(), restored)
 	expect(t, "after restoring", g.send(file(lines), lines), 0, 1500, 0)
 	var got string
-	if err := conn.QueryRowContext(ctx, "SELECT string_agg(concat_ws('|', stream, reason, column_name, raw, received_at, session, _duet_record), '; ' ORDER BY _duet_at) FROM rejects").Scan(&got); err != nil {
+	if err := conn.QueryRowContext(ctx, "SELECT string_agg(concat_ws('|', stream, reason, column_name, raw, received_at, session, file, line, _duet_record), '; ' ORDER BY _duet_at) FROM rejects").Scan(&got); err != nil {
 		t.Fatal(err)
 	}
-	want := `visits|a: "x" is not an INTEGER|a|{\x22a\x22:\x22x\x22}|2026-01-02 03:04:05|s|3; visits|not UTF-8 at byte 1: 0xff|\xFF\x00|2026-01-02 03:04:05|s|376`
+	want := `visits|a: "x" is not an INTEGER|a|{\x22a\x22:\x22x\x22}|2026-01-02 03:04:05|s|shops.csv|5|3; visits|not UTF-8 at byte 1: 0xff|\xFF\x00|2026-01-02 03:04:05|s|shops.csv|1402|376`
 	if got != want {
 		t.Fatalf("rejects are\n%s, not\n%s", got, want)
 	}

@@ -70,7 +70,7 @@ func (q *Sequencer) Apply(m Message, b *Batch) {
 		a := schemas.Account{Received: 1, Rejected: 1}
 		account.Add(a)
 		b.Events++
-		b.reject(m, 0, "", &Reject{Reason: err.Error(), Raw: m.Data})
+		b.reject(m, 0, origin{}, &Reject{Reason: err.Error(), Raw: m.Data})
 		return
 	}
 	f := fold{q: q, m: m, b: b, e: &e, stream: q.streams[m.Stream], micros: m.Time.UnixMicro()}
@@ -118,7 +118,7 @@ func (f *fold) run(r *Run) (a schemas.Account) {
 			number := r.First + uint64(i)
 			if number == 0 {
 				a.Rejected++
-				f.reject(record, r, &Reject{Reason: "the producer's number is 0; numbers start at 1"})
+				f.reject(r, i, &Reject{Reason: "the producer's number is 0; numbers start at 1"})
 				continue
 			}
 			if number <= last {
@@ -137,14 +137,14 @@ func (f *fold) run(r *Run) (a schemas.Account) {
 			continue
 		case lineForgotten:
 			a.Rejected++
-			f.reject(record, r, &Reject{Reason: "the file was ingested too long ago to tell whether it held this line"})
+			f.reject(r, i, &Reject{Reason: "the file was ingested too long ago to tell whether it held this line"})
 			continue
 		}
 		reject, duplicate := f.decide(record)
 		switch {
 		case reject != nil:
 			a.Rejected++
-			f.reject(record, r, reject)
+			f.reject(r, i, reject)
 		case duplicate:
 			a.Duplicate++
 		default:
@@ -164,11 +164,17 @@ func (f *fold) run(r *Run) (a schemas.Account) {
 	return a
 }
 
-func (f *fold) reject(record int, r *Run, why *Reject) {
+// reject adds record i of run r to the rejects.
+func (f *fold) reject(r *Run, i int, why *Reject) {
+	record := f.next - 1
 	if why.Raw == nil {
 		why.Raw = f.e.Record(record)
 	}
-	f.b.reject(f.m, record, r.Session, why)
+	from := origin{session: r.Session, file: r.File}
+	if r.File != "" {
+		from.line = r.Numbers[i]
+	}
+	f.b.reject(f.m, record, from, why)
 }
 
 // decide decodes a record and looks up its id. If the record is neither rejected

@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"sync"
 	"unicode"
@@ -22,6 +23,8 @@ const (
 	MaxRequestBytes = event.MaxEnvelopeBytes - 4<<10
 	// MaxName is the maximum size of a producer's or session's name, in bytes.
 	MaxName = 200
+	// MaxFileName is the most bytes of a file's name.
+	MaxFileName = 1024
 
 	// An envelope that several requests share ends at these limits.
 	groupRecords = 32_768
@@ -48,6 +51,10 @@ type Request struct {
 	// nil, or has one digest for each record.
 	Chunk [16]byte
 	Lines []uint64
+	// File and Numbers say where the records stand in a file, for rejects. File is
+	// "" if unknown; otherwise Numbers has each record's line number, increasing.
+	File    string
+	Numbers []uint32
 }
 
 // Appended says where a request's records are.
@@ -285,7 +292,10 @@ func (r *Request) check() (size int64, err error) {
 	if err := checkName("session", r.Session); err != nil {
 		return 0, err
 	}
-	size = int64(len(r.Producer) + len(r.Session) + 12*len(r.Lines))
+	if err := r.checkFile(); err != nil {
+		return 0, err
+	}
+	size = int64(len(r.Producer) + len(r.Session) + 12*len(r.Lines) + len(r.File) + binary.MaxVarintLen32*len(r.Numbers))
 	for i, rec := range r.Records {
 		if len(rec) > event.MaxRecordBytes {
 			return 0, &RequestError{fmt.Sprintf("records[%d]", i), fmt.Sprintf("%d bytes; a record holds at most %d", len(rec), event.MaxRecordBytes)}
@@ -296,6 +306,30 @@ func (r *Request) check() (size int64, err error) {
 		return 0, &RequestError{"records", fmt.Sprintf("%d bytes in total; a request holds at most %d", size, MaxRequestBytes)}
 	}
 	return size, nil
+}
+
+// checkFile checks the file's name and the records' line numbers.
+func (r *Request) checkFile() error {
+	switch {
+	case r.File == "" && len(r.Numbers) > 0:
+		return &RequestError{"file.name", "it is missing, but file.lines is not: send both or none"}
+	case r.File == "":
+		return nil
+	case len(r.File) > MaxFileName:
+		return &RequestError{"file.name", fmt.Sprintf("%d bytes, at most %d", len(r.File), MaxFileName)}
+	case !utf8.ValidString(r.File):
+		return &RequestError{"file.name", "not UTF-8"}
+	case len(r.Numbers) != len(r.Records):
+		return &RequestError{"file.lines", fmt.Sprintf("%d line numbers for %d records", len(r.Numbers), len(r.Records))}
+	}
+	last := uint32(0)
+	for i, n := range r.Numbers {
+		if n <= last {
+			return &RequestError{fmt.Sprintf("file.lines[%d]", i), fmt.Sprintf("%d after %d: line numbers start at 1 and increase", n, last)}
+		}
+		last = n
+	}
+	return nil
 }
 
 func checkName(field, name string) error {

@@ -159,6 +159,9 @@ func (a *Appender) encode(g group, buf []byte) []byte {
 		if r.Lines != nil {
 			run.Lines = r.Lines[skip:]
 		}
+		if r.File != "" {
+			run.File, run.Numbers = r.File, r.Numbers[skip:]
+		}
 		p.result = Appended{First: len(records), Count: len(r.Records) - skip, Duplicate: skip}
 		runs = append(runs, run)
 		records = append(records, r.Records[skip:]...)

@@ -79,6 +79,15 @@ func TestAppendReturnsWhereTheRecordsAre(t *testing.T) {
 	if d.Last("p") != 8 || d.Last("known") != 12 || d.Last("nobody") != 0 {
 		t.Fatal(d.Last("p"), d.Last("known"))
 	}
+	again := numbered("p", 8, 2) // the first is a duplicate
+	again.File, again.Numbers = "f.csv", []uint32{7, 11}
+	grown, err := readAll(t, l, at(again).At-1)
+	must(t, err)
+	named, err := event.ParseEnvelope(grown[0].Data)
+	must(t, err)
+	if run := named.Runs[0]; run.File != "f.csv" || !slices.Equal(run.Numbers, []uint32{11}) {
+		t.Fatalf("the run of record 9 has the file %q and the lines %v, want f.csv and [11]", run.File, run.Numbers)
+	}
 	file := Request{Stream: "sales", Records: [][]byte{[]byte("x"), []byte("y")}, Session: "s", Chunk: [16]byte{7}, Lines: []uint64{1, 2}}
 	b := at(file)
 	all, err := readAll(t, l, b.At-1)
@@ -96,20 +105,24 @@ func TestAppendRefusesRequestsOverItsLimits(t *testing.T) {
 	d := openAppender(t, l, nil)
 	long := string(make([]byte, MaxName+1))
 	for field, change := range map[string]func(*Request){
-		"stream":     func(r *Request) { r.Stream = "duet.c.cut" },
-		"records":    func(r *Request) { r.Records = nil },
-		"records ":   func(r *Request) { r.Records = make([][]byte, MaxRecords+1) },
-		"records  ":  func(r *Request) { r.Records = slices.Repeat([][]byte{make([]byte, 1<<20)}, 5) },
-		"records[1]": func(r *Request) { r.Records = [][]byte{nil, make([]byte, event.MaxRecordBytes+1)} },
-		"producer":   func(r *Request) { r.Producer = long },
-		"producer ":  func(r *Request) { r.Producer = "a\nb" },
-		"producer  ": func(r *Request) { r.Producer = "\xff" },
-		"session":    func(r *Request) { r.Session = "a\x00" },
-		"session ":   func(r *Request) { r.Session = long },
-		"number":     func(r *Request) { r.Number = 0 },
-		"number ":    func(r *Request) { r.Producer = "" },
-		"number  ":   func(r *Request) { r.Number = 1 << 63 },
-		"lines":      func(r *Request) { r.Lines = []uint64{1} },
+		"stream":        func(r *Request) { r.Stream = "duet.c.cut" },
+		"records":       func(r *Request) { r.Records = nil },
+		"records ":      func(r *Request) { r.Records = make([][]byte, MaxRecords+1) },
+		"records  ":     func(r *Request) { r.Records = slices.Repeat([][]byte{make([]byte, 1<<20)}, 5) },
+		"records[1]":    func(r *Request) { r.Records = [][]byte{nil, make([]byte, event.MaxRecordBytes+1)} },
+		"producer":      func(r *Request) { r.Producer = long },
+		"producer ":     func(r *Request) { r.Producer = "a\nb" },
+		"producer  ":    func(r *Request) { r.Producer = "\xff" },
+		"session":       func(r *Request) { r.Session = "a\x00" },
+		"session ":      func(r *Request) { r.Session = long },
+		"number":        func(r *Request) { r.Number = 0 },
+		"number ":       func(r *Request) { r.Producer = "" },
+		"number  ":      func(r *Request) { r.Number = 1 << 63 },
+		"lines":         func(r *Request) { r.Lines = []uint64{1} },
+		"file.name":     func(r *Request) { r.Numbers = []uint32{1, 2} },
+		"file.name ":    func(r *Request) { r.File = string(make([]byte, MaxFileName+1)) },
+		"file.lines":    func(r *Request) { r.File, r.Numbers = "f", []uint32{1} },
+		"file.lines[1]": func(r *Request) { r.File, r.Numbers = "f", []uint32{2, 2} },
 	} {
 		r := numbered("p", 1, 2)
 		change(&r)
