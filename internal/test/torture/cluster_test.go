@@ -51,10 +51,11 @@ type cluster struct {
 	conn          *grpc.ClientConn
 	done          chan struct{} // closed when the test ends
 
-	mu   sync.Mutex
-	cmd  *exec.Cmd
-	gone chan struct{} // closed when cmd has ended
-	log  bytes.Buffer
+	mu    sync.Mutex // guards the fields below
+	cmd   *exec.Cmd
+	gone  chan struct{} // closed when cmd has ended
+	lives int           // processes started, and those of them that were killed
+	log   bytes.Buffer
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -109,6 +110,7 @@ func (c *cluster) start(env ...string) error {
 	}()
 	c.mu.Lock()
 	c.cmd, c.gone = cmd, gone
+	c.lives++
 	c.mu.Unlock()
 	for {
 		if _, err := c.query(&duetv1.QueryRequest{View: "total"}); err == nil {
@@ -148,12 +150,20 @@ func newTotal(notBefore string) *duetv1.QueryRequest {
 func (c *cluster) kill() {
 	c.mu.Lock()
 	cmd, gone := c.cmd, c.gone
+	c.lives++ // before the signal: what fails from now on may fail because of it
 	c.mu.Unlock()
 	if cmd == nil {
 		return
 	}
 	cmd.Process.Kill()
 	<-gone
+}
+
+// life returns a number that changes whenever the server is started or killed.
+func (c *cluster) life() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lives
 }
 
 // wait reports whether the process ended by itself within d.

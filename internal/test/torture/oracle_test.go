@@ -214,3 +214,19 @@ func (o *oracle) account(t *testing.T, c *cluster) {
 		}
 	}
 }
+
+// verify has the server recompute a view from archive and tail, and checks that
+// it read exactly the accepted events.
+func (o *oracle) verify(t *testing.T, c *cluster, view string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	answer, err := duetv1.NewViewServiceClient(c.conn).Verify(ctx, &duetv1.VerifyRequest{View: view})
+	if err != nil {
+		t.Errorf("verify %s: %v", view, err)
+		return
+	}
+	if read := answer.GetArchivedEvents() + answer.GetTailEvents(); !answer.GetEqual() || read != o.good {
+		t.Errorf("verify %s: equal %t, %d events read, %d accepted: %v", view, answer.GetEqual(), read, o.good, answer.GetDifferences())
+	}
+}

@@ -38,6 +38,8 @@ FROM sales WHERE qty > 0 GROUP BY ALL HAVING count(*) > 2`,
 	"views/by_id.sql": `SELECT id, count(*) AS n FROM sales GROUP BY id`,
 }
 
+var viewNames = []string{"total", "by_shop", "by_day", "by_hour", "by_id"}
+
 func writeProject(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "project")

@@ -39,14 +39,14 @@ func checkAll(t *testing.T, c *cluster, l *load, o *oracle) {
 		}
 		token = tok
 	}
-	for _, view := range []string{"total", "by_shop", "by_day", "by_hour", "by_id"} {
+	for _, view := range viewNames {
 		o.check(t, c, view, token)
 	}
 	o.account(t, c)
 }
 
 // TestRandomKills kills the server at random moments under load, DUET_KILLS
-// times (default 20).
+// times (default 20), while an operator runs, rolls back and verifies.
 func TestRandomKills(t *testing.T) {
 	kills := 20
 	if testing.Short() {
@@ -63,21 +63,18 @@ func TestRandomKills(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	c, o := newCluster(t), newOracle(t)
 	l := newLoad(seed, 3)
-	p := &prober{}
+	p, ops := &prober{}, newOperator(c, seed)
 	probing, stop := context.WithCancel(context.Background())
 	probed := make(chan struct{})
 	if err := c.start(); err != nil {
 		t.Fatalf("%v\n%s", err, c.tail(20))
 	}
 	go func() { defer close(probed); p.run(probing, c, l, t) }()
-	defer func() { stop(); <-probed }()
+	defer func() { stop(); <-probed; ops.wg.Wait() }()
 	var longest time.Duration
 	for kill := range kills {
 		l.start(c, t)
-		if r.IntN(3) == 0 {
-			full := r.IntN(2) == 0
-			go c.run(full)
-		}
+		ops.start(t)
 		c.pause(time.Duration(50+r.IntN(1200)) * time.Millisecond)
 		c.kill()
 		if r.IntN(4) == 0 { // and once more while it recovers
@@ -92,13 +89,14 @@ func TestRandomKills(t *testing.T) {
 		longest = max(longest, time.Since(began))
 		l.rest()
 		checkAll(t, c, l, o)
+		o.verify(t, c, viewNames[r.IntN(len(viewNames))])
 		if t.Failed() {
 			t.Fatalf("after kill %d\n%s", kill+1, c.tail(40))
 		}
 	}
 	stop()
 	<-probed // the prober owns its count until it ends
-	t.Logf("seed %d: %d kills, %d events, %d probes, longest recovery %v, 0 differences", seed, kills, l.acked(), p.probes, longest.Round(time.Millisecond))
+	t.Logf("seed %d: %d kills, %d events, %d probes, longest recovery %v, 0 differences; %v", seed, kills, l.acked(), p.probes, longest.Round(time.Millisecond), ops)
 }
 
 // TestKillAtEveryStep kills the server at every named step of archive commit,
