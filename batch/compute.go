@@ -72,8 +72,8 @@ func (p *plan) carry(v catalog.View, why string) {
 
 // compute starts the child with the views that the plan says, and fills in the
 // draft and the report.
-func (a *attempt) compute(ctx context.Context) error {
-	p := a.plan(a.cfg.Views())
+func (a *attempt) compute(ctx context.Context, views []recompute.View) error {
+	p := a.plan(views)
 	a.draft.Kind = catalog.Incremental
 	if a.run.Kind == Full || a.base == nil {
 		a.draft.Kind = catalog.Full

@@ -164,6 +164,26 @@ func (h *history) byRequest(id string) *Run {
 	return nil
 }
 
+// dropUnchanged deletes all but the newest of consecutive unchanged runs by the
+// schedule, so that an idle schedule does not push other runs out of the history.
+func (h *history) dropUnchanged() error {
+	idle := func(i int) bool {
+		if i < 0 {
+			return false
+		}
+		run := h.runs[h.order[i]]
+		return run.State == Unchanged && run.Trigger != Manual
+	}
+	last := len(h.order) - 1
+	if !idle(last) || !idle(last-1) {
+		return nil
+	}
+	id := h.order[last-1]
+	h.order = slices.Delete(h.order, last-1, last)
+	delete(h.runs, id)
+	return h.files.Remove(h.runPath(id))
+}
+
 // prune deletes the oldest runs beyond the limit, with their reports.
 func (h *history) prune() error {
 	var paths []string

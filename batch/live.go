@@ -19,6 +19,8 @@ type Live interface {
 	// Cut writes a cut marker to the log and returns its position, the run's cut,
 	// once the marker is durable. Segments and blocks end exactly there.
 	Cut(ctx context.Context) (schemas.Cut, error)
+	// Last returns the position of the log's last message; 0 for an empty log.
+	Last() schemas.Position
 	// Wait returns when the live half has passed a position.
 	Wait(ctx context.Context, at schemas.Position) error
 	// Totals returns the control totals by stream that the live half counted in

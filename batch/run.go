@@ -41,6 +41,9 @@ const (
 	Held      State = "held"   // unexplained differences: the old generation serves on
 	Failed    State = "failed" // the old generation serves on
 	Fenced    State = "fenced" // another process published first
+	// Unchanged means that nothing has come since the base, which therefore serves
+	// on: no event, no definition, no view to stage again.
+	Unchanged State = "unchanged"
 )
 
 // Final reports whether a run in this state has ended.
@@ -58,7 +61,7 @@ type Run struct {
 
 	State  State  `json:"state"`
 	Step   string `json:"step,omitempty"`   // of a running run, or where it ended
-	Reason string `json:"reason,omitempty"` // why it did not publish
+	Reason string `json:"reason,omitempty"` // why it did not publish; "" for an unchanged run
 
 	Queued   time.Time `json:"queued"`
 	Started  time.Time `json:"started,omitzero"`

@@ -389,6 +389,7 @@ func (r *Runner) end(run *Run, state State, reason string) {
 	run.State, run.Reason, run.Finished, run.Progress = state, reason, r.cfg.Now().UTC(), nil
 	_ = r.history.save(run)
 	_ = r.history.prune()
+	_ = r.history.dropUnchanged()
 	r.notify()
 }
 

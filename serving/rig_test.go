@@ -193,7 +193,7 @@ func (r *rig) openBatch(dir string, p *Platform) {
 	files, err := archive.Open(r.t.Context(), archive.Config{Dir: filepath.Join(dir, "archive"), Incarnation: batchtest.Incarnation, EventTime: map[string]string{batchtest.Stream: "sold_at"}})
 	r.must(err)
 	r.t.Cleanup(func() { r.must(files.Close()) })
-	r.world, err = batchtest.Open(batchtest.Config{Seed: 1, Dir: dir, Archive: p.Archive}, 0, nil, p.Catalog)
+	r.world, err = batchtest.Open(batchtest.Config{Seed: 1, Dir: dir, Archive: files}, 0, nil, p.Catalog)
 	r.must(err)
 	r.t.Cleanup(r.world.Close)
 	archiver := archive.NewArchiver(files, r.world, archive.Hooks{})

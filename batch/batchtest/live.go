@@ -36,6 +36,13 @@ func (w *World) Cut(context.Context) (schemas.Cut, error) {
 	return schemas.NewCut(Incarnation, At(w.log.Last)), nil
 }
 
+// Last implements [batch.Live].
+func (w *World) Last() schemas.Position {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return At(w.log.Last)
+}
+
 // Wait implements [batch.Live].
 func (w *World) Wait(context.Context, schemas.Position) error { return w.fail("wait") }
 

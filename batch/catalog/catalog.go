@@ -427,6 +427,9 @@ func (c *Catalog) refresh() error {
 	return nil
 }
 
+// Published reports whether this process published g.
+func (c *Catalog) Published(g *Generation) bool { return g.Writer == c.writer }
+
 // Refresh looks for a generation whose Publish returned an error but reached the
 // disk, and returns the current generation. It returns a [*archive.FencedError] if
 // another process has published.

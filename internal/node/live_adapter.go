@@ -36,6 +36,8 @@ func (h *liveAdapter) Cut(ctx context.Context) (schemas.Cut, error) {
 	return schemas.NewCut(h.n.lane.log.Incarnation(), at), nil
 }
 
+func (h *liveAdapter) Last() schemas.Position { return h.n.lane.log.Last() }
+
 func (h *liveAdapter) Wait(ctx context.Context, at schemas.Position) error {
 	return h.n.lane.live.Wait(ctx, at)
 }
