@@ -132,6 +132,7 @@ func TestADiskThatFailsOnceDuringARun(t *testing.T) {
 			t.Fatalf("operation %d: run %+v", n, run)
 		}
 		s.mustCheck(t)
+		s.mustAppend(t, 1)
 		s.mustRun(t, batch.Request{})
 		s.mustCheck(t)
 		if err := s.checkArchive(); err != nil {
@@ -266,6 +267,7 @@ func TestAChildThatCrashesIsTriedOnceMoreOnlyIfItWasKilled(t *testing.T) {
 			if err != nil || run.State != c.state || run.Attempts != c.attempts {
 				t.Fatalf("run %+v, %v", run, err)
 			}
+			s.mustAppend(t, 10)
 			s.mustRun(t, batch.Request{})
 			s.mustCheck(t)
 		})

@@ -418,6 +418,7 @@ func switchThatFails(t *testing.T, stop bool) {
 		t.Fatalf("recovered at generation %d", n)
 	}
 	s.mustCheck(t)
+	s.mustAppend(t, 10)
 	s.mustRun(t, batch.Request{})
 	s.mustCheck(t)
 }

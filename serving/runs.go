@@ -182,6 +182,7 @@ func runOf(r batch.Run) *duetv1.Run {
 			batch.Queued: duetv1.RunState_RUN_STATE_QUEUED, batch.Running: duetv1.RunState_RUN_STATE_RUNNING,
 			batch.Published: duetv1.RunState_RUN_STATE_PUBLISHED, batch.Held: duetv1.RunState_RUN_STATE_HELD,
 			batch.Failed: duetv1.RunState_RUN_STATE_FAILED, batch.Fenced: duetv1.RunState_RUN_STATE_FENCED,
+			batch.Unchanged: duetv1.RunState_RUN_STATE_UNCHANGED,
 		}[r.State],
 		Trigger: map[batch.Trigger]duetv1.RunTrigger{
 			batch.Manual: duetv1.RunTrigger_RUN_TRIGGER_REQUEST, batch.Scheduled: duetv1.RunTrigger_RUN_TRIGGER_SCHEDULE,

@@ -410,7 +410,8 @@ func (e *exercise) rebuildIsComplete() {
 	e.serves(2)
 	published, err := e.Catalog.Publish(e.Context(), g.Draft)
 	e.must(err)
-	// Everything that may fail is behind: Switch needs no file of the archive (H12).
+	// Everything that may fail is behind: Switch reads no file of the archive (H12),
+	// not even to repair one that is missing.
 	restore := e.hideArchive(first.Cut.Position())
 	err = e.Live.Switch(e.Context(), published)
 	restore()
@@ -439,6 +440,15 @@ func (e *exercise) rebuild(g generation) {
 func (e *exercise) hideArchive(after schemas.Position) (restore func()) {
 	e.Helper()
 	snap := e.Archive.Snapshot()
+	names := func() (names []string) {
+		for _, v := range e.Views {
+			for _, f := range e.Archive.Current().FilesFor(v.Stream, after, snap.Through.Position()) {
+				names = append(names, f.Path)
+			}
+		}
+		return names
+	}
+	before := names()
 	var hidden []string
 	for _, v := range e.Views {
 		for _, f := range snap.FilesFor(v.Stream, after, snap.Through.Position()) {
@@ -459,6 +469,9 @@ func (e *exercise) hideArchive(after schemas.Position) (restore func()) {
 			if err := os.Rename(path+".hidden", path); err != nil {
 				e.Error(err)
 			}
+		}
+		if now := names(); !slices.Equal(now, before) {
+			e.Errorf("the archive's files were %v, and are %v: some were repaired", before, now)
 		}
 		snap.Release()
 	}

@@ -62,12 +62,16 @@ func step(run *duetv1.Run) string {
 	return run.GetStep()
 }
 
-// printRun prints how a run ended. It returns an error unless the run published.
+// printRun prints how a run ended. It returns an error unless the run published or
+// found nothing to publish.
 func printRun(t *terminal, run *duetv1.Run) error {
 	took := run.GetEndTime().AsTime().Sub(run.GetStartTime().AsTime()).Round(time.Millisecond)
 	switch run.GetState() {
 	case duetv1.RunState_RUN_STATE_PUBLISHED:
 		fmt.Fprintf(t.out, "published generation %d: %s, to %s, in %s\n", run.GetGeneration(), kindName(run), positionText(run.GetCut()), took)
+		return nil
+	case duetv1.RunState_RUN_STATE_UNCHANGED:
+		fmt.Fprintf(t.out, "unchanged: generation %d has everything that has arrived\n", run.GetBaseGeneration())
 		return nil
 	case duetv1.RunState_RUN_STATE_HELD:
 		return no("run %s is held: %s. The old generation still serves. Compare with duet reconcile --run %s; to publish anyway, use duet batch run --accept", run.GetId(), sentence(run.GetProblem()), run.GetId())

@@ -209,6 +209,7 @@ func TestARunIsWatchedToItsEnd(t *testing.T) {
 		want string
 	}{
 		{&duetv1.Run{Id: "r1", State: duetv1.RunState_RUN_STATE_PUBLISHED, Generation: 7, Full: true, Cut: at(50), StartTime: began, EndTime: ended}, exitDone, "published generation 7: full, to 1:50, in 1.5s\n"},
+		{&duetv1.Run{Id: "r1", State: duetv1.RunState_RUN_STATE_UNCHANGED, BaseGeneration: 6, StartTime: began, EndTime: ended}, exitDone, "unchanged: generation 6 has everything that has arrived\n"},
 		{&duetv1.Run{Id: "r1", State: duetv1.RunState_RUN_STATE_FAILED, Problem: "the disk is full.", StartTime: began, EndTime: ended}, exitNo, "duet: run r1 failed after 1.5s: the disk is full\n"},
 		{&duetv1.Run{Id: "r1", State: duetv1.RunState_RUN_STATE_HELD, Problem: "2 cells differ", StartTime: began, EndTime: ended}, exitNo, "to publish anyway, use duet batch run --accept\n"},
 	} {

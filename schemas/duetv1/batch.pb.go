@@ -41,6 +41,9 @@ const (
 	// The halves differ without a known cause: the old generation serves until
 	// a run is started with accept.
 	RunState_RUN_STATE_HELD RunState = 6
+	// Nothing has changed since the base generation, which still serves; nothing
+	// was published.
+	RunState_RUN_STATE_UNCHANGED RunState = 7
 )
 
 // Enum value maps for RunState.
@@ -53,6 +56,7 @@ var (
 		4: "RUN_STATE_FAILED",
 		5: "RUN_STATE_FENCED",
 		6: "RUN_STATE_HELD",
+		7: "RUN_STATE_UNCHANGED",
 	}
 	RunState_value = map[string]int32{
 		"RUN_STATE_UNSPECIFIED": 0,
@@ -62,6 +66,7 @@ var (
 		"RUN_STATE_FAILED":      4,
 		"RUN_STATE_FENCED":      5,
 		"RUN_STATE_HELD":        6,
+		"RUN_STATE_UNCHANGED":   7,
 	}
 )
 
@@ -1959,7 +1964,7 @@ const file_duet_v1_batch_proto_rawDesc = "" +
 	"\x06before\x18\x03 \x01(\v2\x0e.duet.v1.ValueR\x06before\x12$\n" +
 	"\x05after\x18\x04 \x01(\v2\x0e.duet.v1.ValueR\x05after\x12$\n" +
 	"\x05cause\x18\x05 \x01(\x0e2\x0e.duet.v1.CauseR\x05cause\x12\x16\n" +
-	"\x06detail\x18\x06 \x01(\tR\x06detail*\xab\x01\n" +
+	"\x06detail\x18\x06 \x01(\tR\x06detail*\xc4\x01\n" +
 	"\bRunState\x12\x19\n" +
 	"\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n" +
@@ -1967,7 +1972,8 @@ const file_duet_v1_batch_proto_rawDesc = "" +
 	"\x13RUN_STATE_PUBLISHED\x10\x03\x12\x14\n" +
 	"\x10RUN_STATE_FAILED\x10\x04\x12\x14\n" +
 	"\x10RUN_STATE_FENCED\x10\x05\x12\x12\n" +
-	"\x0eRUN_STATE_HELD\x10\x06*\x90\x01\n" +
+	"\x0eRUN_STATE_HELD\x10\x06\x12\x17\n" +
+	"\x13RUN_STATE_UNCHANGED\x10\a*\x90\x01\n" +
 	"\n" +
 	"RunTrigger\x12\x1b\n" +
 	"\x17RUN_TRIGGER_UNSPECIFIED\x10\x00\x12\x17\n" +

@@ -190,7 +190,7 @@ func (s *server) run(ctx context.Context, full bool) (*duetv1.Run, error) {
 		}
 		switch run := got.GetRun(); run.GetState() {
 		case duetv1.RunState_RUN_STATE_QUEUED, duetv1.RunState_RUN_STATE_RUNNING:
-		case duetv1.RunState_RUN_STATE_PUBLISHED:
+		case duetv1.RunState_RUN_STATE_PUBLISHED, duetv1.RunState_RUN_STATE_UNCHANGED:
 			return run, nil
 		default:
 			return nil, fmt.Errorf("run %s: %s", run.GetState(), run.GetProblem())

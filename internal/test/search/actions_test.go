@@ -395,7 +395,7 @@ func (w *world) failedOrPublished(ctx context.Context, id string) error {
 	run := res.GetRun()
 	w.trace("    %v: %s", run.GetState(), run.GetProblem())
 	switch run.GetState() {
-	case duetv1.RunState_RUN_STATE_PUBLISHED, duetv1.RunState_RUN_STATE_FAILED:
+	case duetv1.RunState_RUN_STATE_PUBLISHED, duetv1.RunState_RUN_STATE_FAILED, duetv1.RunState_RUN_STATE_UNCHANGED:
 	default:
 		return fmt.Errorf("run after a fault: %v", run)
 	}

@@ -212,17 +212,20 @@ func (w *world) settle(ctx context.Context) error {
 	return w.mustPublish(ctx, id)
 }
 
-// mustPublish checks that an undisturbed run has published and that its
-// comparison found both halves equal (H7).
+// mustPublish checks that an undisturbed run has published and that its comparison
+// found both halves equal (H7), or that it found nothing new.
 func (w *world) mustPublish(ctx context.Context, id string) error {
 	res, err := w.batch.GetRun(ctx, &duetv1.GetRunRequest{Run: id})
 	if err != nil {
 		return err
 	}
-	if res.GetRun().GetState() != duetv1.RunState_RUN_STATE_PUBLISHED {
-		return fmt.Errorf("run: %v", res.GetRun())
+	switch res.GetRun().GetState() {
+	case duetv1.RunState_RUN_STATE_PUBLISHED:
+		return w.reconciled(ctx, id)
+	case duetv1.RunState_RUN_STATE_UNCHANGED:
+		return nil
 	}
-	return w.reconciled(ctx, id)
+	return fmt.Errorf("run: %v", res.GetRun())
 }
 
 func (w *world) reconciled(ctx context.Context, id string) error {
