@@ -26,8 +26,8 @@ import (
 	"duet/speed/eventlog"
 )
 
-// known says for which reason err refuses. It is the one place where the
-// errors of other packages become reasons; nil if err is none that we know.
+// known returns the reason of an error, and nil if it has none. It is the one
+// place where the errors of other packages become reasons.
 func known(err error) *reason.Error {
 	var (
 		own     *reason.Error
@@ -63,7 +63,7 @@ func known(err error) *reason.Error {
 	return knownStore(err)
 }
 
-// knownStore says for which reason an error of the store refuses.
+// knownStore returns the reason of an error of the store.
 func knownStore(err error) *reason.Error {
 	var (
 		unknown    *store.UnknownViewError
@@ -86,8 +86,7 @@ func knownStore(err error) *reason.Error {
 	return knownBatch(err)
 }
 
-// knownBatch says for which reason an error of the archive or the batch half
-// refuses.
+// knownBatch returns the reason of an error of the archive or the batch half.
 func knownBatch(err error) *reason.Error {
 	var (
 		damage *durable.DamageError
@@ -107,7 +106,7 @@ func knownBatch(err error) *reason.Error {
 	case errors.Is(err, batch.ErrStopped):
 		return reason.New(reason.Stopping, "%s; try again", err).Because(err)
 	case errors.Is(err, archive.ErrRepaired):
-		return reason.New(reason.ViewRebuilding, "a damaged file of the archive was written again from the log just now; ask again").Because(err)
+		return reason.New(reason.ViewRebuilding, "a damaged file of the archive has just been rebuilt from the log; try again").Because(err)
 	case errors.As(err, &damage):
 		return reason.New(reason.Damaged, "%s", damage.Error()).Because(err)
 	case errors.As(err, &fenced):
@@ -118,17 +117,17 @@ func knownBatch(err error) *reason.Error {
 	return nil
 }
 
-// refusal makes a reason of any error. One that nobody expected is logged with
-// a number, and only the number is told.
+// refusal returns a reason for any error. An unexpected error is logged under an
+// id, and only the id is sent.
 func refusal(err error, log *slog.Logger, method string) *reason.Error {
 	if e := known(err); e != nil {
 		return e
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return reason.New(reason.DeadlineOver, "the call was still running when its deadline passed; give it more time").Because(err)
+		return reason.New(reason.DeadlineOver, "the call was still running when its deadline passed; allow it more time").Because(err)
 	case errors.Is(err, context.Canceled):
-		return reason.New(reason.Cancelled, "the caller went away").Because(err)
+		return reason.New(reason.Cancelled, "the client cancelled the call").Because(err)
 	}
 	if s, ok := status.FromError(err); ok {
 		switch s.Code() {
@@ -137,15 +136,15 @@ func refusal(err error, log *slog.Logger, method string) *reason.Error {
 		case codes.ResourceExhausted:
 			return reason.New(reason.MessageTooLarge, "%s", s.Message()).Because(err)
 		case codes.Canceled:
-			return reason.New(reason.Cancelled, "the caller went away").Because(err)
+			return reason.New(reason.Cancelled, "the client cancelled the call").Because(err)
 		}
 	}
 	id := strings.ToLower(rand.Text()[:10])
 	log.Error("internal error", "method", method, "error_id", id, "error", err)
-	return reason.New(reason.Internal, "internal error %s; the server's log has it under that number", id).With("error_id", id).Because(err)
+	return reason.New(reason.Internal, "internal error %s; the server's log has the details under this id", id).With("error_id", id).Because(err)
 }
 
-// details are what a status carries beside its code and message.
+// details returns what a status carries beside its code and message.
 func details(e *reason.Error) []proto.Message {
 	out := []proto.Message{&errdetails.ErrorInfo{Reason: string(e.Reason), Domain: reason.Domain, Metadata: e.Metadata}}
 	if len(e.Violations) > 0 {
@@ -156,13 +155,13 @@ func details(e *reason.Error) []proto.Message {
 		out = append(out, bad)
 	}
 	switch e.Reason {
-	case reason.CatchingUp, reason.ViewRebuilding, reason.Stopping, reason.LogRefused, reason.LogFull, reason.Busy:
+	case reason.CatchingUp, reason.ViewRebuilding, reason.Stopping, reason.LogRefused, reason.LogFull, reason.Busy, reason.TooManyConnections:
 		out = append(out, &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
 	}
 	return out
 }
 
-// grpcError is e for gRPC.
+// grpcError returns e for grpc-go.
 func grpcError(e *reason.Error) error {
 	s := status.New(e.Reason.Code(), e.Message).Proto()
 	for _, d := range details(e) {
@@ -173,7 +172,7 @@ func grpcError(e *reason.Error) error {
 	return status.FromProto(s).Err()
 }
 
-// connectError is e for JSON over HTTP and gRPC-web.
+// connectError returns e for connect: JSON over HTTP, gRPC-web and gRPC.
 func connectError(e *reason.Error) *connect.Error {
 	out := connect.NewError(connect.Code(e.Reason.Code()), errors.New(e.Message))
 	for _, d := range details(e) {

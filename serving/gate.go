@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -17,6 +15,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/tap"
 
 	"duet/serving/reason"
 )
@@ -24,6 +23,8 @@ import (
 // gate is what every call passes, whatever transport brings it.
 type gate struct {
 	ready    func() error
+	ctx      context.Context // of all calls; ends with cut
+	cut      context.CancelFunc
 	slots    [numClasses]chan struct{} // one token for each running call of a class
 	deadline time.Duration             // the longest time a unary call gets
 	metrics  *Metrics
@@ -33,8 +34,9 @@ type gate struct {
 
 func newGate(cfg Config, ready func() error) *gate {
 	g := &gate{ready: ready, deadline: cfg.MaxDeadline, metrics: cfg.Metrics, log: cfg.Log, now: cfg.Now}
-	for c := range g.slots {
-		g.slots[c] = make(chan struct{}, cfg.MaxCalls)
+	g.ctx, g.cut = context.WithCancel(context.Background())
+	for c, n := range [numClasses]int{classAppend: cfg.MaxAppends, classStream: cfg.MaxStreams, classQuery: cfg.MaxQueries, classOperate: cfg.MaxOperator} {
+		g.slots[c] = make(chan struct{}, n)
 	}
 	return g
 }
@@ -70,10 +72,12 @@ func (g *gate) pass(ctx context.Context, name string, call func(context.Context)
 	case slots <- struct{}{}:
 		defer func() { <-slots }()
 	default:
-		return reason.New(reason.Busy, "%d calls of this kind are running, which is the most; try again, with growing pauses", cap(slots))
+		return reason.New(reason.Busy, "%d calls of this kind are running, the most that the server allows; try again, with growing pauses", cap(slots))
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(g.ctx, cancel)()
 	if m.class != classStream {
-		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, g.deadline)
 		defer cancel()
 	}
@@ -90,6 +94,17 @@ func (g *gate) safely(ctx context.Context, method string, call func(context.Cont
 		}
 	}()
 	return call(ctx)
+}
+
+// arrive bounds the time of a unary call from its first byte, so that one whose
+// request never arrives ends too.
+func (g *gate) arrive(ctx context.Context, name string) context.Context {
+	if m, ok := methods[name]; !ok || m.class == classStream {
+		return ctx
+	}
+	bounded, cancel := context.WithTimeout(ctx, g.deadline)
+	context.AfterFunc(ctx, cancel) // the stream's end
+	return bounded
 }
 
 // unary passes the unary calls of grpc-go through the gate.
@@ -160,8 +175,11 @@ func newGRPC(cfg Config, a *api, h *health.Server) *grpc.Server {
 		grpc.MaxConcurrentStreams(256),
 		grpc.MaxHeaderListSize(64<<10),
 		grpc.ConnectionTimeout(10*time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 5 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.InTapHandle(func(ctx context.Context, info *tap.Info) (context.Context, error) {
+			return a.gate.arrive(ctx, info.FullMethodName), nil
+		}),
 		grpc.ChainUnaryInterceptor(a.gate.unary),
 		grpc.ChainStreamInterceptor(a.gate.stream),
 		grpc.UnknownServiceHandler(func(_ any, ss grpc.ServerStream) error {
@@ -173,48 +191,4 @@ func newGRPC(cfg Config, a *api, h *health.Server) *grpc.Server {
 	healthpb.RegisterHealthServer(g, h)
 	reflection.Register(g)
 	return g
-}
-
-// limitListener accepts at most n connections at a time; more wait in the
-// accept queue.
-func limitListener(l net.Listener, n int) net.Listener {
-	return &limited{Listener: l, slots: make(chan struct{}, n), closed: make(chan struct{})}
-}
-
-type limited struct {
-	net.Listener
-	slots  chan struct{}
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	return &limitedConn{Conn: c, free: func() { <-l.slots }}, nil
-}
-
-func (l *limited) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
-}
-
-type limitedConn struct {
-	net.Conn
-	once sync.Once
-	free func()
-}
-
-func (c *limitedConn) Close() error {
-	err := c.Conn.Close()
-	c.once.Do(c.free)
-	return err
 }

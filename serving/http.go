@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -21,13 +22,11 @@ import (
 	"duet/serving/reason"
 )
 
-// How long one side of an HTTP call may take. Streams have no limit of theirs.
-const (
-	readTimeout  = 30 * time.Second
-	writeTimeout = 90 * time.Second
-)
+// writeTimeout is the longest time from a request's head to the end of its
+// answer. Streams have none.
+const writeTimeout = 2 * time.Minute
 
-// newHTTP makes the HTTP server: RPCs as JSON, gRPC-web and gRPC, the page,
+// newHTTP returns the HTTP server: RPCs as JSON, gRPC-web and gRPC, the page,
 // metrics and health.
 func newHTTP(cfg Config, a *api) *http.Server {
 	opts := []connect.HandlerOption{
@@ -53,6 +52,7 @@ func newHTTP(cfg Config, a *api) *http.Server {
 	mux.HandleFunc("GET /{$}", p.home)
 	mux.HandleFunc("GET /views/{name}", p.view)
 	mux.HandleFunc("GET /style.css", p.style)
+	mux.HandleFunc("/", nothingThere)
 
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -60,7 +60,7 @@ func newHTTP(cfg Config, a *api) *http.Server {
 	return &http.Server{
 		Handler:           a.guard(mux),
 		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		Protocols:         protocols,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 256},
@@ -68,15 +68,15 @@ func newHTTP(cfg Config, a *api) *http.Server {
 	}
 }
 
-// boundedGzip ends one byte beyond the largest message. Connect's own goes on to
-// the end of what is too large, to tell its size: 8 MB of zeros well compressed
-// are ten seconds of work.
+// boundedGzip ends one byte beyond the largest message. Connect's own reads a
+// message that is too large to its end, to report the size: 8 MB of compressed
+// zeros are ten seconds of work.
 type boundedGzip struct {
 	gzip.Reader
 	limit, left int64
 }
 
-// Reset begins a new message.
+// Reset starts a new message.
 func (z *boundedGzip) Reset(r io.Reader) error {
 	z.left = z.limit
 	return z.Reader.Reset(r)
@@ -92,17 +92,18 @@ func (z *boundedGzip) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// guard is what every HTTP request passes: a Host that is this machine's (a
-// page that has its own name point here is of another site), no writing from
-// another origin, time limits, and a panic that ends one request only.
+// guard is what every HTTP request passes before its handler: a Host that is
+// this machine (a page whose own name resolves to it belongs to another site), no
+// writing from another origin, a method and a content type that the path takes,
+// time limits, a body that has arrived, and a panic that ends one request only.
 func (a *api) guard(next http.Handler) http.Handler {
 	loopback := checkAddr("", a.cfg.HTTP, false) == nil
 	origin := http.NewCrossOriginProtection()
-	errs := connect.NewErrorWriter()
-	refuse := func(w http.ResponseWriter, r *http.Request, e *reason.Error) {
+	bodies := newBodies(a.cfg)
+	refuse := func(w http.ResponseWriter, r *http.Request, status int, e *reason.Error) {
 		a.cfg.Metrics.refusedHTTP(e.Reason)
-		a.cfg.Log.Debug("request refused", "path", r.URL.Path, "host", r.Host, "reason", string(e.Reason))
-		_ = errs.Write(w, r, connectError(e)) // the client may be gone
+		a.cfg.Log.Debug("request refused", "path", r.URL.Path, "host", r.Host, "reason", string(e.Reason), "message", e.Message)
+		writeError(w, r, status, e)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -110,34 +111,88 @@ func (a *api) guard(next http.Handler) http.Handler {
 		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		if loopback && !loopbackHost(r.Host) {
-			refuse(w, r, reason.New(reason.OriginRefused, "the Host header names %q, but this server answers to localhost only; use http://localhost or http://127.0.0.1", clip(r.Host)))
-			return
-		}
-		if err := origin.Check(r); err != nil {
-			refuse(w, r, reason.New(reason.OriginRefused, "a web page of another origin may not send this; send it without a browser, or from this server's own pages").Because(err))
-			return
-		}
-		if r.URL.Path != duetv1connect.IngestServiceAppendStreamProcedure {
-			rc := http.NewResponseController(w)
-			now := time.Now()
-			// Neither error matters: a writer without deadlines is a test's.
-			_ = rc.SetReadDeadline(now.Add(readTimeout))
-			_ = rc.SetWriteDeadline(now.Add(writeTimeout))
-		}
 		defer func() {
 			if p := recover(); p != nil {
 				if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 					panic(p)
 				}
-				refuse(w, r, refusal(fmt.Errorf("panic: %v\n%s", p, debug.Stack()), a.cfg.Log, r.URL.Path))
+				refuse(w, r, 0, refusal(fmt.Errorf("panic: %v\n%s", p, debug.Stack()), a.cfg.Log, r.URL.Path))
 			}
 		}()
+		if loopback && !loopbackHost(r.Host) {
+			refuse(w, r, 0, reason.New(reason.OriginRefused, "the Host header names %q, but this server answers to localhost only; use http://localhost or http://127.0.0.1", clip(r.Host)))
+			return
+		}
+		if err := origin.Check(r); err != nil {
+			refuse(w, r, 0, reason.New(reason.OriginRefused, "a web page of another origin may not send this; send it without a browser, or from this server's own pages").Because(err))
+			return
+		}
+		m, known := methods[r.URL.Path]
+		if strings.HasPrefix(r.URL.Path, "/duet.v1.") {
+			if !known {
+				nothingThere(w, r)
+				return
+			}
+			if status, e := wrongForm(r); e != nil {
+				h.Set("Allow", http.MethodPost)
+				h.Set("Accept-Post", "application/json")
+				refuse(w, r, status, e)
+				return
+			}
+		}
+		if !known || m.class != classStream {
+			rc := http.NewResponseController(w)
+			now := time.Now()
+			// A writer without deadlines is a test's.
+			_ = rc.SetReadDeadline(now.Add(a.cfg.BodyTimeout))
+			_ = rc.SetWriteDeadline(now.Add(writeTimeout))
+			release, e := bodies.read(r)
+			defer release()
+			if e != nil {
+				refuse(w, r, 0, e)
+				return
+			}
+		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// loopbackHost says whether a Host header names this machine by its loopback.
+// wrongForm returns a refusal, with its HTTP status, of what connect would refuse
+// with an empty body: a method other than POST, and an unknown content type.
+func wrongForm(r *http.Request) (int, *reason.Error) {
+	if r.Method != http.MethodPost {
+		return http.StatusMethodNotAllowed, reason.New(reason.ArgumentInvalid, "%s is a method of the API: send it with POST and a JSON body, such as curl -d '{}' -H 'Content-Type: application/json'", r.URL.Path)
+	}
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err == nil && (kind == "application/json" || kind == "application/proto" || strings.HasPrefix(kind, "application/connect+") || strings.HasPrefix(kind, "application/grpc")) {
+		return 0, nil
+	}
+	return http.StatusUnsupportedMediaType, reason.New(reason.ArgumentInvalid, "the body has Content-Type %q; send JSON with Content-Type: application/json", clip(r.Header.Get("Content-Type")))
+}
+
+// nothingThere answers for paths that do not exist.
+func nothingThere(w http.ResponseWriter, r *http.Request) {
+	writeError(w, r, http.StatusNotFound, reason.New(reason.MethodUnknown, "there is nothing at %s; the page is at /, a method of the API at a path such as /duet.v1.ViewService/Query, and %s/STREAM takes events as JSON lines", clip(r.URL.Path), appendPath))
+}
+
+// writeError writes an error in the form that the request's protocol has for it.
+// status replaces the HTTP status unless it is 0.
+func writeError(w http.ResponseWriter, r *http.Request, status int, e *reason.Error) {
+	if status != 0 {
+		w = &statusWriter{w, status}
+	}
+	_ = connect.NewErrorWriter().Write(w, r, connectError(e)) // the client may be gone
+}
+
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(int) { w.ResponseWriter.WriteHeader(w.status) }
+
+// loopbackHost reports whether a Host header names this machine by its loopback
+// address.
 func loopbackHost(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
@@ -153,27 +208,23 @@ func loopbackHost(host string) bool {
 // readyz is 200 only when calls are answered.
 func (a *api) readyz(w http.ResponseWriter, _ *http.Request) {
 	if err := a.ready(); err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		http.Error(w, err.Error(), http.StatusServiceUnavailable) // a line of text, for probes
 		return
 	}
 	fmt.Fprintln(w, "ready")
 }
 
-// appendLines appends the body's JSON lines to a stream: Append for curl. The
-// producer, producer_sequence and session come from the URL's query.
+// appendLines appends the body's JSON lines to a stream: Append for curl.
+// producer, producer_sequence and session are URL parameters.
 func (a *api) appendLines(w http.ResponseWriter, r *http.Request) {
 	var resp *duetv1.AppendResponse
 	refused := a.gate.pass(r.Context(), appendPath, func(ctx context.Context) error {
 		if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 			return reason.New(reason.ArgumentInvalid, "the body has Content-Encoding %q; send the lines as they are, or compressed to IngestService/Append", clip(coding))
 		}
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(a.cfg.MaxMessage)))
-		var large *http.MaxBytesError
-		switch {
-		case errors.As(err, &large):
-			return reason.New(reason.MessageTooLarge, "the body is larger than %d bytes; send fewer lines at once", large.Limit)
-		case err != nil:
-			return reason.New(reason.Cancelled, "the body did not arrive whole").Because(err)
+		body, err := io.ReadAll(r.Body) // the guard has it in memory
+		if err != nil {
+			return err
 		}
 		req := &duetv1.AppendRequest{
 			Stream:   r.PathValue("stream"),
@@ -190,12 +241,12 @@ func (a *api) appendLines(w http.ResponseWriter, r *http.Request) {
 		return err
 	})
 	if refused != nil {
-		_ = connect.NewErrorWriter().Write(w, r, connectError(refused)) // the client may be gone
+		writeError(w, r, 0, refused)
 		return
 	}
 	text, err := protojson.Marshal(resp)
 	if err != nil {
-		http.Error(w, "the answer cannot be written as JSON", http.StatusInternalServerError)
+		writeError(w, r, 0, refusal(err, a.cfg.Log, appendPath))
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

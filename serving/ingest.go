@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/grpc"
@@ -159,16 +160,28 @@ func (a *api) appendStream(ctx context.Context, x exchange) error {
 		received <- a.receiveAll(ctx, x, underWay)
 		close(underWay)
 	}()
-	for p := range underWay {
-		done, err := p.wait(ctx)
-		if err != nil {
-			return err
-		}
-		if err := x.send(&duetv1.AppendStreamResponse{Appended: done}); err != nil {
-			return err
+	idle := time.NewTimer(a.cfg.StreamIdle)
+	defer idle.Stop()
+	for {
+		select {
+		case p, ok := <-underWay:
+			if !ok {
+				return <-received
+			}
+			done, err := p.wait(ctx)
+			if err != nil {
+				return err
+			}
+			if err := x.send(&duetv1.AppendStreamResponse{Appended: done}); err != nil {
+				return err
+			}
+			idle.Reset(a.cfg.StreamIdle)
+		case <-idle.C:
+			return reason.New(reason.StreamIdle, "the stream had no request for %s; open a new one when there is something to send", a.cfg.StreamIdle)
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
-	return <-received
 }
 
 // receiveAll begins each request of a stream until the client has no more.

@@ -13,34 +13,34 @@ import (
 	"duet/serving/reason"
 )
 
-// jsonCodec reads and writes messages as JSON. Unlike connect's own it refuses
-// fields that a message does not have: a misspelt "limt" is not to be ignored.
+// jsonCodec reads and writes messages as JSON. Unlike connect's own codec it
+// refuses fields that a message does not have, such as a misspelt "limt".
 //
-// Connect would answer an error of Unmarshal without our reason and past the
-// gate. So what cannot be read becomes an empty message that carries why, as an
-// unknown field, and the gate refuses it ([unreadable]).
+// Connect would report an error of Unmarshal without a reason and without passing
+// the gate. So Unmarshal never fails: it returns an empty message that carries the
+// error as an unknown field, and the gate refuses it ([unreadable]).
 type jsonCodec struct{ name string }
 
-// refusalField is the number of that field, the highest there can be.
+// refusalField is the number of that field, the highest possible.
 const refusalField = protowire.MaxValidNumber
 
-// Name is the name as connect looks for it.
+// Name implements connect.Codec.
 func (c jsonCodec) Name() string { return c.name }
 
-// Marshal writes a message.
+// Marshal implements connect.Codec.
 func (c jsonCodec) Marshal(message any) ([]byte, error) {
 	m, ok := message.(proto.Message)
 	if !ok {
-		return nil, fmt.Errorf("%T is no message", message)
+		return nil, fmt.Errorf("%T is not a message", message)
 	}
 	return protojson.Marshal(m)
 }
 
-// Unmarshal reads a message, or puts into it why it cannot be read.
+// Unmarshal implements connect.Codec.
 func (c jsonCodec) Unmarshal(text []byte, message any) error {
 	m, ok := message.(proto.Message)
 	if !ok {
-		return fmt.Errorf("%T is no message", message)
+		return fmt.Errorf("%T is not a message", message)
 	}
 	if err := (protojson.UnmarshalOptions{}).Unmarshal(text, m); err != nil {
 		proto.Reset(m)
@@ -51,7 +51,7 @@ func (c jsonCodec) Unmarshal(text []byte, message any) error {
 
 var unknownField = regexp.MustCompile(`unknown field "(.*)"$`)
 
-// unreadable is why a request's JSON could not be read; nil if it could.
+// unreadable returns the error of a request's JSON; nil if it was read.
 func unreadable(message any) error {
 	m, ok := message.(proto.Message)
 	if !ok {
@@ -73,10 +73,10 @@ func unreadable(message any) error {
 	return reason.New(reason.ArgumentInvalid, "the body is not a %s in JSON: %s", name, strings.TrimLeft(strings.TrimPrefix(why, "proto:"), " \u00a0"))
 }
 
-// readConn is a stream whose unreadable messages are errors.
+// readConn returns unreadable messages as errors.
 type readConn struct{ connect.StreamingHandlerConn }
 
-// Receive reads the next message.
+// Receive implements connect.StreamingHandlerConn.
 func (c readConn) Receive(message any) error {
 	if err := c.StreamingHandlerConn.Receive(message); err != nil {
 		return err

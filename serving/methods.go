@@ -6,7 +6,7 @@ type class uint8
 
 const (
 	classAppend  class = iota // ends when the log has synced
-	classStream               // an open AppendStream; each of its requests takes a slot of classAppend
+	classStream               // an open AppendStream; the appender bounds what its requests hold
 	classQuery                // reads views, and may wait for a position
 	classOperate              // status, rejects, inspection, runs: what an operator needs when all else is busy
 	numClasses

@@ -79,15 +79,15 @@ func (p *pages) home(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	out := p.frame(ctx)
 	if p.api.ready() == nil {
-		var views []*duetv1.View
+		var views *duetv1.ListViewsResponse
 		refused := p.api.gate.pass(ctx, pageViews, func(ctx context.Context) (err error) {
-			views, err = p.api.platform.Load().engine.List(ctx)
+			views, err = p.api.ListViews(ctx, &duetv1.ListViewsRequest{})
 			return err
 		})
 		if refused != nil {
 			out.Problems = append(out.Problems, refused.Message)
 		}
-		for _, v := range views {
+		for _, v := range views.GetViews() {
 			out.Views = append(out.Views, p.card(ctx, v, homeRows))
 		}
 	}
@@ -100,14 +100,14 @@ func (p *pages) view(w http.ResponseWriter, r *http.Request) {
 	out := p.frame(ctx)
 	status := http.StatusOK
 	if p.api.ready() == nil {
-		var v *duetv1.View
+		var v *duetv1.GetViewResponse
 		refused := p.api.gate.pass(ctx, pageViews, func(ctx context.Context) (err error) {
-			v, _, err = p.api.platform.Load().engine.Describe(ctx, r.PathValue("name"))
+			v, err = p.api.GetView(ctx, &duetv1.GetViewRequest{View: r.PathValue("name")})
 			return err
 		})
 		switch {
 		case refused == nil:
-			c := p.card(ctx, v, viewRows)
+			c := p.card(ctx, v.GetView(), viewRows)
 			c.Alone = true
 			out.One = &c
 		case refused.Reason == reason.ViewUnknown || refused.Reason == reason.ArgumentInvalid:

@@ -38,12 +38,12 @@ import (
 	"duet/speed/eventlog"
 )
 
-// Config says where to listen and within which bounds.
+// Config says where to listen, and bounds what clients can use.
 type Config struct {
 	GRPC string // address; defaults to 127.0.0.1:7401
 	HTTP string // address; defaults to 127.0.0.1:7400
-	// AllowRemote permits addresses that other machines reach, although nothing
-	// asks who calls.
+	// AllowRemote permits addresses that other machines reach, although callers
+	// are not authenticated.
 	AllowRemote bool
 
 	Project *project.Project
@@ -55,9 +55,16 @@ type Config struct {
 	Failure func() error
 
 	MaxMessage  int           // bytes of one request, decompressed; defaults to 8 MiB
-	MaxCalls    int           // unary calls at a time, both ports together, and as many streams; defaults to 256
-	MaxConns    int           // connections a port; defaults to 1,024
-	MaxDeadline time.Duration // of one unary call; defaults to 60 s
+	MaxAppends  int           // unary appends at a time; defaults to 256
+	MaxStreams  int           // open AppendStreams; defaults to 1,024
+	MaxQueries  int           // queries that run or wait; defaults to 1,024
+	MaxOperator int           // calls of operators at a time; defaults to 64
+	MaxConns    int           // connections of each port; further ones are refused; defaults to 2,048
+	MaxBodies   int64         // bytes of HTTP bodies that are being read; defaults to 256 MiB
+	MaxDeadline time.Duration // the longest time of a unary call; defaults to 60 s
+	BodyTimeout time.Duration // the longest time in which a request arrives; defaults to 30 s
+	StreamIdle  time.Duration // an AppendStream without requests ends after this; defaults to 5 min
+	Grace       time.Duration // the longest time that Stop waits for running calls; defaults to 5 s
 	Metrics     *Metrics      // defaults to new ones
 	Log         *slog.Logger  // defaults to slog.Default()
 	Now         func() time.Time
@@ -67,9 +74,16 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.GRPC, "127.0.0.1:7401")
 	def(&c.HTTP, "127.0.0.1:7400")
 	def(&c.MaxMessage, 8<<20)
-	def(&c.MaxCalls, 256)
-	def(&c.MaxConns, 1024)
+	def(&c.MaxAppends, 256)
+	def(&c.MaxStreams, 1024)
+	def(&c.MaxQueries, 1024)
+	def(&c.MaxOperator, 64)
+	def(&c.MaxConns, 2048)
+	def(&c.MaxBodies, 256<<20)
 	def(&c.MaxDeadline, time.Minute)
+	def(&c.BodyTimeout, 30*time.Second)
+	def(&c.StreamIdle, 5*time.Minute)
+	def(&c.Grace, 5*time.Second)
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
@@ -102,28 +116,30 @@ func def[T comparable](v *T, d T) {
 	}
 }
 
-// checkAddr refuses an address that other machines reach.
+// checkAddr refuses an address that other machines reach, unless remote is set.
 func checkAddr(flag, addr string, remote bool) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return fmt.Errorf("%s %s: not an address: %w; write HOST:PORT, such as 127.0.0.1:7400", flag, addr, err)
+		return fmt.Errorf("%s %s: %w; write HOST:PORT, such as 127.0.0.1:7400", flag, addr, err)
 	}
 	if remote || host == "localhost" {
 		return nil
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return fmt.Errorf("%s %s: other machines reach this address, and Duet has neither TLS nor users yet: anyone there could read and write everything. Bind to 127.0.0.1 and put a proxy that has both before it, or say --allow-remote if the network is trusted", flag, addr)
+		return fmt.Errorf("%s %s: other machines reach this address, and Duet has neither TLS nor users yet: anyone there could read and write everything. Bind to 127.0.0.1 behind a proxy that has both, or pass --allow-remote if the network is trusted", flag, addr)
 	}
 	return nil
 }
 
-// Server serves both ports. Start it once; Stop it any number of times, also
+// Server serves both ports. Start it once. Stop may be called more than once, and
 // without Start.
 type Server struct {
 	cfg      Config
 	api      *api
 	grpc     *grpc.Server
 	http     *http.Server
+	noGRPC   *grpc.Server // refuses the connections beyond MaxConns
+	noHTTP   *http.Server
 	health   *health.Server
 	grpcAddr atomic.Pointer[net.TCPAddr]
 	httpAddr atomic.Pointer[net.TCPAddr]
@@ -132,7 +148,7 @@ type Server struct {
 	stop     sync.Once
 }
 
-// New makes a server; it does not listen yet. All faults of cfg are reported
+// New returns a server that does not listen yet. It reports all faults of cfg
 // together.
 func New(cfg Config) (*Server, error) {
 	cfg, err := cfg.withDefaults()
@@ -144,6 +160,7 @@ func New(cfg Config) (*Server, error) {
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	s.grpc = newGRPC(cfg, s.api, s.health)
 	s.http = newHTTP(cfg, s.api)
+	s.noGRPC, s.noHTTP = refusingGRPC(), refusingHTTP(cfg.Log)
 	return s, nil
 }
 
@@ -161,26 +178,27 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	s.grpcAddr.Store(g.Addr().(*net.TCPAddr))
 	s.httpAddr.Store(h.Addr().(*net.TCPAddr))
-	s.served.Go(func() {
-		if err := s.grpc.Serve(limitListener(g, s.cfg.MaxConns)); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-			s.failed <- fmt.Errorf("serving gRPC on %s: %w", g.Addr(), err)
-		}
-	})
-	s.served.Go(func() {
-		if err := s.http.Serve(limitListener(h, s.cfg.MaxConns)); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			s.failed <- fmt.Errorf("serving HTTP on %s: %w", h.Addr(), err)
-		}
-	})
+	serve := func(protocol string, l net.Listener, admitted, refused func(net.Listener) error) {
+		in, over := splitListener(l, s.cfg.MaxConns)
+		s.served.Go(func() { _ = refused(over) }) // ends with its listener
+		s.served.Go(func() {
+			if err := admitted(in); err != nil && !errors.Is(err, grpc.ErrServerStopped) && !errors.Is(err, http.ErrServerClosed) {
+				s.failed <- fmt.Errorf("serving %s on %s: %w", protocol, l.Addr(), err)
+			}
+		})
+	}
+	serve("gRPC", g, s.grpc.Serve, s.noGRPC.Serve)
+	serve("HTTP", h, s.http.Serve, s.noHTTP.Serve)
 	return nil
 }
 
-// Failed gives the error of a port that ended by itself.
+// Failed delivers the error of a port that ended by itself.
 func (s *Server) Failed() <-chan error { return s.failed }
 
-// GRPCAddr is where gRPC listens; "" before Start.
+// GRPCAddr returns the address of gRPC; "" before Start.
 func (s *Server) GRPCAddr() string { return addrText(s.grpcAddr.Load()) }
 
-// HTTPAddr is where HTTP listens; "" before Start.
+// HTTPAddr returns the address of HTTP; "" before Start.
 func (s *Server) HTTPAddr() string { return addrText(s.httpAddr.Load()) }
 
 func addrText(a *net.TCPAddr) string {
@@ -204,13 +222,18 @@ func (s *Server) Open(appender *eventlog.Appender) {
 	}
 }
 
-// Stop refuses new calls, lets running ones end until ctx does, and closes
-// both ports.
+// Stop refuses new calls, lets running ones end until ctx does or Config.Grace
+// is over, whichever comes first, and then ends them and closes both ports. The
+// error says that calls were ended. It never waits for what a call runs in the
+// background.
 func (s *Server) Stop(ctx context.Context) error {
 	var err error
 	s.stop.Do(func() {
+		ctx, cancel := context.WithTimeout(ctx, s.cfg.Grace)
+		defer cancel()
 		s.api.close()
 		s.health.Shutdown()
+		s.noGRPC.Stop()
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -220,18 +243,21 @@ func (s *Server) Stop(ctx context.Context) error {
 		select {
 		case <-done:
 		case <-ctx.Done():
+			err = errors.Join(err, ctx.Err())
+			s.api.gate.cut()
 			s.grpc.Stop()
 			<-done
 		}
 		if err != nil {
-			err = errors.Join(fmt.Errorf("some HTTP calls were cut off: %w", err), s.http.Close())
+			err = errors.Join(fmt.Errorf("calls were ended after %s: %w", s.cfg.Grace, err), s.http.Close())
 		}
+		err = errors.Join(err, s.noHTTP.Close())
 		s.served.Wait()
 	})
 	return err
 }
 
-// register adds every service to a gRPC server.
+// register adds every service to g.
 func register(g *grpc.Server, a *api) {
 	duetv1.RegisterIngestServiceServer(g, grpcIngest{a})
 	duetv1.RegisterViewServiceServer(g, a)

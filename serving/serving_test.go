@@ -446,7 +446,7 @@ func TestPanicEndsOneCall(t *testing.T) {
 
 // Each limit gives its code, and others are still served.
 func TestLimits(t *testing.T) {
-	r := opened(t, func(c *Config) { c.MaxMessage, c.MaxCalls, c.MaxDeadline = 64<<10, 2, 200*time.Millisecond })
+	r := opened(t, func(c *Config) { c.MaxMessage, c.MaxQueries, c.MaxDeadline = 64<<10, 2, 200*time.Millisecond })
 	big := bytes.Repeat([]byte("{}\n"), 64<<10)
 	_, err := duetv1.NewIngestServiceClient(r.conn).Append(t.Context(), &duetv1.AppendRequest{Stream: "orders", Payload: &duetv1.AppendRequest_JsonLines{JsonLines: big}})
 	if status.Code(err) != codes.ResourceExhausted {
@@ -512,6 +512,7 @@ func TestLimits(t *testing.T) {
 // Each sends on entered first.
 func (r *rig) blockQueries(entered chan<- struct{}, block <-chan struct{}) (token string) {
 	r.api.platform.Load().engine = r.fixture.Engine(func(c *query.Config) {
+		c.Last = func() schemas.Position { return r.fixture.Last() + 1 }
 		c.Wait = func(ctx context.Context, _ schemas.Position) error {
 			entered <- struct{}{}
 			select {
@@ -522,7 +523,7 @@ func (r *rig) blockQueries(entered chan<- struct{}, block <-chan struct{}) (toke
 			}
 		}
 	})
-	return query.Token{Through: schemas.NewCut(querytest.Incarnation, schemas.NewPosition(1, 1))}.String()
+	return query.Token{Through: schemas.NewCut(querytest.Incarnation, r.fixture.Last()+1)}.String()
 }
 
 // A name from outside is looked up or refused, and never more.

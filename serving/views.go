@@ -14,8 +14,7 @@ func (a *api) ListViews(ctx context.Context, _ *duetv1.ListViewsRequest) (*duetv
 
 // GetView implements ViewService.
 func (a *api) GetView(ctx context.Context, req *duetv1.GetViewRequest) (*duetv1.GetViewResponse, error) {
-	v, proof, err := a.platform.Load().engine.Describe(ctx, req.GetView())
-	return &duetv1.GetViewResponse{View: v, Proof: proof}, err
+	return a.platform.Load().engine.Describe(ctx, req.GetView())
 }
 
 // Query implements ViewService.

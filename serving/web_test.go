@@ -109,13 +109,13 @@ func TestPagesAreGolden(t *testing.T) {
 	}
 	home, one := frame(), frame()
 	for _, name := range []string{"countries", "everything", "sales", "small"} {
-		v, _, err := r.api.platform.Load().engine.Describe(t.Context(), name)
+		v, err := r.api.platform.Load().engine.Describe(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		home.Views = append(home.Views, p.card(t.Context(), v, homeRows))
+		home.Views = append(home.Views, p.card(t.Context(), v.GetView(), homeRows))
 		if name == "countries" {
-			c := p.card(t.Context(), v, viewRows)
+			c := p.card(t.Context(), v.GetView(), viewRows)
 			c.Alone = true
 			one.One = &c
 		}

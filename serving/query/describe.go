@@ -11,45 +11,36 @@ import (
 func (e *Engine) List(ctx context.Context) ([]*duetv1.View, error) {
 	ctx, cancel := e.deadline(ctx)
 	defer cancel()
-	out := []*duetv1.View{}
-	err := e.read(ctx, Token{}, func(s *store.Snapshot) error {
+	return read(ctx, e, Token{}, func(s *store.Snapshot) ([]*duetv1.View, error) {
+		out := []*duetv1.View{}
 		for _, name := range e.Names() {
 			out = append(out, describe(s, e.views[name]))
 		}
-		return nil
+		return out, nil
 	})
-	if err != nil {
-		return nil, e.ended(ctx, err)
-	}
-	return out, nil
 }
 
 // Describe describes one view; the proof is nil if the view cannot answer.
-func (e *Engine) Describe(ctx context.Context, name string) (*duetv1.View, *duetv1.Proof, error) {
+func (e *Engine) Describe(ctx context.Context, name string) (*duetv1.GetViewResponse, error) {
 	v, err := e.view(name)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	ctx, cancel := e.deadline(ctx)
 	defer cancel()
-	var out *duetv1.View
-	var proof *duetv1.Proof
-	err = e.read(ctx, Token{}, func(s *store.Snapshot) error {
-		out = describe(s, v)
-		if out.Problem != "" {
-			return nil
+	return read(ctx, e, Token{}, func(s *store.Snapshot) (*duetv1.GetViewResponse, error) {
+		out := &duetv1.GetViewResponse{View: describe(s, v)}
+		if out.View.Problem != "" {
+			return out, nil
 		}
 		src, err := e.source(ctx, s, v, 0)
-		if err == nil {
-			proof = src.proof
-			proof.InexactColumns = inexact(v.Compiled.Columns)
+		if err != nil {
+			return nil, err
 		}
-		return err
+		out.Proof = src.proof
+		out.Proof.InexactColumns = inexact(v.Compiled.Columns)
+		return out, nil
 	})
-	if err != nil {
-		return nil, nil, e.ended(ctx, err)
-	}
-	return out, proof, nil
 }
 
 func describe(s *store.Snapshot, v View) *duetv1.View {

@@ -13,14 +13,12 @@ package query
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
-	"golang.org/x/sync/semaphore"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"duet/batch/archive"
@@ -59,10 +57,13 @@ type Config struct {
 	// Last returns the position of the log's last message.
 	Last        func() schemas.Position
 	Incarnation schemas.Incarnation // of the log
-	MaxBytes    int                 // of an answer; defaults to 4 MiB
-	Deadline    time.Duration       // of a call that sets none, and the most one gets; defaults to 30 s
-	Concurrent  int                 // transactions at a time; defaults to 8
-	Now         func() time.Time    // defaults to time.Now
+
+	MaxBytes   int              // of an answer; defaults to 4 MiB
+	Deadline   time.Duration    // the longest time of a call; defaults to 30 s
+	Concurrent int              // read transactions of calls at a time; defaults to 8
+	Abandoned  int              // statements that may outlive their call; defaults to 8
+	Waiting    int              // calls that wait for a position at a time; defaults to 256
+	Now        func() time.Time // defaults to time.Now
 }
 
 // Engine answers queries. It is safe for concurrent use.
@@ -70,7 +71,7 @@ type Engine struct {
 	cfg     Config
 	views   map[string]View
 	streams map[string]*project.Stream
-	reads   *semaphore.Weighted
+	reads   reads
 }
 
 // New returns an engine. The fields of Config without a default are required.
@@ -82,12 +83,18 @@ func New(cfg Config) *Engine {
 		cfg.Deadline = 30 * time.Second
 	}
 	if cfg.Concurrent == 0 {
-		cfg.Concurrent = 8
+		cfg.Concurrent = defaultConcurrent
+	}
+	if cfg.Abandoned == 0 {
+		cfg.Abandoned = defaultAbandoned
+	}
+	if cfg.Waiting == 0 {
+		cfg.Waiting = 256
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	e := &Engine{cfg: cfg, views: map[string]View{}, streams: map[string]*project.Stream{}, reads: semaphore.NewWeighted(int64(cfg.Concurrent))}
+	e := &Engine{cfg: cfg, views: map[string]View{}, streams: map[string]*project.Stream{}, reads: newReads(cfg)}
 	for _, v := range cfg.Views {
 		e.views[v.Project.Name] = v
 	}
@@ -97,7 +104,7 @@ func New(cfg Config) *Engine {
 	return e
 }
 
-// view finds a view by a name that a client sent.
+// view returns the view of a name that a client sent.
 func (e *Engine) view(name string) (View, error) {
 	v, ok := e.views[name]
 	if !ok {
@@ -109,7 +116,7 @@ func (e *Engine) view(name string) (View, error) {
 	return v, nil
 }
 
-// Names lists the views, ordered.
+// Names returns the names of the views, sorted.
 func (e *Engine) Names() []string {
 	var names []string
 	for n := range e.views {
@@ -117,51 +124,6 @@ func (e *Engine) Names() []string {
 	}
 	slices.Sort(names)
 	return names
-}
-
-// deadline bounds ctx.
-func (e *Engine) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, e.cfg.Deadline)
-}
-
-// NotBefore waits until answers are not older than token, which may be empty.
-func (e *Engine) NotBefore(ctx context.Context, token string) (Token, error) {
-	if token == "" {
-		return Token{}, nil
-	}
-	t, err := ParseToken(token, e.cfg.Incarnation)
-	if err != nil {
-		return Token{}, err
-	}
-	if err := e.cfg.Wait(ctx, t.Through.Position()); err != nil {
-		if ctx.Err() != nil {
-			return Token{}, e.over(ctx, fmt.Sprintf("the live half had not reached not_before (%s)", t.Through), err)
-		}
-		return Token{}, err
-	}
-	return t, nil
-}
-
-// over is the error of a context that ended.
-func (e *Engine) over(ctx context.Context, what string, err error) error {
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return reason.New(reason.Cancelled, "the caller went away").Because(err)
-	}
-	return reason.New(reason.DeadlineOver, "%s when the deadline passed; give the call more time (at most %s) or ask for less", what, e.cfg.Deadline).Because(err)
-}
-
-// read runs f in a transaction, once there is a place for one.
-func (e *Engine) read(ctx context.Context, token Token, f func(*store.Snapshot) error) error {
-	if err := e.reads.Acquire(ctx, 1); err != nil {
-		return e.over(ctx, "other queries were still running", err)
-	}
-	defer e.reads.Release(1)
-	return e.cfg.Store.Read(ctx, func(s *store.Snapshot) error {
-		if s.Generation() < token.Generation {
-			return reason.New(reason.CatchingUp, "generation %d of not_before is not served yet, %d is; try again", token.Generation, s.Generation())
-		}
-		return f(s)
-	})
 }
 
 // Query answers one request.
@@ -183,48 +145,31 @@ func (e *Engine) Query(ctx context.Context, req *duetv1.QueryRequest) (*duetv1.Q
 	if err != nil {
 		return nil, err
 	}
-	out := &duetv1.QueryResponse{}
-	err = e.read(ctx, token, func(s *store.Snapshot) error {
+	return read(ctx, e, token, func(s *store.Snapshot) (*duetv1.QueryResponse, error) {
 		src, err := e.source(ctx, s, v, req.GetAsOfGeneration())
 		if err != nil {
-			return err
+			return nil, err
 		}
 		text, cols, err := v.Compiled.FinalSQL(src.partials, opts)
 		if err != nil {
-			return conditionError(err)
+			return nil, conditionError(err)
 		}
-		out.Columns = columns(v.Project, cols)
-		out.Proof = src.proof
-		out.Proof.InexactColumns = inexact(cols)
 		rows, more, err := e.collect(ctx, s, text, len(cols), limit)
 		if err != nil && req.GetAsOfGeneration() != 0 {
-			// The generation may have been cleaned while it was read.
+			// The generation may have been deleted while it was read.
 			if _, gone := e.published(req.GetAsOfGeneration(), v.Compiled.Name); gone != nil {
-				return gone
+				return nil, gone
 			}
 		}
 		if err != nil {
-			return e.evaluation(ctx, v, req, err)
+			return nil, e.evaluation(ctx, v, req, err)
 		}
-		out.Rows, out.Truncated = rows, more
-		return nil
+		src.proof.InexactColumns = inexact(cols)
+		return &duetv1.QueryResponse{Columns: columns(v.Project, cols), Rows: rows, Truncated: more, Proof: src.proof}, nil
 	})
-	if err != nil {
-		return nil, e.ended(ctx, err)
-	}
-	return out, nil
 }
 
-// ended turns the error of a context that ended into a reason.
-func (e *Engine) ended(ctx context.Context, err error) error {
-	var known *reason.Error
-	if ctx.Err() != nil && !errors.As(err, &known) {
-		return e.over(ctx, "the query was still running", err)
-	}
-	return err
-}
-
-// source is where an answer's partial rows are, and its proof.
+// source is the relation of an answer's partial rows, and the proof of the answer.
 type source struct {
 	partials string
 	proof    *duetv1.Proof
@@ -250,26 +195,6 @@ func (e *Engine) source(ctx context.Context, s *store.Snapshot, v View, asOf uin
 	return source{p.partials, e.proof(asOf, p.cut, p.cut, v, time.Time{})}, nil
 }
 
-// Current is the proof of an answer given now, without rows.
-func (e *Engine) Current(ctx context.Context, name string) (*duetv1.Proof, error) {
-	v, err := e.view(name)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := e.deadline(ctx)
-	defer cancel()
-	var p *duetv1.Proof
-	err = e.read(ctx, Token{}, func(s *store.Snapshot) error {
-		src, err := e.source(ctx, s, v, 0)
-		if err == nil {
-			p = src.proof
-			p.InexactColumns = inexact(v.Compiled.Columns)
-		}
-		return err
-	})
-	return p, e.ended(ctx, err)
-}
-
 func (e *Engine) proof(gen uint64, cut, through schemas.Position, v View, newest time.Time) *duetv1.Proof {
 	p := &duetv1.Proof{
 		Generation:  gen,
@@ -284,8 +209,8 @@ func (e *Engine) proof(gen uint64, cut, through schemas.Position, v View, newest
 	return p
 }
 
-// CutAt is the cut at one place, whose incarnation is the present one or, with
-// its id unknown, an earlier one. Nothing is cut at 0.
+// CutAt returns the cut at one position, in the present incarnation or, with an
+// unknown id, in an earlier one. The cut at 0 is nil.
 func CutAt(inc schemas.Incarnation, at schemas.Position) schemas.Cut {
 	if at == 0 {
 		return nil
@@ -296,7 +221,7 @@ func CutAt(inc schemas.Incarnation, at schemas.Position) schemas.Cut {
 	return schemas.NewCut(inc, at)
 }
 
-// Positions is a cut as the interface has it.
+// Positions converts a cut.
 func Positions(c schemas.Cut) []*duetv1.Position {
 	out := make([]*duetv1.Position, len(c))
 	for i, p := range c {
@@ -305,8 +230,8 @@ func Positions(c schemas.Cut) []*duetv1.Position {
 	return out
 }
 
-// collect runs text and takes up to limit rows; more says whether there were
-// more.
+// collect runs text and returns up to limit rows; more reports whether there were
+// further ones.
 func (e *Engine) collect(ctx context.Context, s *store.Snapshot, text string, want, limit int) (out []*duetv1.Row, more bool, err error) {
 	rows, err := s.Query(ctx, text)
 	if err != nil {
@@ -351,8 +276,8 @@ func (e *Engine) collect(ctx context.Context, s *store.Snapshot, text string, wa
 	return out, false, rows.Err()
 }
 
-// options checks a request and turns it into the compiler's options. The
-// limit is the request's; the options ask for one row more.
+// options checks a request and converts it to the compiler's options. The limit
+// returned is the request's; the options ask for one row more.
 func (e *Engine) options(v View, req *duetv1.QueryRequest) (view.Options, int, error) {
 	fail := func(field, format string, args ...any) (view.Options, int, error) {
 		return view.Options{}, 0, reason.Field(reason.ArgumentInvalid, field, format, args...)
@@ -421,8 +346,8 @@ func instant(field string, t *timestamppb.Timestamp) (*time.Time, error) {
 	return &at, nil
 }
 
-// orders reads "column", "column asc" and "column desc". A column's name may
-// hold spaces. Whether there is such a column is for the compiler to say.
+// orders parses "column", "column asc" and "column desc". A column's name may
+// contain spaces. The compiler checks that the column exists.
 func orders(v View, terms []string) []view.Order {
 	var out []view.Order
 	for _, term := range terms {
@@ -451,7 +376,7 @@ func inexact(cols []view.Column) []string {
 	return names
 }
 
-// columns describes an answer's columns.
+// columns describes the columns of an answer.
 func columns(p *project.View, cols []view.Column) []*duetv1.Column {
 	out := make([]*duetv1.Column, len(cols))
 	for i, c := range cols {

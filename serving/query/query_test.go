@@ -201,12 +201,82 @@ func TestNotBeforeWaitsUntilTheDeadline(t *testing.T) {
 	wants(t, err, reason.TokenInvalid, "not_before")
 }
 
-// slow is a request that computes for a minute. DuckDB notices an interrupt
-// between vectors only, and this is one vector.
-func slow() *duetv1.QueryRequest {
-	text := strings.Repeat("ab", 1500)
-	return &duetv1.QueryRequest{View: "sales", Where: fmt.Sprintf("levenshtein(replace(replace(replace(coalesce(country, '') || '%[1]s', 'a', '%[2]s'), 'b', 'abcdefgh'), 'c', 'abcdefgh'), replace(replace('%[1]s', 'a', '%[2]s'), 'b', 'abcdefgh')) > 0",
-		text, strings.Repeat("xyz", 10))}
+// A statement that DuckDB does not interrupt in time is abandoned: its call ends
+// with the deadline, and the next call gets its slot.
+func TestAStatementThatRunsOnIsAbandoned(t *testing.T) {
+	f := querytest.New(t)
+	e := f.Engine(func(c *query.Config) { c.Concurrent, c.Abandoned = 1, 2 })
+	slow := querytest.Slow("sales")
+	abandon := func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := e.Query(ctx, slow)
+		wants(t, err, reason.DeadlineOver, "")
+	}
+	for n := range 2 {
+		abandon()
+		if got := e.Abandoned(); got != n+1 {
+			t.Fatalf("%d statements are abandoned, want %d", got, n+1)
+		}
+		if _, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "everything"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The third keeps its slot until it ends.
+	abandon()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := e.Query(ctx, &duetv1.QueryRequest{View: "everything"})
+	wants(t, err, reason.DeadlineOver, "")
+	if _, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "everything"}); err != nil {
+		t.Fatal(err)
+	}
+
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = e.Query(gone, &duetv1.QueryRequest{View: "sales"})
+	wants(t, err, reason.Cancelled, "")
+}
+
+func TestPositionsBeyondTheLogAreRefused(t *testing.T) {
+	f := querytest.New(t)
+	e := f.Engine(nil)
+	beyond := query.Token{Through: schemas.NewCut(querytest.Incarnation, f.Last()+1)}.String()
+	_, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "sales", NotBefore: beyond})
+	wants(t, err, reason.TokenInvalid, "not_before")
+	if !strings.Contains(err.Error(), f.Last().String()) {
+		t.Error(err)
+	}
+}
+
+// Calls that wait for a position are bounded; others do not wait for them.
+func TestWaitingCallsAreBounded(t *testing.T) {
+	f := querytest.New(t)
+	next, entered := f.Last()+1, make(chan struct{})
+	e := f.Engine(func(c *query.Config) {
+		c.Concurrent, c.Waiting = 1, 1
+		c.Last = func() schemas.Position { return next }
+		c.Wait = func(ctx context.Context, _ schemas.Position) error {
+			entered <- struct{}{}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+	})
+	token := query.Token{Through: schemas.NewCut(querytest.Incarnation, next)}.String()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := e.Query(ctx, &duetv1.QueryRequest{View: "sales", NotBefore: token})
+		ended <- err
+	}()
+	<-entered
+	_, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "sales", NotBefore: token})
+	wants(t, err, reason.Busy, "")
+	if _, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "sales"}); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	wants(t, <-ended, reason.Cancelled, "")
 }
 
 func TestAnswersAreBounded(t *testing.T) {
@@ -379,7 +449,8 @@ func TestViewsAreDescribedAlsoWhenTheyCannotAnswer(t *testing.T) {
 		t.Fatal(problems)
 	}
 	for name, answers := range map[string]bool{"sales": true, "countries": false, "small": false} {
-		v, proof, err := e.Describe(t.Context(), name)
+		d, err := e.Describe(t.Context(), name)
+		v, proof := d.GetView(), d.GetProof()
 		if err != nil || v.GetStream() != "orders" || v.GetProblem() != problems[name] || (proof != nil) != answers || answers && proof.GetGeneration() != 1 {
 			t.Error(name, v, proof, err)
 		}

@@ -45,44 +45,47 @@ func (e *Engine) Verify(ctx context.Context, req *duetv1.VerifyRequest) (*duetv1
 		return nil, err
 	}
 	start := e.cfg.Now()
-	out := &duetv1.VerifyResponse{Columns: columns(v.Project, v.Compiled.Columns)}
-	err = e.read(ctx, token, func(s *store.Snapshot) error {
-		src, err := e.source(ctx, s, v, 0)
+	return read(ctx, e, token, func(s *store.Snapshot) (*duetv1.VerifyResponse, error) {
+		out, err := e.verify(ctx, s, v, req, limit)
 		if err != nil {
-			return err
+			return nil, e.evaluation(ctx, v, nil, err)
 		}
-		out.Proof = src.proof
-		out.Proof.InexactColumns = inexact(v.Compiled.Columns)
-		// The archive is read after the transaction began, so it holds what the
-		// transaction's tail lacks. Its rows after the transaction are left out.
-		through := s.LiveThrough()
-		snap := e.cfg.Archive.Snapshot()
-		defer snap.Release()
-		files, err := e.archived(ctx, snap, v.Compiled.Stream, through)
-		if err != nil {
-			return err
-		}
-		if req.GetExplain() || req.GetExplainOnly() {
-			out.Files = files.files
-			if files.relation != "" {
-				out.Sql = v.Compiled.PlainSQL(files.relation)
-			}
-		}
-		rows, err := e.rows(ctx, s, v, files, through, out)
-		if err != nil || req.GetExplainOnly() {
-			return e.evaluation(ctx, v, nil, err)
-		}
-		merged, _, err := v.Compiled.FinalSQL(src.partials, view.Options{})
-		if err != nil {
-			return err
-		}
-		return e.evaluation(ctx, v, nil, e.compare(ctx, s, v, merged, v.Compiled.PlainSQL(rows), limit, out))
+		out.Elapsed = durationpb.New(e.cfg.Now().Sub(start))
+		return out, nil
 	})
+}
+
+func (e *Engine) verify(ctx context.Context, s *store.Snapshot, v View, req *duetv1.VerifyRequest, limit int) (*duetv1.VerifyResponse, error) {
+	src, err := e.source(ctx, s, v, 0)
 	if err != nil {
-		return nil, e.ended(ctx, err)
+		return nil, err
 	}
-	out.Elapsed = durationpb.New(e.cfg.Now().Sub(start))
-	return out, nil
+	out := &duetv1.VerifyResponse{Columns: columns(v.Project, v.Compiled.Columns), Proof: src.proof}
+	out.Proof.InexactColumns = inexact(v.Compiled.Columns)
+	// The archive is read after the transaction began, so it holds what the
+	// transaction's tail lacks. Its rows after the transaction are left out.
+	through := s.LiveThrough()
+	snap := e.cfg.Archive.Snapshot()
+	defer snap.Release()
+	files, err := e.archived(ctx, snap, v.Compiled.Stream, through)
+	if err != nil {
+		return nil, err
+	}
+	if req.GetExplain() || req.GetExplainOnly() {
+		out.Files = files.files
+		if files.relation != "" {
+			out.Sql = v.Compiled.PlainSQL(files.relation)
+		}
+	}
+	rows, err := e.rows(ctx, s, v, files, through, out)
+	if err != nil || req.GetExplainOnly() {
+		return out, err
+	}
+	merged, _, err := v.Compiled.FinalSQL(src.partials, view.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return out, e.compare(ctx, s, v, merged, v.Compiled.PlainSQL(rows), limit, out)
 }
 
 // archived is a stream's archived events.

@@ -1,8 +1,9 @@
-// Package reason is the closed set of reasons for which the server says no.
+// Package reason is the closed set of reasons for which the server refuses a
+// call.
 //
-// A reason decides the gRPC code, and with it whether a client should try
-// again: packages under serving return an [Error], the edge (package serving)
-// turns it into a status once. A reason is never reused for another meaning.
+// A reason decides the gRPC code, and with it whether a client should retry.
+// Packages under serving return an [Error]; package serving turns it into a
+// status, in one place. A reason keeps its meaning for ever.
 package reason
 
 import (
@@ -13,13 +14,14 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Domain is the domain of every google.rpc.ErrorInfo of ours.
+// Domain is the domain in every google.rpc.ErrorInfo of Duet.
 const Domain = "duet"
 
 // Reason is why a call failed, as google.rpc.ErrorInfo carries it.
 type Reason string
 
-// The reasons. The comment says what to do about it where that is not plain.
+// The reasons. A comment says what a client does about one where that is not
+// obvious.
 const (
 	ViewUnknown           Reason = "VIEW_UNKNOWN"
 	StreamUnknown         Reason = "STREAM_UNKNOWN"
@@ -36,11 +38,14 @@ const (
 	ResultTooLarge  Reason = "RESULT_TOO_LARGE"  // ask for less
 	LogFull         Reason = "LOG_FULL"          // try again when a batch run has made room
 	Busy            Reason = "BUSY"              // try again with back-off
-	MemoryFull      Reason = "MEMORY_FULL"
+	// TooManyConnections: close connections or share them.
+	TooManyConnections Reason = "TOO_MANY_CONNECTIONS"
+	MemoryFull         Reason = "MEMORY_FULL"
 
 	CatchingUp     Reason = "CATCHING_UP"     // metadata: progress; try again
 	ViewRebuilding Reason = "VIEW_REBUILDING" // try again
 	Stopping       Reason = "STOPPING"        // try again
+	StreamIdle     Reason = "STREAM_IDLE"     // open a new stream when there is something to send
 
 	ViewSuspended      Reason = "VIEW_SUSPENDED" // correct the view's SQL
 	DefinitionDiffers  Reason = "DEFINITION_DIFFERS"
@@ -74,6 +79,8 @@ var table = map[Reason]codes.Code{
 	CatchingUp:            codes.Unavailable,
 	ViewRebuilding:        codes.Unavailable,
 	Stopping:              codes.Unavailable,
+	StreamIdle:            codes.Unavailable,
+	TooManyConnections:    codes.Unavailable,
 	ViewSuspended:         codes.FailedPrecondition,
 	DefinitionDiffers:     codes.FailedPrecondition,
 	ProducerOutOfOrder:    codes.FailedPrecondition,
@@ -87,7 +94,7 @@ var table = map[Reason]codes.Code{
 	Internal:              codes.Internal,
 }
 
-// Code is the gRPC code that goes with r.
+// Code returns the gRPC code of r.
 func (r Reason) Code() codes.Code {
 	if c, ok := table[r]; ok {
 		return c
@@ -95,7 +102,7 @@ func (r Reason) Code() codes.Code {
 	return codes.Internal
 }
 
-// All lists every reason, ordered.
+// All returns every reason, sorted.
 func All() []Reason { return slices.Sorted(maps.Keys(table)) }
 
 // Violation is a fault in one field of a request.
@@ -104,39 +111,39 @@ type Violation struct {
 	Description string // what is wrong and what to write
 }
 
-// Error is a refusal. Its message says what, where and what to do.
+// Error is a refusal. Its message says what is wrong, where, and what to do.
 type Error struct {
 	Reason     Reason
 	Message    string
 	Violations []Violation
 	Metadata   map[string]string // for programs: "expected": "42"
-	Err        error             // the cause, for our log; never sent
+	Err        error             // the cause, for the log; it is never sent
 }
 
-// New makes an error with a formatted message.
+// New returns an error with a formatted message.
 func New(r Reason, format string, args ...any) *Error {
 	return &Error{Reason: r, Message: fmt.Sprintf(format, args...)}
 }
 
-// Field makes an error about one field of the request.
+// Field returns an error about one field of the request.
 func Field(r Reason, field, format string, args ...any) *Error {
 	msg := fmt.Sprintf(format, args...)
 	return &Error{Reason: r, Message: field + ": " + msg, Violations: []Violation{{Field: field, Description: msg}}}
 }
 
-// Error is the message.
+// Error returns the message.
 func (e *Error) Error() string { return e.Message }
 
-// Unwrap is the cause.
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Because sets the cause.
+// Because sets the cause and returns e.
 func (e *Error) Because(err error) *Error {
 	e.Err = err
 	return e
 }
 
-// With adds metadata.
+// With adds metadata and returns e.
 func (e *Error) With(key, value string) *Error {
 	if e.Metadata == nil {
 		e.Metadata = map[string]string{}
