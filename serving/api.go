@@ -15,8 +15,8 @@ import (
 // api implements every RPC once; grpc-go and connect both call it, through the
 // gate. A method checks its request, acts on the platform's parts, and converts
 // the result. What a method does is documented in the proto. The methods are in
-// ingest.go, views.go, runs.go, reconciliation.go, operate.go, rejects.go and
-// inspect.go.
+// ingest.go, views.go, runs.go, reconciliation.go, operate.go, rejects.go,
+// inspect.go and scrub.go.
 type api struct {
 	cfg      Config
 	gate     *gate

@@ -43,6 +43,8 @@ var methods = map[string]method{
 	"/duet.v1.OperateService/GetStatus":       {class: classOperate, early: true},
 	"/duet.v1.OperateService/ListRejects":     {class: classOperate},
 	"/duet.v1.OperateService/Inspect":         {class: classOperate, early: true},
+	"/duet.v1.OperateService/StartScrub":      {class: classOperate},
+	"/duet.v1.OperateService/GetScrub":        {class: classOperate},
 
 	appendPath:    {class: classAppend},
 	pageStatus:    {class: classOperate, early: true},

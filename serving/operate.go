@@ -56,10 +56,12 @@ func (a *api) GetStatus(ctx context.Context, req *duetv1.GetStatusRequest) (*due
 		LagMessages: lag(through, m.Through.Position()),
 	}
 	res.Batch = p.batchStatus()
+	running, scrubbed := p.Scrubber.Status()
+	res.Scrub, res.LastScrub = scrubPass(running), scrubPass(scrubbed)
 	if err := a.streamStatus(ctx, p, req.GetDefinitions(), res); err != nil {
 		return nil, err
 	}
-	res.Problems = a.problems(p, res.Views, res.Batch)
+	res.Problems = a.problems(p, res)
 	switch {
 	case a.cfg.Failure() != nil:
 		res.Health = duetv1.Health_HEALTH_FAILED

@@ -4,6 +4,7 @@ import (
 	"duet/batch"
 	"duet/batch/archive"
 	"duet/batch/catalog"
+	"duet/batch/scrub"
 	"duet/schemas"
 	"duet/schemas/project"
 	"duet/serving/query"
@@ -23,6 +24,7 @@ type Platform struct {
 	Archiver *archive.Archiver
 	Catalog  *catalog.Catalog
 	Runner   *batch.Runner
+	Scrubber *scrub.Scrubber
 	// Accounts returns what became of each stream's events, from the first one on.
 	Accounts func() map[string]schemas.Account
 }

@@ -7,7 +7,8 @@ import (
 )
 
 // problems lists everything that needs an operator, each with what to do.
-func (a *api) problems(p *platform, views []*duetv1.ViewStatus, b *duetv1.BatchStatus) []string {
+func (a *api) problems(p *platform, res *duetv1.GetStatusResponse) []string {
+	b := res.GetBatch()
 	var out []string
 	if err := a.cfg.Failure(); err != nil {
 		out = append(out, err.Error())
@@ -30,7 +31,8 @@ func (a *api) problems(p *platform, views []*duetv1.ViewStatus, b *duetv1.BatchS
 	if b.GetPaused() {
 		out = append(out, "the schedule is paused ("+b.GetPauseReason()+"): duet batch resume")
 	}
-	for _, v := range views {
+	out = append(out, scrubProblems(res.GetScrub(), res.GetLastScrub())...)
+	for _, v := range res.GetViews() {
 		if v.GetProblem() != "" {
 			out = append(out, v.GetProblem())
 		}

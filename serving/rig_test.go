@@ -21,6 +21,7 @@ import (
 	"duet/batch/batchtest"
 	"duet/batch/catalog"
 	"duet/batch/recompute"
+	"duet/batch/scrub"
 	"duet/schemas"
 	"duet/schemas/event"
 	"duet/schemas/view"
@@ -212,6 +213,10 @@ func (r *rig) openBatch(dir string, p *Platform) {
 	r.must(r.runner.Start(context.Background()))
 	r.t.Cleanup(r.runner.Stop)
 	p.Runner = r.runner
+	p.Scrubber, err = scrub.New(scrub.Config{Archive: files, Catalog: p.Catalog, Path: filepath.Join(dir, "scrub.json")})
+	r.must(err)
+	r.must(p.Scrubber.Start(context.Background()))
+	r.t.Cleanup(p.Scrubber.Stop)
 	r.must(r.world.Append(30))
 }
 

@@ -37,6 +37,7 @@ type commands struct {
 	Batch     batchCommand     `cmd:"" help:"Run and control the batch half."`
 	Reconcile reconcileCommand `cmd:"" help:"Show how the two halves compare; exit 1 if they differ."`
 	Rejects   rejectsCommand   `cmd:"" help:"List rejected events and why."`
+	Scrub     scrubCommand     `cmd:"" help:"Verify every stored file from the disk now; exit 1 if one is damaged and cannot be rebuilt."`
 	Status    statusCommand    `cmd:"" help:"Show how the server is doing; exit 1 if something needs attention."`
 	Inspect   inspectCommand   `cmd:"" help:"Show what is stored: log, archive, generation or live."`
 	Version   versionCommand   `cmd:"" help:"Print the version."`

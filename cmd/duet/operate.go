@@ -87,6 +87,12 @@ func printStatus(t *terminal, s *duetv1.GetStatusResponse) error {
 	if batch.GetLastVerdict() != "" {
 		fmt.Fprintf(t.out, "halves   %s\n", printable(batch.GetLastVerdict()))
 	}
+	if last := s.GetLastScrub(); last != nil {
+		fmt.Fprintf(t.out, "scrub    %s ago: %s in %s files\n", time.Since(last.GetEndTime().AsTime()).Round(time.Second), damageText(last), count(last.GetFiles()))
+	}
+	if running := s.GetScrub(); running != nil {
+		fmt.Fprintf(t.out, "         running: %s of %s verified, %s\n", size(running.GetBytes()), size(running.GetTotalBytes()), damageText(running))
+	}
 	fmt.Fprintf(t.out, "memory   store %s of %s, process %s\n\n", size(s.GetStoreMemoryBytes()), size(s.GetStoreMemoryLimitBytes()), size(s.GetProcessMemoryBytes()))
 
 	var rows [][]string

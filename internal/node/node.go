@@ -24,6 +24,7 @@ import (
 	"duet/batch"
 	"duet/batch/archive"
 	"duet/batch/catalog"
+	"duet/batch/scrub"
 	"duet/internal/base/failpoint"
 	"duet/internal/base/lifecycle"
 	"duet/serving"
@@ -59,13 +60,14 @@ type Node struct {
 	server  *serving.Server
 
 	// Set by the steps, in this order.
-	lane    lane
-	catalog *catalog.Catalog
-	store   *store.Store
-	runner  *batch.Runner
-	ready   atomic.Bool
-	phase   atomic.Value // string: the step that is starting
-	changed bool         // the project differs from the definitions in force
+	lane     lane
+	catalog  *catalog.Catalog
+	store    *store.Store
+	runner   *batch.Runner
+	scrubber *scrub.Scrubber
+	ready    atomic.Bool
+	phase    atomic.Value // string: the step that is starting
+	changed  bool         // the project differs from the definitions in force
 
 	list   lifecycle.List
 	cancel context.CancelFunc
@@ -126,11 +128,13 @@ func (n *Node) steps() []lifecycle.Step {
 		{Name: "starting the live half", Start: n.startLive, Stop: stops(func() { l.live.Stop() })},
 		{Name: "starting the archiver", Start: n.startArchiver, Stop: stops(func() { l.archiver.Stop() })},
 		{Name: "starting the trimmer", Start: n.startTrimmer, Stop: stops(func() { l.trimmer.Stop() })},
+		{Name: "opening the scrubber", Start: n.openScrubber},
 		{Name: "opening the batch half", Start: n.openRunner},
 		{Name: "reading the log", Start: n.catchUp},
 		{Name: "starting the appender", Start: n.startAppender, Stop: stops(func() { l.appender.Close() })},
 		{Name: "starting the batch half", Start: func(ctx context.Context) error { return n.runner.Start(ctx) }, Stop: stops(func() { n.runner.Stop() })},
 		{Name: "watching the log's size", Start: func(ctx context.Context) error { return l.filling.Start(context.WithoutCancel(ctx)) }, Stop: stops(func() { l.filling.Stop() })},
+		{Name: "starting the scrubber", Start: n.startScrubber, Stop: stops(func() { n.scrubber.Stop() })},
 		{Name: "letting calls through", Start: n.serve},
 		{Name: "rebuilding views", Start: n.rebuildViews},
 	}
@@ -229,7 +233,7 @@ func (n *Node) openRunner(context.Context) (err error) {
 	l := &n.lane
 	n.server.Attach(serving.Platform{
 		Views: views, Log: l.log, Live: l.live, Store: n.store, Archive: l.archive, Archiver: l.archiver,
-		Catalog: n.catalog, Runner: n.runner, Accounts: n.accounts,
+		Catalog: n.catalog, Runner: n.runner, Scrubber: n.scrubber, Accounts: n.accounts,
 	})
 	return nil
 }

@@ -160,8 +160,12 @@ type GetStatusResponse struct {
 	StoreMemoryLimitBytes int64 `protobuf:"varint,13,opt,name=store_memory_limit_bytes,json=storeMemoryLimitBytes,proto3" json:"store_memory_limit_bytes,omitempty"`
 	// The process's resident memory, bytes; 0 if it cannot be told.
 	ProcessMemoryBytes int64 `protobuf:"varint,14,opt,name=process_memory_bytes,json=processMemoryBytes,proto3" json:"process_memory_bytes,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The scrub that runs; unset if none.
+	Scrub *Scrub `protobuf:"bytes,15,opt,name=scrub,proto3" json:"scrub,omitempty"`
+	// The last scrub that ended; unset if none has.
+	LastScrub     *Scrub `protobuf:"bytes,16,opt,name=last_scrub,json=lastScrub,proto3" json:"last_scrub,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -290,6 +294,20 @@ func (x *GetStatusResponse) GetProcessMemoryBytes() int64 {
 		return x.ProcessMemoryBytes
 	}
 	return 0
+}
+
+func (x *GetStatusResponse) GetScrub() *Scrub {
+	if x != nil {
+		return x.Scrub
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetLastScrub() *Scrub {
+	if x != nil {
+		return x.LastScrub
+	}
+	return nil
 }
 
 // LogStatus is how the log stands.
@@ -1197,13 +1215,352 @@ func (x *InspectTable) GetRows() []*Row {
 	return nil
 }
 
+// StartScrubRequest starts a scrub.
+type StartScrubRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartScrubRequest) Reset() {
+	*x = StartScrubRequest{}
+	mi := &file_duet_v1_operate_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartScrubRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartScrubRequest) ProtoMessage() {}
+
+func (x *StartScrubRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_duet_v1_operate_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartScrubRequest.ProtoReflect.Descriptor instead.
+func (*StartScrubRequest) Descriptor() ([]byte, []int) {
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{14}
+}
+
+// StartScrubResponse holds the scrub.
+type StartScrubResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The scrub that runs.
+	Scrub         *Scrub `protobuf:"bytes,1,opt,name=scrub,proto3" json:"scrub,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartScrubResponse) Reset() {
+	*x = StartScrubResponse{}
+	mi := &file_duet_v1_operate_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartScrubResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartScrubResponse) ProtoMessage() {}
+
+func (x *StartScrubResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_duet_v1_operate_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartScrubResponse.ProtoReflect.Descriptor instead.
+func (*StartScrubResponse) Descriptor() ([]byte, []int) {
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *StartScrubResponse) GetScrub() *Scrub {
+	if x != nil {
+		return x.Scrub
+	}
+	return nil
+}
+
+// GetScrubRequest asks for scrubs.
+type GetScrubRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetScrubRequest) Reset() {
+	*x = GetScrubRequest{}
+	mi := &file_duet_v1_operate_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetScrubRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetScrubRequest) ProtoMessage() {}
+
+func (x *GetScrubRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_duet_v1_operate_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetScrubRequest.ProtoReflect.Descriptor instead.
+func (*GetScrubRequest) Descriptor() ([]byte, []int) {
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{16}
+}
+
+// GetScrubResponse holds scrubs.
+type GetScrubResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The scrub that runs; unset if none.
+	Running *Scrub `protobuf:"bytes,1,opt,name=running,proto3" json:"running,omitempty"`
+	// The last scrub that ended; unset if none has.
+	Last          *Scrub `protobuf:"bytes,2,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetScrubResponse) Reset() {
+	*x = GetScrubResponse{}
+	mi := &file_duet_v1_operate_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetScrubResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetScrubResponse) ProtoMessage() {}
+
+func (x *GetScrubResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_duet_v1_operate_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetScrubResponse.ProtoReflect.Descriptor instead.
+func (*GetScrubResponse) Descriptor() ([]byte, []int) {
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetScrubResponse) GetRunning() *Scrub {
+	if x != nil {
+		return x.Running
+	}
+	return nil
+}
+
+func (x *GetScrubResponse) GetLast() *Scrub {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+// Scrub is one verification of every file from the disk.
+type Scrub struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its number, from 1.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// When it started.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// When it ended; unset while it runs.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Files verified so far.
+	Files int64 `protobuf:"varint,4,opt,name=files,proto3" json:"files,omitempty"`
+	// Their bytes.
+	Bytes int64 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Bytes of the whole scrub, estimated at its start; 0 when it has ended.
+	TotalBytes int64 `protobuf:"varint,6,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	// The damaged files, at most 100; the server's log has all.
+	Damage        []*ScrubDamage `protobuf:"bytes,7,rep,name=damage,proto3" json:"damage,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Scrub) Reset() {
+	*x = Scrub{}
+	mi := &file_duet_v1_operate_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scrub) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scrub) ProtoMessage() {}
+
+func (x *Scrub) ProtoReflect() protoreflect.Message {
+	mi := &file_duet_v1_operate_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scrub.ProtoReflect.Descriptor instead.
+func (*Scrub) Descriptor() ([]byte, []int) {
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Scrub) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Scrub) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *Scrub) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *Scrub) GetFiles() int64 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *Scrub) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Scrub) GetTotalBytes() int64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *Scrub) GetDamage() []*ScrubDamage {
+	if x != nil {
+		return x.Damage
+	}
+	return nil
+}
+
+// ScrubDamage is a file that a scrub found damaged.
+type ScrubDamage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// What is wrong, which positions it holds, and what to do.
+	Problem string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	// Whether the server has rebuilt it: nothing is left to do.
+	Repaired      bool `protobuf:"varint,3,opt,name=repaired,proto3" json:"repaired,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubDamage) Reset() {
+	*x = ScrubDamage{}
+	mi := &file_duet_v1_operate_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubDamage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubDamage) ProtoMessage() {}
+
+func (x *ScrubDamage) ProtoReflect() protoreflect.Message {
+	mi := &file_duet_v1_operate_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubDamage.ProtoReflect.Descriptor instead.
+func (*ScrubDamage) Descriptor() ([]byte, []int) {
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ScrubDamage) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ScrubDamage) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *ScrubDamage) GetRepaired() bool {
+	if x != nil {
+		return x.Repaired
+	}
+	return false
+}
+
 var File_duet_v1_operate_proto protoreflect.FileDescriptor
 
 const file_duet_v1_operate_proto_rawDesc = "" +
 	"\n" +
 	"\x15duet/v1/operate.proto\x12\aduet.v1\x1a\x13duet/v1/batch.proto\x1a\x16duet/v1/position.proto\x1a\x13duet/v1/value.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"4\n" +
 	"\x10GetStatusRequest\x12 \n" +
-	"\vdefinitions\x18\x01 \x01(\bR\vdefinitions\"\xe9\x04\n" +
+	"\vdefinitions\x18\x01 \x01(\bR\vdefinitions\"\xbe\x05\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x129\n" +
@@ -1220,7 +1577,10 @@ const file_duet_v1_operate_proto_rawDesc = "" +
 	"\x05views\x18\v \x03(\v2\x13.duet.v1.ViewStatusR\x05views\x12,\n" +
 	"\x12store_memory_bytes\x18\f \x01(\x03R\x10storeMemoryBytes\x127\n" +
 	"\x18store_memory_limit_bytes\x18\r \x01(\x03R\x15storeMemoryLimitBytes\x120\n" +
-	"\x14process_memory_bytes\x18\x0e \x01(\x03R\x12processMemoryBytes\"\x9b\x01\n" +
+	"\x14process_memory_bytes\x18\x0e \x01(\x03R\x12processMemoryBytes\x12$\n" +
+	"\x05scrub\x18\x0f \x01(\v2\x0e.duet.v1.ScrubR\x05scrub\x12-\n" +
+	"\n" +
+	"last_scrub\x18\x10 \x01(\v2\x0e.duet.v1.ScrubR\tlastScrub\"\x9b\x01\n" +
 	"\tLogStatus\x12'\n" +
 	"\x05first\x18\x01 \x01(\v2\x11.duet.v1.PositionR\x05first\x12%\n" +
 	"\x04last\x18\x02 \x01(\v2\x11.duet.v1.PositionR\x04last\x12\x1d\n" +
@@ -1293,17 +1653,41 @@ const file_duet_v1_operate_proto_rawDesc = "" +
 	"\fInspectTable\x12\x14\n" +
 	"\x05title\x18\x01 \x01(\tR\x05title\x12)\n" +
 	"\acolumns\x18\x02 \x03(\v2\x0f.duet.v1.ColumnR\acolumns\x12 \n" +
-	"\x04rows\x18\x03 \x03(\v2\f.duet.v1.RowR\x04rows*l\n" +
+	"\x04rows\x18\x03 \x03(\v2\f.duet.v1.RowR\x04rows\"\x13\n" +
+	"\x11StartScrubRequest\":\n" +
+	"\x12StartScrubResponse\x12$\n" +
+	"\x05scrub\x18\x01 \x01(\v2\x0e.duet.v1.ScrubR\x05scrub\"\x11\n" +
+	"\x0fGetScrubRequest\"`\n" +
+	"\x10GetScrubResponse\x12(\n" +
+	"\arunning\x18\x01 \x01(\v2\x0e.duet.v1.ScrubR\arunning\x12\"\n" +
+	"\x04last\x18\x02 \x01(\v2\x0e.duet.v1.ScrubR\x04last\"\x8c\x02\n" +
+	"\x05Scrub\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x129\n" +
+	"\n" +
+	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x14\n" +
+	"\x05files\x18\x04 \x01(\x03R\x05files\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x12\x1f\n" +
+	"\vtotal_bytes\x18\x06 \x01(\x03R\n" +
+	"totalBytes\x12,\n" +
+	"\x06damage\x18\a \x03(\v2\x14.duet.v1.ScrubDamageR\x06damage\"W\n" +
+	"\vScrubDamage\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\x12\x1a\n" +
+	"\brepaired\x18\x03 \x01(\bR\brepaired*l\n" +
 	"\x06Health\x12\x16\n" +
 	"\x12HEALTH_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tHEALTH_OK\x10\x01\x12\x13\n" +
 	"\x0fHEALTH_STARTING\x10\x02\x12\x13\n" +
 	"\x0fHEALTH_DEGRADED\x10\x03\x12\x11\n" +
-	"\rHEALTH_FAILED\x10\x042\xdc\x01\n" +
+	"\rHEALTH_FAILED\x10\x042\xe4\x02\n" +
 	"\x0eOperateService\x12B\n" +
 	"\tGetStatus\x12\x19.duet.v1.GetStatusRequest\x1a\x1a.duet.v1.GetStatusResponse\x12H\n" +
 	"\vListRejects\x12\x1b.duet.v1.ListRejectsRequest\x1a\x1c.duet.v1.ListRejectsResponse\x12<\n" +
-	"\aInspect\x12\x17.duet.v1.InspectRequest\x1a\x18.duet.v1.InspectResponseB\x1cZ\x1aduet/schemas/duetv1;duetv1b\x06proto3"
+	"\aInspect\x12\x17.duet.v1.InspectRequest\x1a\x18.duet.v1.InspectResponse\x12E\n" +
+	"\n" +
+	"StartScrub\x12\x1a.duet.v1.StartScrubRequest\x1a\x1b.duet.v1.StartScrubResponse\x12?\n" +
+	"\bGetScrub\x12\x18.duet.v1.GetScrubRequest\x1a\x19.duet.v1.GetScrubResponseB\x1cZ\x1aduet/schemas/duetv1;duetv1b\x06proto3"
 
 var (
 	file_duet_v1_operate_proto_rawDescOnce sync.Once
@@ -1318,7 +1702,7 @@ func file_duet_v1_operate_proto_rawDescGZIP() []byte {
 }
 
 var file_duet_v1_operate_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_duet_v1_operate_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_duet_v1_operate_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_duet_v1_operate_proto_goTypes = []any{
 	(Health)(0),                   // 0: duet.v1.Health
 	(*GetStatusRequest)(nil),      // 1: duet.v1.GetStatusRequest
@@ -1335,17 +1719,23 @@ var file_duet_v1_operate_proto_goTypes = []any{
 	(*InspectRequest)(nil),        // 12: duet.v1.InspectRequest
 	(*InspectResponse)(nil),       // 13: duet.v1.InspectResponse
 	(*InspectTable)(nil),          // 14: duet.v1.InspectTable
-	nil,                           // 15: duet.v1.InspectRequest.ArgsEntry
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*Position)(nil),              // 17: duet.v1.Position
-	(*Generation)(nil),            // 18: duet.v1.Generation
-	(*Run)(nil),                   // 19: duet.v1.Run
-	(*Account)(nil),               // 20: duet.v1.Account
-	(*Column)(nil),                // 21: duet.v1.Column
-	(*Row)(nil),                   // 22: duet.v1.Row
+	(*StartScrubRequest)(nil),     // 15: duet.v1.StartScrubRequest
+	(*StartScrubResponse)(nil),    // 16: duet.v1.StartScrubResponse
+	(*GetScrubRequest)(nil),       // 17: duet.v1.GetScrubRequest
+	(*GetScrubResponse)(nil),      // 18: duet.v1.GetScrubResponse
+	(*Scrub)(nil),                 // 19: duet.v1.Scrub
+	(*ScrubDamage)(nil),           // 20: duet.v1.ScrubDamage
+	nil,                           // 21: duet.v1.InspectRequest.ArgsEntry
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*Position)(nil),              // 23: duet.v1.Position
+	(*Generation)(nil),            // 24: duet.v1.Generation
+	(*Run)(nil),                   // 25: duet.v1.Run
+	(*Account)(nil),               // 26: duet.v1.Account
+	(*Column)(nil),                // 27: duet.v1.Column
+	(*Row)(nil),                   // 28: duet.v1.Row
 }
 var file_duet_v1_operate_proto_depIdxs = []int32{
-	16, // 0: duet.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	22, // 0: duet.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	0,  // 1: duet.v1.GetStatusResponse.health:type_name -> duet.v1.Health
 	3,  // 2: duet.v1.GetStatusResponse.log:type_name -> duet.v1.LogStatus
 	4,  // 3: duet.v1.GetStatusResponse.live:type_name -> duet.v1.LiveStatus
@@ -1353,35 +1743,47 @@ var file_duet_v1_operate_proto_depIdxs = []int32{
 	6,  // 5: duet.v1.GetStatusResponse.archive:type_name -> duet.v1.ArchiveStatus
 	7,  // 6: duet.v1.GetStatusResponse.streams:type_name -> duet.v1.StreamStatus
 	8,  // 7: duet.v1.GetStatusResponse.views:type_name -> duet.v1.ViewStatus
-	17, // 8: duet.v1.LogStatus.first:type_name -> duet.v1.Position
-	17, // 9: duet.v1.LogStatus.last:type_name -> duet.v1.Position
-	17, // 10: duet.v1.LiveStatus.through:type_name -> duet.v1.Position
-	18, // 11: duet.v1.BatchStatus.current:type_name -> duet.v1.Generation
-	19, // 12: duet.v1.BatchStatus.running:type_name -> duet.v1.Run
-	19, // 13: duet.v1.BatchStatus.last:type_name -> duet.v1.Run
-	16, // 14: duet.v1.BatchStatus.next_incremental:type_name -> google.protobuf.Timestamp
-	16, // 15: duet.v1.BatchStatus.next_full:type_name -> google.protobuf.Timestamp
-	17, // 16: duet.v1.ArchiveStatus.through:type_name -> duet.v1.Position
-	20, // 17: duet.v1.StreamStatus.account:type_name -> duet.v1.Account
-	16, // 18: duet.v1.StreamStatus.newest_event_time:type_name -> google.protobuf.Timestamp
-	11, // 19: duet.v1.ListRejectsResponse.rejects:type_name -> duet.v1.Reject
-	17, // 20: duet.v1.Reject.position:type_name -> duet.v1.Position
-	16, // 21: duet.v1.Reject.time:type_name -> google.protobuf.Timestamp
-	15, // 22: duet.v1.InspectRequest.args:type_name -> duet.v1.InspectRequest.ArgsEntry
-	14, // 23: duet.v1.InspectResponse.tables:type_name -> duet.v1.InspectTable
-	21, // 24: duet.v1.InspectTable.columns:type_name -> duet.v1.Column
-	22, // 25: duet.v1.InspectTable.rows:type_name -> duet.v1.Row
-	1,  // 26: duet.v1.OperateService.GetStatus:input_type -> duet.v1.GetStatusRequest
-	9,  // 27: duet.v1.OperateService.ListRejects:input_type -> duet.v1.ListRejectsRequest
-	12, // 28: duet.v1.OperateService.Inspect:input_type -> duet.v1.InspectRequest
-	2,  // 29: duet.v1.OperateService.GetStatus:output_type -> duet.v1.GetStatusResponse
-	10, // 30: duet.v1.OperateService.ListRejects:output_type -> duet.v1.ListRejectsResponse
-	13, // 31: duet.v1.OperateService.Inspect:output_type -> duet.v1.InspectResponse
-	29, // [29:32] is the sub-list for method output_type
-	26, // [26:29] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	19, // 8: duet.v1.GetStatusResponse.scrub:type_name -> duet.v1.Scrub
+	19, // 9: duet.v1.GetStatusResponse.last_scrub:type_name -> duet.v1.Scrub
+	23, // 10: duet.v1.LogStatus.first:type_name -> duet.v1.Position
+	23, // 11: duet.v1.LogStatus.last:type_name -> duet.v1.Position
+	23, // 12: duet.v1.LiveStatus.through:type_name -> duet.v1.Position
+	24, // 13: duet.v1.BatchStatus.current:type_name -> duet.v1.Generation
+	25, // 14: duet.v1.BatchStatus.running:type_name -> duet.v1.Run
+	25, // 15: duet.v1.BatchStatus.last:type_name -> duet.v1.Run
+	22, // 16: duet.v1.BatchStatus.next_incremental:type_name -> google.protobuf.Timestamp
+	22, // 17: duet.v1.BatchStatus.next_full:type_name -> google.protobuf.Timestamp
+	23, // 18: duet.v1.ArchiveStatus.through:type_name -> duet.v1.Position
+	26, // 19: duet.v1.StreamStatus.account:type_name -> duet.v1.Account
+	22, // 20: duet.v1.StreamStatus.newest_event_time:type_name -> google.protobuf.Timestamp
+	11, // 21: duet.v1.ListRejectsResponse.rejects:type_name -> duet.v1.Reject
+	23, // 22: duet.v1.Reject.position:type_name -> duet.v1.Position
+	22, // 23: duet.v1.Reject.time:type_name -> google.protobuf.Timestamp
+	21, // 24: duet.v1.InspectRequest.args:type_name -> duet.v1.InspectRequest.ArgsEntry
+	14, // 25: duet.v1.InspectResponse.tables:type_name -> duet.v1.InspectTable
+	27, // 26: duet.v1.InspectTable.columns:type_name -> duet.v1.Column
+	28, // 27: duet.v1.InspectTable.rows:type_name -> duet.v1.Row
+	19, // 28: duet.v1.StartScrubResponse.scrub:type_name -> duet.v1.Scrub
+	19, // 29: duet.v1.GetScrubResponse.running:type_name -> duet.v1.Scrub
+	19, // 30: duet.v1.GetScrubResponse.last:type_name -> duet.v1.Scrub
+	22, // 31: duet.v1.Scrub.start_time:type_name -> google.protobuf.Timestamp
+	22, // 32: duet.v1.Scrub.end_time:type_name -> google.protobuf.Timestamp
+	20, // 33: duet.v1.Scrub.damage:type_name -> duet.v1.ScrubDamage
+	1,  // 34: duet.v1.OperateService.GetStatus:input_type -> duet.v1.GetStatusRequest
+	9,  // 35: duet.v1.OperateService.ListRejects:input_type -> duet.v1.ListRejectsRequest
+	12, // 36: duet.v1.OperateService.Inspect:input_type -> duet.v1.InspectRequest
+	15, // 37: duet.v1.OperateService.StartScrub:input_type -> duet.v1.StartScrubRequest
+	17, // 38: duet.v1.OperateService.GetScrub:input_type -> duet.v1.GetScrubRequest
+	2,  // 39: duet.v1.OperateService.GetStatus:output_type -> duet.v1.GetStatusResponse
+	10, // 40: duet.v1.OperateService.ListRejects:output_type -> duet.v1.ListRejectsResponse
+	13, // 41: duet.v1.OperateService.Inspect:output_type -> duet.v1.InspectResponse
+	16, // 42: duet.v1.OperateService.StartScrub:output_type -> duet.v1.StartScrubResponse
+	18, // 43: duet.v1.OperateService.GetScrub:output_type -> duet.v1.GetScrubResponse
+	39, // [39:44] is the sub-list for method output_type
+	34, // [34:39] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_duet_v1_operate_proto_init() }
@@ -1398,7 +1800,7 @@ func file_duet_v1_operate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_duet_v1_operate_proto_rawDesc), len(file_duet_v1_operate_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,8 @@ const (
 	OperateService_GetStatus_FullMethodName   = "/duet.v1.OperateService/GetStatus"
 	OperateService_ListRejects_FullMethodName = "/duet.v1.OperateService/ListRejects"
 	OperateService_Inspect_FullMethodName     = "/duet.v1.OperateService/Inspect"
+	OperateService_StartScrub_FullMethodName  = "/duet.v1.OperateService/StartScrub"
+	OperateService_GetScrub_FullMethodName    = "/duet.v1.OperateService/GetScrub"
 )
 
 // OperateServiceClient is the client API for OperateService service.
@@ -37,6 +39,12 @@ type OperateServiceClient interface {
 	ListRejects(ctx context.Context, in *ListRejectsRequest, opts ...grpc.CallOption) (*ListRejectsResponse, error)
 	// Inspect shows what is stored, as it is stored.
 	Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error)
+	// StartScrub starts to read and verify every file of the archive and of the
+	// kept generations from the disk, and answers at once. If such a scrub runs
+	// already, it is the one returned.
+	StartScrub(ctx context.Context, in *StartScrubRequest, opts ...grpc.CallOption) (*StartScrubResponse, error)
+	// GetScrub returns the scrub that runs and the last one that ended.
+	GetScrub(ctx context.Context, in *GetScrubRequest, opts ...grpc.CallOption) (*GetScrubResponse, error)
 }
 
 type operateServiceClient struct {
@@ -77,6 +85,26 @@ func (c *operateServiceClient) Inspect(ctx context.Context, in *InspectRequest, 
 	return out, nil
 }
 
+func (c *operateServiceClient) StartScrub(ctx context.Context, in *StartScrubRequest, opts ...grpc.CallOption) (*StartScrubResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartScrubResponse)
+	err := c.cc.Invoke(ctx, OperateService_StartScrub_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operateServiceClient) GetScrub(ctx context.Context, in *GetScrubRequest, opts ...grpc.CallOption) (*GetScrubResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetScrubResponse)
+	err := c.cc.Invoke(ctx, OperateService_GetScrub_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // OperateServiceServer is the server API for OperateService service.
 // All implementations should embed UnimplementedOperateServiceServer
 // for forward compatibility.
@@ -90,6 +118,12 @@ type OperateServiceServer interface {
 	ListRejects(context.Context, *ListRejectsRequest) (*ListRejectsResponse, error)
 	// Inspect shows what is stored, as it is stored.
 	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
+	// StartScrub starts to read and verify every file of the archive and of the
+	// kept generations from the disk, and answers at once. If such a scrub runs
+	// already, it is the one returned.
+	StartScrub(context.Context, *StartScrubRequest) (*StartScrubResponse, error)
+	// GetScrub returns the scrub that runs and the last one that ended.
+	GetScrub(context.Context, *GetScrubRequest) (*GetScrubResponse, error)
 }
 
 // UnimplementedOperateServiceServer should be embedded to have
@@ -107,6 +141,12 @@ func (UnimplementedOperateServiceServer) ListRejects(context.Context, *ListRejec
 }
 func (UnimplementedOperateServiceServer) Inspect(context.Context, *InspectRequest) (*InspectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Inspect not implemented")
+}
+func (UnimplementedOperateServiceServer) StartScrub(context.Context, *StartScrubRequest) (*StartScrubResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartScrub not implemented")
+}
+func (UnimplementedOperateServiceServer) GetScrub(context.Context, *GetScrubRequest) (*GetScrubResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetScrub not implemented")
 }
 func (UnimplementedOperateServiceServer) testEmbeddedByValue() {}
 
@@ -182,6 +222,42 @@ func _OperateService_Inspect_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _OperateService_StartScrub_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartScrubRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperateServiceServer).StartScrub(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperateService_StartScrub_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperateServiceServer).StartScrub(ctx, req.(*StartScrubRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperateService_GetScrub_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetScrubRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperateServiceServer).GetScrub(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperateService_GetScrub_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperateServiceServer).GetScrub(ctx, req.(*GetScrubRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // OperateService_ServiceDesc is the grpc.ServiceDesc for OperateService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -200,6 +276,14 @@ var OperateService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Inspect",
 			Handler:    _OperateService_Inspect_Handler,
+		},
+		{
+			MethodName: "StartScrub",
+			Handler:    _OperateService_StartScrub_Handler,
+		},
+		{
+			MethodName: "GetScrub",
+			Handler:    _OperateService_GetScrub_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

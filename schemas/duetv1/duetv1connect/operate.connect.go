@@ -41,6 +41,11 @@ const (
 	OperateServiceListRejectsProcedure = "/duet.v1.OperateService/ListRejects"
 	// OperateServiceInspectProcedure is the fully-qualified name of the OperateService's Inspect RPC.
 	OperateServiceInspectProcedure = "/duet.v1.OperateService/Inspect"
+	// OperateServiceStartScrubProcedure is the fully-qualified name of the OperateService's StartScrub
+	// RPC.
+	OperateServiceStartScrubProcedure = "/duet.v1.OperateService/StartScrub"
+	// OperateServiceGetScrubProcedure is the fully-qualified name of the OperateService's GetScrub RPC.
+	OperateServiceGetScrubProcedure = "/duet.v1.OperateService/GetScrub"
 )
 
 // OperateServiceClient is a client for the duet.v1.OperateService service.
@@ -51,6 +56,12 @@ type OperateServiceClient interface {
 	ListRejects(context.Context, *duetv1.ListRejectsRequest) (*duetv1.ListRejectsResponse, error)
 	// Inspect shows what is stored, as it is stored.
 	Inspect(context.Context, *duetv1.InspectRequest) (*duetv1.InspectResponse, error)
+	// StartScrub starts to read and verify every file of the archive and of the
+	// kept generations from the disk, and answers at once. If such a scrub runs
+	// already, it is the one returned.
+	StartScrub(context.Context, *duetv1.StartScrubRequest) (*duetv1.StartScrubResponse, error)
+	// GetScrub returns the scrub that runs and the last one that ended.
+	GetScrub(context.Context, *duetv1.GetScrubRequest) (*duetv1.GetScrubResponse, error)
 }
 
 // NewOperateServiceClient constructs a client for the duet.v1.OperateService service. By default,
@@ -82,6 +93,18 @@ func NewOperateServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(operateServiceMethods.ByName("Inspect")),
 			connect.WithClientOptions(opts...),
 		),
+		startScrub: connect.NewClient[duetv1.StartScrubRequest, duetv1.StartScrubResponse](
+			httpClient,
+			baseURL+OperateServiceStartScrubProcedure,
+			connect.WithSchema(operateServiceMethods.ByName("StartScrub")),
+			connect.WithClientOptions(opts...),
+		),
+		getScrub: connect.NewClient[duetv1.GetScrubRequest, duetv1.GetScrubResponse](
+			httpClient,
+			baseURL+OperateServiceGetScrubProcedure,
+			connect.WithSchema(operateServiceMethods.ByName("GetScrub")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -90,6 +113,8 @@ type operateServiceClient struct {
 	getStatus   *connect.Client[duetv1.GetStatusRequest, duetv1.GetStatusResponse]
 	listRejects *connect.Client[duetv1.ListRejectsRequest, duetv1.ListRejectsResponse]
 	inspect     *connect.Client[duetv1.InspectRequest, duetv1.InspectResponse]
+	startScrub  *connect.Client[duetv1.StartScrubRequest, duetv1.StartScrubResponse]
+	getScrub    *connect.Client[duetv1.GetScrubRequest, duetv1.GetScrubResponse]
 }
 
 // GetStatus calls duet.v1.OperateService.GetStatus.
@@ -119,6 +144,24 @@ func (c *operateServiceClient) Inspect(ctx context.Context, req *duetv1.InspectR
 	return nil, err
 }
 
+// StartScrub calls duet.v1.OperateService.StartScrub.
+func (c *operateServiceClient) StartScrub(ctx context.Context, req *duetv1.StartScrubRequest) (*duetv1.StartScrubResponse, error) {
+	response, err := c.startScrub.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// GetScrub calls duet.v1.OperateService.GetScrub.
+func (c *operateServiceClient) GetScrub(ctx context.Context, req *duetv1.GetScrubRequest) (*duetv1.GetScrubResponse, error) {
+	response, err := c.getScrub.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // OperateServiceHandler is an implementation of the duet.v1.OperateService service.
 type OperateServiceHandler interface {
 	// GetStatus tells whether it is up and well.
@@ -127,6 +170,12 @@ type OperateServiceHandler interface {
 	ListRejects(context.Context, *duetv1.ListRejectsRequest) (*duetv1.ListRejectsResponse, error)
 	// Inspect shows what is stored, as it is stored.
 	Inspect(context.Context, *duetv1.InspectRequest) (*duetv1.InspectResponse, error)
+	// StartScrub starts to read and verify every file of the archive and of the
+	// kept generations from the disk, and answers at once. If such a scrub runs
+	// already, it is the one returned.
+	StartScrub(context.Context, *duetv1.StartScrubRequest) (*duetv1.StartScrubResponse, error)
+	// GetScrub returns the scrub that runs and the last one that ended.
+	GetScrub(context.Context, *duetv1.GetScrubRequest) (*duetv1.GetScrubResponse, error)
 }
 
 // NewOperateServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -154,6 +203,18 @@ func NewOperateServiceHandler(svc OperateServiceHandler, opts ...connect.Handler
 		connect.WithSchema(operateServiceMethods.ByName("Inspect")),
 		connect.WithHandlerOptions(opts...),
 	)
+	operateServiceStartScrubHandler := connect.NewUnaryHandlerSimple(
+		OperateServiceStartScrubProcedure,
+		svc.StartScrub,
+		connect.WithSchema(operateServiceMethods.ByName("StartScrub")),
+		connect.WithHandlerOptions(opts...),
+	)
+	operateServiceGetScrubHandler := connect.NewUnaryHandlerSimple(
+		OperateServiceGetScrubProcedure,
+		svc.GetScrub,
+		connect.WithSchema(operateServiceMethods.ByName("GetScrub")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/duet.v1.OperateService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case OperateServiceGetStatusProcedure:
@@ -162,6 +223,10 @@ func NewOperateServiceHandler(svc OperateServiceHandler, opts ...connect.Handler
 			operateServiceListRejectsHandler.ServeHTTP(w, r)
 		case OperateServiceInspectProcedure:
 			operateServiceInspectHandler.ServeHTTP(w, r)
+		case OperateServiceStartScrubProcedure:
+			operateServiceStartScrubHandler.ServeHTTP(w, r)
+		case OperateServiceGetScrubProcedure:
+			operateServiceGetScrubHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -181,4 +246,12 @@ func (UnimplementedOperateServiceHandler) ListRejects(context.Context, *duetv1.L
 
 func (UnimplementedOperateServiceHandler) Inspect(context.Context, *duetv1.InspectRequest) (*duetv1.InspectResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("duet.v1.OperateService.Inspect is not implemented"))
+}
+
+func (UnimplementedOperateServiceHandler) StartScrub(context.Context, *duetv1.StartScrubRequest) (*duetv1.StartScrubResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("duet.v1.OperateService.StartScrub is not implemented"))
+}
+
+func (UnimplementedOperateServiceHandler) GetScrub(context.Context, *duetv1.GetScrubRequest) (*duetv1.GetScrubResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("duet.v1.OperateService.GetScrub is not implemented"))
 }
