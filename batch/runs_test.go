@@ -529,3 +529,36 @@ func TestKeepPolicyAndPinsDecideWhatStays(t *testing.T) {
 		t.Errorf("kept %v after unpinning 20", kept())
 	}
 }
+
+// Finding the event that a view cannot compute reads the archive about twice, and
+// then only the file that holds the event.
+func TestAPoisonedEventIsFoundWithFewScans(t *testing.T) {
+	var probes, rows atomic.Int64
+	o := options{world: batchtest.Config{Poison: 170, Block: 4}, archive: archive.Config{MergeFiles: 1000}}
+	o.runner.Hooks.RunChanged = func(run batch.Run) {
+		if p := run.Progress; p != nil && p.Step == "locate" {
+			probes.Add(1)
+			rows.Add(p.Rows)
+		}
+	}
+	s := mustOpen(t, t.TempDir(), o)
+	s.mustAppend(t, 240)
+	run := s.mustRun(t, batch.Request{})
+	v := s.catalog.Current().View("risky")
+	if v.Suspended == nil || v.Suspended.At != batchtest.At(170) || v.Suspended.Record != 0 {
+		t.Fatalf("run %+v, view %+v", run, v)
+	}
+	files := s.archive.Current().FilesFor(batchtest.Stream, 0, s.archive.Through())
+	var all int64
+	for _, f := range files {
+		all += f.Rows
+	}
+	t.Logf("%d files with %d rows: %d probes over %d rows", len(files), all, probes.Load(), rows.Load())
+	if len(files) < 50 {
+		t.Fatalf("the archive has %d files", len(files))
+	}
+	// Two probes a step at most: over 60 files, 4 messages and 5 events.
+	if probes.Load() > 2*(6+2+3) || rows.Load() > 3*all {
+		t.Errorf("%d probes over %d rows", probes.Load(), rows.Load())
+	}
+}

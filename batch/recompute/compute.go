@@ -2,7 +2,6 @@ package recompute
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -323,82 +322,6 @@ func (w *worker) fingerprint(ctx context.Context, v ViewJob, relation string) (f
 func memory(err error) bool {
 	var de *duckdb.Error
 	return errors.As(err, &de) && (de.Type == duckdb.ErrorTypeOutOfMemory || strings.Contains(de.Msg, "bad_alloc") || strings.Contains(de.Msg, "Out of Memory"))
-}
-
-// remedy says what to do about a view that cannot be evaluated.
-const remedy = "edit the view so that this cannot raise (TRY_CAST, a wider CAST, or a WHERE that leaves such events out); it is then computed from the archive"
-
-// locate finds the first event that the view cannot be computed over, by
-// halving the span: log2 steps, each over half the rows of the one before.
-func (w *worker) locate(ctx context.Context, v ViewJob, cause error) (*Suspension, error) {
-	low, high := schemas.Position(0), w.job.Through
-	if v.Mode == Incremental {
-		low = w.job.After
-	}
-	whole := &Suspension{View: v.Name, At: high, Record: -1, Message: firstLine(cause), Remedy: remedy}
-	// Invariant: (low, high] raises.
-	for high-low > 1 {
-		mid := low + (high-low)/2
-		lower, err := w.raises(ctx, v, low, mid, "")
-		if err != nil {
-			return nil, err
-		}
-		if lower != nil {
-			high, cause = mid, lower
-			continue
-		}
-		upper, err := w.raises(ctx, v, mid, high, "")
-		if err != nil {
-			return nil, err
-		}
-		if upper == nil { // only together: a sum, not an event
-			whole.Message = firstLine(cause)
-			return whole, nil
-		}
-		low, cause = mid, upper
-	}
-	record, message, err := w.locateRecord(ctx, v, low, high, cause)
-	return &Suspension{View: v.Name, At: high, Record: record, Message: message, Remedy: remedy}, err
-}
-
-// locateRecord finds the first event of one message that raises.
-func (w *worker) locateRecord(ctx context.Context, v ViewJob, low, high schemas.Position, cause error) (int32, string, error) {
-	files := within(w.streams[v.Stream].Files, low, high)
-	var last sql.NullInt32
-	query := "SELECT max(" + schemas.ColRecord + ") FROM " + archive.Relation(w.job.Archive, files, low, high)
-	if err := w.conn.QueryRowContext(ctx, query).Scan(&last); err != nil {
-		return 0, "", err
-	}
-	a, b := int32(-1), last.Int32 // (a, b] raises
-	for b-a > 1 {
-		mid := a + (b-a)/2
-		lower, err := w.raises(ctx, v, low, high, fmt.Sprintf("%s > %d AND %[1]s <= %[3]d", schemas.ColRecord, a, mid))
-		if err != nil {
-			return 0, "", err
-		}
-		if lower != nil {
-			b, cause = mid, lower
-			continue
-		}
-		upper, err := w.raises(ctx, v, low, high, fmt.Sprintf("%s > %d AND %[1]s <= %[3]d", schemas.ColRecord, mid, b))
-		if err != nil {
-			return 0, "", err
-		}
-		if upper == nil {
-			return -1, firstLine(cause), nil
-		}
-		a, cause = mid, upper
-	}
-	return b, firstLine(cause), nil
-}
-
-// raises computes a span of rows and returns the evaluation error, if any.
-func (w *worker) raises(ctx context.Context, v ViewJob, after, through schemas.Position, where string) (raised, err error) {
-	err = w.partial(ctx, v, "probe", after, through, where)
-	if duck.Evaluates(err) {
-		return err, nil
-	}
-	return nil, err
 }
 
 func firstLine(err error) string {

@@ -142,7 +142,7 @@ type Live struct {
 
 // Progress reports a step of the child.
 type Progress struct {
-	Step   string `json:"step"` // totals, compute, write, compare
+	Step   string `json:"step"` // totals, compute, locate, write, compare
 	View   string `json:"view,omitempty"`
 	Done   int    `json:"done"`  // views that are finished
 	Total  int    `json:"total"` // views of the job
