@@ -105,7 +105,7 @@ func BenchmarkFullRecompute(b *testing.B) {
 					live.Views[v.name] = recompute.LiveView{Path: filepath.Join(dir, fmt.Sprintf("bare-%s.parquet", v.name))}
 				}
 				start := time.Now()
-				c, err := recompute.Start(context.Background(), play("recompute"), job, nil)
+				c, err := recompute.Start(context.Background(), play("recompute"), job, recompute.Watch{})
 				if err != nil {
 					b.Fatal(err)
 				}

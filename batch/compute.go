@@ -176,16 +176,21 @@ func (a *attempt) streams(ctx context.Context, job *recompute.Job, names map[str
 	return a.cfg.Catalog.Verify(&base)
 }
 
-// runChildren runs the child, and once more with less memory if it ran out of it.
+// runChildren runs the child, and once more if it made no progress, or with less
+// memory if it ran out of it.
 func (a *attempt) runChildren(ctx context.Context, job recompute.Job) (recompute.Result, error) {
 	for n := 1; ; n++ {
 		a.update(a.run, func(run *Run) { run.Attempts = n })
 		result, err := a.runChild(ctx, job)
 		var ce *recompute.ChildError
-		if err == nil || n > 1 || !errors.As(err, &ce) || !ce.Memory || ctx.Err() != nil {
+		if err == nil || n > 1 || !errors.As(err, &ce) || !ce.Memory && !ce.Stalled || ctx.Err() != nil {
 			return result, err
 		}
-		job.Threads = 1
+		if ce.Stalled {
+			a.warn("the first child process made no progress for " + a.cfg.StallTimeout.String() + " and was killed; a second one is at work")
+		} else {
+			job.Threads = 1
+		}
 		if ce.Killed {
 			job.Memory /= 2 // it used more than the machine has
 		}
@@ -201,8 +206,16 @@ func (a *attempt) runChild(ctx context.Context, job recompute.Job) (recompute.Re
 	if err := a.cfg.Files.MkdirAll(job.Dir); err != nil {
 		return recompute.Result{}, err
 	}
-	c, err := recompute.Start(ctx, a.cfg.Child(), job, func(p recompute.Progress) {
-		a.update(a.run, func(run *Run) { run.Progress = &p })
+	c, err := recompute.Start(ctx, a.cfg.Child(), job, recompute.Watch{
+		Timeout:  a.cfg.StallTimeout,
+		Progress: func(p recompute.Progress) { a.update(a.run, func(run *Run) { run.Progress = &p }) },
+		Silent: func(since time.Time) {
+			if since.IsZero() {
+				a.warn("")
+				return
+			}
+			a.warn(fmt.Sprintf("the child process has made no progress since %s UTC; after %s without any it is killed, and the run starts another one, once", since.UTC().Format(time.TimeOnly), a.cfg.StallTimeout))
+		},
 	})
 	if err != nil {
 		return recompute.Result{}, err
@@ -232,6 +245,9 @@ func (a *attempt) runChild(ctx context.Context, job recompute.Job) (recompute.Re
 	}
 	return c.Wait()
 }
+
+// warn records what is wrong with the run while it goes on; "" means nothing.
+func (a *attempt) warn(text string) { a.update(a.run, func(run *Run) { run.Warning = text }) }
 
 // liveCells collects what the live half has up to the cut, over the report's span.
 func (a *attempt) liveCells(ctx context.Context, job recompute.Job) (recompute.Live, error) {

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"duet/batch"
 	"duet/batch/archive"
@@ -269,6 +270,54 @@ func TestAChildThatCrashesIsTriedOnceMoreOnlyIfItWasKilled(t *testing.T) {
 			}
 			s.mustAppend(t, 10)
 			s.mustRun(t, batch.Request{})
+			s.mustCheck(t)
+		})
+	}
+}
+
+// A child that is stopped by a signal is reported, killed, and started once more.
+func TestAStoppedChildIsKilledAndStartedOnceMore(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		stopped int64 // the first children
+		state   batch.State
+	}{{"the first", 1, batch.Published}, {"both", 2, batch.Failed}} {
+		t.Run(c.name, func(t *testing.T) {
+			var calls atomic.Int64
+			s := mustOpen(t, t.TempDir(), options{runner: batch.Config{StallTimeout: 4 * time.Second, Child: func() *exec.Cmd {
+				if calls.Add(1) <= c.stopped {
+					return play("stopped")
+				}
+				return play("recompute")
+			}}})
+			s.mustAppend(t, 10)
+			run, err := s.runner.Run(batch.Request{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			warnings := map[string]bool{}
+			for !run.State.Final() {
+				var changed <-chan struct{}
+				if run, changed, err = s.runner.Watch(run.ID); err != nil {
+					t.Fatal(err)
+				}
+				if run.Warning != "" {
+					before, _, _ := strings.Cut(run.Warning, " since")
+					warnings[before] = true
+				}
+				if !run.State.Final() {
+					<-changed
+				}
+			}
+			if run.State != c.state || run.Attempts != 2 || run.Warning != "" {
+				t.Fatalf("run %+v", run)
+			}
+			if c.state == batch.Failed && !strings.Contains(run.Reason, "made no progress for 4s") {
+				t.Errorf("reason %q", run.Reason)
+			}
+			if !warnings["the child process has made no progress"] || !warnings["the first child process made no progress for 4s and was killed; a second one is at work"] {
+				t.Errorf("warnings %v", warnings)
+			}
 			s.mustCheck(t)
 		})
 	}

@@ -63,6 +63,9 @@ type Run struct {
 	Step   string `json:"step,omitempty"`   // of a running run, or where it ended
 	Reason string `json:"reason,omitempty"` // why it did not publish; "" for an unchanged run
 
+	// Warning says what is wrong with a running run, and what will happen.
+	Warning string `json:"warning,omitempty"`
+
 	Queued   time.Time `json:"queued"`
 	Started  time.Time `json:"started,omitzero"`
 	Finished time.Time `json:"finished,omitzero"`

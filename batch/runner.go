@@ -68,6 +68,9 @@ type Config struct {
 	// WaitTimeout limits how long a run waits for the archive and for the live
 	// half to reach its cut; defaults to 10 minutes.
 	WaitTimeout time.Duration
+	// StallTimeout limits how long the child may make no progress before it is
+	// killed; a run starts it twice. Defaults to 2 minutes.
+	StallTimeout time.Duration
 	// RunTimeout limits how long a run may take; defaults to 12 hours.
 	RunTimeout time.Duration
 	// Archiver explains in a run's reason why the archive lags; may be nil.
@@ -103,6 +106,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.WaitTimeout == 0 {
 		c.WaitTimeout = 10 * time.Minute
+	}
+	if c.StallTimeout == 0 {
+		c.StallTimeout = 2 * time.Minute
 	}
 	if c.RunTimeout == 0 {
 		c.RunTimeout = 12 * time.Hour
@@ -386,7 +392,7 @@ func (r *Runner) update(run *Run, f func(*Run)) {
 // that cannot be written (a full disk) stays in memory; after a restart the run
 // reads "the process ended".
 func (r *Runner) end(run *Run, state State, reason string) {
-	run.State, run.Reason, run.Finished, run.Progress = state, reason, r.cfg.Now().UTC(), nil
+	run.State, run.Reason, run.Finished, run.Progress, run.Warning = state, reason, r.cfg.Now().UTC(), nil, ""
 	_ = r.history.save(run)
 	_ = r.history.prune()
 	_ = r.history.dropUnchanged()

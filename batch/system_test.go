@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"duet/batch/catalog"
 	"duet/batch/recompute"
 	"duet/internal/base/durable"
+	"duet/internal/base/failpoint"
 )
 
 // role makes the test binary act as another program: the recompute child, or a
@@ -28,6 +30,9 @@ const role = "DUET_TEST_ROLE"
 func TestMain(m *testing.M) {
 	switch os.Getenv(role) {
 	case "recompute":
+		os.Exit(recompute.Main(os.Args[len(os.Args)-1], os.Stdin, os.Stdout))
+	case "stopped": // a child that hangs when it has computed
+		failpoint.On("recompute.computed", 1, func() error { return syscall.Kill(os.Getpid(), syscall.SIGSTOP) })
 		os.Exit(recompute.Main(os.Args[len(os.Args)-1], os.Stdin, os.Stdout))
 	case "story":
 		os.Exit(storyMain())

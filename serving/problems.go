@@ -28,6 +28,9 @@ func (a *api) problems(p *platform, res *duetv1.GetStatusResponse) []string {
 	if last := b.GetLast(); last.GetState() == duetv1.RunState_RUN_STATE_FAILED || last.GetState() == duetv1.RunState_RUN_STATE_HELD || last.GetState() == duetv1.RunState_RUN_STATE_FENCED {
 		out = append(out, fmt.Sprintf("the last batch run (%s) did not publish: %s", last.GetId(), last.GetProblem()))
 	}
+	if run := b.GetRunning(); run.GetProblem() != "" {
+		out = append(out, fmt.Sprintf("batch run %s: %s", run.GetId(), run.GetProblem()))
+	}
 	if b.GetPaused() {
 		out = append(out, "the schedule is paused ("+b.GetPauseReason()+"): duet batch resume")
 	}

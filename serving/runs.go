@@ -1,6 +1,7 @@
 package serving
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -175,7 +176,7 @@ func (p *platform) batchStatus() *duetv1.BatchStatus {
 // runOf converts a run.
 func runOf(r batch.Run) *duetv1.Run {
 	out := &duetv1.Run{
-		Id: r.ID, Full: r.Kind == batch.Full, Cut: query.Positions(r.Cut), Generation: r.Generation, Step: r.Step, Problem: r.Reason,
+		Id: r.ID, Full: r.Kind == batch.Full, Cut: query.Positions(r.Cut), Generation: r.Generation, Step: r.Step, Problem: cmp.Or(r.Reason, r.Warning),
 		StartTime: stamp(r.Started), EndTime: stamp(r.Finished), BaseGeneration: r.Base,
 		SkippedTicks: uint32(r.Skipped), MissedTicks: uint32(r.Missed), SuspendedViews: r.Suspended,
 		State: map[batch.State]duetv1.RunState{

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // ChildError reports that the child ended without a result.
@@ -21,6 +22,7 @@ type ChildError struct {
 	Message  string // the child's own, or how it ended
 	Memory   bool   // it ran out of memory, or was killed from outside: retry with less memory
 	Killed   bool   // by a signal, as the kernel does when memory runs out
+	Stalled  bool   // it made no progress within Watch.Timeout and was killed
 	Mismatch bool   // archived rows disagree with their manifest (H6)
 	Stderr   string // the first and last bytes of its standard error
 }
@@ -45,13 +47,35 @@ type Child struct {
 	err    error // of cmd.Wait
 	ctx    context.Context
 	stop   func() bool
+
+	watch   Watch
+	heard   chan struct{} // one token: the child has sent a line
+	stalled bool          // set before the process is killed for it
 }
 
+// Watch says how a child is watched. The callbacks are called on other goroutines,
+// before Done is closed; they may be nil.
+type Watch struct {
+	Progress func(Progress)
+	// Silent is called with the time of the child's last line when it has sent none
+	// for a quarter of Timeout, and with the zero time when it sends one again.
+	Silent func(since time.Time)
+	// Timeout is how long a child may send nothing before it is killed; defaults to
+	// 2 minutes. A child at work sends a line every few seconds.
+	Timeout time.Duration
+}
+
+// maxHeartbeat is the longest interval at which a child at work sends a line.
+const maxHeartbeat = 2 * time.Second
+
 // Start writes the job to job.Dir and starts cmd with the job file's path as its
-// last argument. progress is called on another goroutine. The child is killed when
-// ctx ends.
-func Start(ctx context.Context, cmd *exec.Cmd, job Job, progress func(Progress)) (*Child, error) {
-	job.Format = FormatVersion
+// last argument. The child is killed when ctx ends, and when it makes no progress
+// within watch.Timeout.
+func Start(ctx context.Context, cmd *exec.Cmd, job Job, watch Watch) (*Child, error) {
+	if watch.Timeout == 0 {
+		watch.Timeout = 2 * time.Minute
+	}
+	job.Format, job.Heartbeat = FormatVersion, min(maxHeartbeat, watch.Timeout/8)
 	data, err := json.Marshal(job)
 	if err != nil {
 		return nil, err
@@ -61,7 +85,7 @@ func Start(ctx context.Context, cmd *exec.Cmd, job Job, progress func(Progress))
 		return nil, fmt.Errorf("recompute: %w", err)
 	}
 	cmd.Args = append(cmd.Args, path)
-	c := &Child{cmd: cmd, stderr: &tail{}, done: make(chan struct{}), ctx: ctx}
+	c := &Child{cmd: cmd, stderr: &tail{}, done: make(chan struct{}), ctx: ctx, watch: watch, heard: make(chan struct{}, 1)}
 	cmd.Stderr = c.stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // its priority is its group's
 	if c.stdin, err = cmd.StdinPipe(); err != nil {
@@ -75,7 +99,7 @@ func Start(ctx context.Context, cmd *exec.Cmd, job Job, progress func(Progress))
 		return nil, fmt.Errorf("recompute: start %s: %w", cmd.Path, err)
 	}
 	c.stop = context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
-	go c.read(stdout, progress)
+	go c.run(stdout)
 	return c, nil
 }
 
@@ -104,6 +128,9 @@ func (c *Child) Wait() (Result, error) {
 	c.close()
 	if cause := context.Cause(c.ctx); cause != nil && c.result == nil {
 		return Result{}, fmt.Errorf("recompute: %w", cause)
+	}
+	if c.stalled && c.result == nil {
+		return Result{}, &ChildError{Stalled: true, Message: fmt.Sprintf("the child made no progress for %s and was killed", c.watch.Timeout)}
 	}
 	if c.fail != nil {
 		return Result{}, &ChildError{Message: c.fail.Message, Memory: c.fail.Memory, Mismatch: c.fail.Mismatch}
@@ -148,17 +175,66 @@ func (c *Child) exitError() error {
 	return e
 }
 
-// read reads the child's lines until it closes its output, then waits for it.
-func (c *Child) read(stdout io.Reader, progress func(Progress)) {
-	defer close(c.done)
+// run reads the child's lines and guards its progress until it exits.
+func (c *Child) run(stdout io.Reader) {
+	var guard sync.WaitGroup
+	ended := make(chan struct{})
+	guard.Go(func() { c.guard(ended) })
+	c.read(stdout)
+	c.err = c.cmd.Wait()
+	close(ended)
+	guard.Wait()
+	close(c.done)
+}
+
+// guard kills the child if it sends no line within the time-out.
+func (c *Child) guard(ended <-chan struct{}) {
+	last, silent := time.Now(), false
+	timer := time.NewTimer(c.watch.Timeout / 4)
+	defer timer.Stop()
+	report := func(since time.Time) {
+		if c.watch.Silent != nil {
+			c.watch.Silent(since)
+		}
+	}
+	for {
+		select {
+		case <-ended:
+			return
+		case <-c.heard:
+			if silent {
+				report(time.Time{})
+			}
+			last, silent = time.Now(), false
+			timer.Reset(c.watch.Timeout / 4)
+		case <-timer.C:
+			if rest := c.watch.Timeout - time.Since(last); rest > 0 {
+				silent = true
+				timer.Reset(rest)
+				report(last)
+				continue
+			}
+			c.stalled = true
+			_ = c.cmd.Process.Kill()
+			return
+		}
+	}
+}
+
+// read reads the child's lines until it closes its output.
+func (c *Child) read(stdout io.Reader) {
 	in := bufio.NewReader(stdout)
 	for {
 		line, err := in.ReadBytes('\n')
 		var u up
 		if len(line) > 0 && json.Unmarshal(line, &u) == nil {
+			select {
+			case c.heard <- struct{}{}:
+			default:
+			}
 			switch {
-			case u.Progress != nil && progress != nil:
-				progress(*u.Progress)
+			case u.Progress != nil && c.watch.Progress != nil:
+				c.watch.Progress(*u.Progress)
 			case u.Result != nil:
 				c.result = u.Result
 			case u.Failure != nil:
@@ -166,10 +242,9 @@ func (c *Child) read(stdout io.Reader, progress func(Progress)) {
 			}
 		}
 		if err != nil {
-			break
+			return
 		}
 	}
-	c.err = c.cmd.Wait()
 }
 
 // tail keeps the first and the last bytes written to it: a Go or C++ runtime

@@ -11,6 +11,7 @@
 //	parent                                    child
 //	  job.json  ------------------------------> reads, lowers its priority and limits
 //	            <-- {"progress":{...}} per step  stdout, one JSON document a line
+//	            <-- {"alive":true}               every few seconds while it makes progress
 //	  {"live":{...}} ------------------------>  stdin, when the live half has passed the cut
 //	            <-- {"result":{...}}             or {"failure":{...}}; then it exits
 //
@@ -33,6 +34,7 @@ package recompute
 
 import (
 	"fmt"
+	"time"
 
 	"duet/batch/archive"
 	"duet/internal/base/durable"
@@ -123,6 +125,8 @@ type Job struct {
 	Tolerance float64 `json:"tolerance"`
 	// Largest is the number of differences that the report lists for a view.
 	Largest int `json:"largest"`
+	// Heartbeat is the interval at which a child at work sends a line at least.
+	Heartbeat time.Duration `json:"heartbeat"`
 }
 
 // LiveView holds the live half's cells of a view in (base's cut, cut].
@@ -207,6 +211,8 @@ type down struct {
 
 // up is a line from the child; one field is set.
 type up struct {
+	// Alive says that the child works, or waits for the parent.
+	Alive    bool      `json:"alive,omitempty"`
 	Progress *Progress `json:"progress,omitempty"`
 	Result   *Result   `json:"result,omitempty"`
 	Failure  *Failure  `json:"failure,omitempty"`

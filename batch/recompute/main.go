@@ -9,7 +9,9 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"duet/internal/base/failpoint"
 )
@@ -51,7 +53,11 @@ func Main(jobFile string, stdin io.Reader, stdout io.Writer) int {
 	}
 	live := make(chan Live, 1)
 	go listen(stdin, live)
-	result, err := run(context.Background(), job, live, func(p Progress) { send(up{Progress: &p}) })
+	var waiting atomic.Bool // for the live half's cells
+	if job.Heartbeat > 0 {
+		go beat(job.Heartbeat, &waiting, func() { send(up{Alive: true}) })
+	}
+	result, err := run(context.Background(), job, live, &waiting, func(p Progress) { send(up{Progress: &p}) })
 	if err != nil {
 		var mismatch *mismatchError
 		send(up{Failure: &Failure{Message: firstLine(err), Memory: memory(err), Mismatch: errors.As(err, &mismatch)}})
@@ -59,6 +65,24 @@ func Main(jobFile string, stdin io.Reader, stdout io.Writer) int {
 	}
 	send(up{Result: &result})
 	return ExitDone
+}
+
+// beat calls send at an interval, as long as the process computes, reads or writes,
+// or waits for the parent. A child that hangs does neither.
+func beat(interval time.Duration, waiting *atomic.Bool, send func()) {
+	var last syscall.Rusage
+	for range time.Tick(interval) {
+		var now syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &now); err != nil {
+			continue
+		}
+		cpu := func(r syscall.Rusage) int64 { return r.Utime.Nano() + r.Stime.Nano() }
+		// Beating itself takes microseconds, so one hundredth of the time is work.
+		if waiting.Load() || cpu(now)-cpu(last) > int64(interval)/100 || now.Inblock+now.Oublock > last.Inblock+last.Oublock {
+			send()
+		}
+		last = now
+	}
 }
 
 func readJob(path string) (Job, error) {
@@ -114,7 +138,7 @@ func listen(stdin io.Reader, live chan<- Live) {
 }
 
 // run executes the job: count, compute, wait for the live half's cells, compare.
-func run(ctx context.Context, job Job, live <-chan Live, progress func(Progress)) (Result, error) {
+func run(ctx context.Context, job Job, live <-chan Live, waiting *atomic.Bool, progress func(Progress)) (Result, error) {
 	if err := fpStarted.Hit(); err != nil {
 		return Result{}, err
 	}
@@ -133,11 +157,13 @@ func run(ctx context.Context, job Job, live <-chan Live, progress func(Progress)
 		return Result{}, err
 	}
 	var l Live
+	waiting.Store(true)
 	select {
 	case l = <-live:
 	case <-ctx.Done():
 		return Result{}, ctx.Err()
 	}
+	waiting.Store(false)
 	report, err := w.compare(ctx, l)
 	if err != nil {
 		return Result{}, err

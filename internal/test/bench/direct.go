@@ -124,11 +124,11 @@ func (b *bench) recompute() error {
 	for _, v := range views {
 		live.Views[v.Name] = recompute.LiveView{Missing: "definition"}
 	}
-	child, err := recompute.Start(ctx, exec.Command(b.binary, "batch-child"), job, func(p recompute.Progress) {
+	child, err := recompute.Start(ctx, exec.Command(b.binary, "batch-child"), job, recompute.Watch{Progress: func(p recompute.Progress) {
 		if p.Micros > 0 && os.Getenv("BENCH_STEPS") != "" {
 			fmt.Fprintf(os.Stderr, "  %s %s %d rows %.3f s\n", p.Step, p.View, p.Rows, float64(p.Micros)/1e6)
 		}
-	})
+	}})
 	if err != nil {
 		return err
 	}
