@@ -123,6 +123,9 @@ func (r *Reader) bind(s *project.Stream, seen []string, where string) error {
 			free = append(free, name)
 		}
 	}
+	if fault := r.wrongStream(s, have, free, where, seen); fault != nil {
+		return fault
+	}
 	var faults project.Faults
 	for _, c := range s.Columns {
 		if have[from(c)] || hasParent(have, from(c)) {
@@ -140,6 +143,40 @@ func (r *Reader) bind(s *project.Stream, seen []string, where string) error {
 		return faults
 	}
 	return nil
+}
+
+// wrongStream returns a fault if the file has none of the stream's columns and no
+// columns that half of them were likely meant to be read from. With one column, the
+// fault of the missing column says as much.
+func (r *Reader) wrongStream(s *project.Stream, have map[string]bool, free []string, where string, seen []string) error {
+	alike := 0
+	for _, c := range s.Columns {
+		if have[from(c)] || hasParent(have, from(c)) {
+			return nil
+		}
+		if likely(c, free) != "" {
+			alike++
+		}
+	}
+	if len(s.Columns) < 2 || 2*alike >= len(s.Columns) {
+		return nil
+	}
+	return r.noneOf(s, 1, where+"; it has "+list(seen))
+}
+
+// noneOf returns the fault of a file that has none of the stream's columns.
+func (r *Reader) noneOf(s *project.Stream, line int, where string) error {
+	return r.fault(line, fmt.Sprintf("none of the %d columns of stream %s is in %s", len(s.Columns), s.Name, where),
+		fmt.Sprintf("Check that the file belongs to this stream. If it does, name its columns with from: in %s", columnsPlace(s)))
+}
+
+// columnsPlace returns the file and line of a stream's first column.
+func columnsPlace(s *project.Stream) string {
+	at := place(s, "columns")
+	if line := s.Columns[0].Line; line > 0 {
+		at = fmt.Sprintf("%s:%d", strings.SplitN(at, ":", 2)[0], line)
+	}
+	return at
 }
 
 func from(c project.Column) string {

@@ -2,10 +2,14 @@ package source
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"duet/schemas/event"
+	"duet/schemas/project"
 )
 
 // ndjson reads one JSON object a line and passes it on unchanged.
@@ -41,6 +45,54 @@ func (n *ndjson) next(r *Record) error {
 		r.JSON = text
 		return nil
 	}
+}
+
+// sampleRecords is the number of records that checkNDJSON looks at.
+const sampleRecords = 100
+
+// checkNDJSON returns a fault if none of the first records has one of the stream's
+// columns. It reads no more of the input than the first line that is not blank, and
+// then looks at the lines in memory: a pipe must not wait for more.
+func (r *Reader) checkNDJSON(w *window, s *project.Stream) error {
+	declared := map[string]bool{}
+	for _, c := range s.Columns {
+		declared[from(c)] = true
+		declared[strings.SplitN(from(c), ".", 2)[0]] = true
+	}
+	for len(bytes.TrimSpace(w.bytes())) == 0 || bytes.IndexByte(bytes.TrimLeft(w.bytes(), " \t\r\n"), '\n') < 0 {
+		if len(w.bytes()) > MaxLineBytes || !w.fill() {
+			break
+		}
+	}
+	names, first, line, records := []string(nil), 0, 0, 0
+	for text := range bytes.Lines(w.bytes()) {
+		line++
+		var members map[string]json.RawMessage
+		if json.Unmarshal(text, &members) != nil || len(members) == 0 {
+			continue
+		}
+		for name := range members {
+			if declared[name] {
+				return nil
+			}
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+		if records++; records == 1 {
+			first = line
+		}
+		if records == sampleRecords {
+			break
+		}
+	}
+	switch slices.Sort(names); records {
+	case 0:
+		return nil // the decoder rejects what is there
+	case 1:
+		return r.noneOf(s, first, "the first record; it has "+list(names))
+	}
+	return r.noneOf(s, first, fmt.Sprintf("the first %d records; they have %s", records, list(names)))
 }
 
 // long turns a line above the limit into a bad record.

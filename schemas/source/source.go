@@ -145,7 +145,7 @@ func (r *Reader) open(in io.Reader, s *project.Stream, o Options) error {
 		return r.openParquet(in, s, chain)
 	case NDJSON:
 		r.src = &ndjson{window: w, chain: chain}
-		return nil
+		return r.checkNDJSON(w, s)
 	}
 	return r.openCSV(w, s, chain)
 }
