@@ -69,7 +69,6 @@ func knownStore(err error) *reason.Error {
 		unknown    *store.UnknownViewError
 		suspended  *store.SuspendedError
 		rebuilding *store.RebuildingError
-		memory     *store.MemoryError
 	)
 	switch {
 	case errors.As(err, &unknown):
@@ -78,8 +77,6 @@ func knownStore(err error) *reason.Error {
 		return reason.New(reason.ViewSuspended, "%s", suspended.Error()).Because(err).With("view", suspended.Suspension.View)
 	case errors.As(err, &rebuilding):
 		return reason.New(reason.ViewRebuilding, "%s", rebuilding.Error()).Because(err).With("view", rebuilding.View)
-	case errors.As(err, &memory):
-		return reason.New(reason.MemoryFull, "%s", memory.Error()).Because(err)
 	case errors.Is(err, store.ErrClosed):
 		return reason.New(reason.Stopping, "the server is stopping; try again").Because(err)
 	}

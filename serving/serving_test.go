@@ -343,7 +343,6 @@ func TestErrorsBecomeCodes(t *testing.T) {
 		{suspended, codes.FailedPrecondition, reason.ViewSuspended},
 		{&store.RebuildingError{View: "sales"}, codes.Unavailable, reason.ViewRebuilding},
 		{&store.UnknownViewError{View: "x"}, codes.NotFound, reason.ViewUnknown},
-		{&store.MemoryError{}, codes.ResourceExhausted, reason.MemoryFull},
 		{store.ErrClosed, codes.Unavailable, reason.Stopping},
 		{&durable.DamageError{Path: "a.parquet", Reason: "its checksum differs"}, codes.DataLoss, reason.Damaged},
 		{&archive.FencedError{What: "generation", Number: 4}, codes.Aborted, reason.Fenced},

@@ -2,13 +2,10 @@ package recompute
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"time"
-
-	duckdb "github.com/duckdb/duckdb-go/v2"
 
 	"duet/batch/archive"
 	"duet/internal/base/duck"
@@ -316,12 +313,6 @@ func (w *worker) fingerprint(ctx context.Context, v ViewJob, relation string) (f
 	}
 	err = w.conn.QueryRowContext(ctx, "SELECT count(*), coalesce(sum(hash("+names("", v.columns())+")), 0)::VARCHAR FROM "+relation).Scan(&f.rows, &f.content)
 	return f, err
-}
-
-// memory reports whether DuckDB ran out of memory.
-func memory(err error) bool {
-	var de *duckdb.Error
-	return errors.As(err, &de) && (de.Type == duckdb.ErrorTypeOutOfMemory || strings.Contains(de.Msg, "bad_alloc") || strings.Contains(de.Msg, "Out of Memory"))
 }
 
 func firstLine(err error) string {

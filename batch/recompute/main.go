@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"duet/internal/base/duck"
 	"duet/internal/base/failpoint"
 )
 
@@ -60,7 +61,7 @@ func Main(jobFile string, stdin io.Reader, stdout io.Writer) int {
 	result, err := run(context.Background(), job, live, &waiting, func(p Progress) { send(up{Progress: &p}) })
 	if err != nil {
 		var mismatch *mismatchError
-		send(up{Failure: &Failure{Message: firstLine(err), Memory: memory(err), Mismatch: errors.As(err, &mismatch)}})
+		send(up{Failure: &Failure{Message: firstLine(err), Memory: duck.OutOfMemory(err), Mismatch: errors.As(err, &mismatch)}})
 		return ExitFailed
 	}
 	send(up{Result: &result})

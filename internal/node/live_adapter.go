@@ -53,6 +53,9 @@ func (h *liveAdapter) Export(ctx context.Context, name string, through schemas.P
 		// batch half suspends the view if it finds the same.
 		return 0, &batch.NotComparableError{View: name, Reason: "suspended"}
 	}
+	if duck.OutOfMemory(err) {
+		return 0, &batch.NotComparableError{View: name, Reason: "its live cells do not fit in memory"}
+	}
 	return rows, err
 }
 
@@ -71,19 +74,19 @@ func cannotAnswer(err error) string {
 }
 
 func (h *liveAdapter) Stage(ctx context.Context, g *catalog.Generation, files map[string]string) ([]recompute.Suspension, error) {
-	return nil, h.n.store.Stage(ctx, g, files)
+	return h.n.store.Stage(ctx, g, files)
 }
 
 func (h *liveAdapter) Rebuild(ctx context.Context, g *catalog.Generation, files map[string]string) ([]recompute.Suspension, error) {
 	rows := archivedRows{n: h.n}
 	defer rows.release()
-	return nil, h.n.store.Rebuild(ctx, g, files, rows.list)
+	return h.n.store.Rebuild(ctx, g, files, rows.list)
 }
 
 func (h *liveAdapter) Switch(ctx context.Context, g *catalog.Generation) error {
 	began := time.Now()
 	defer func() { h.n.metrics.Switched(time.Since(began)) }()
-	return h.n.store.Switch(ctx, g.Number)
+	return h.n.store.Switch(ctx, g)
 }
 
 func (h *liveAdapter) Discard(ctx context.Context) { h.n.store.Discard(ctx) }

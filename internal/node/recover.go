@@ -47,10 +47,10 @@ func (n *Node) recoverFrom(ctx context.Context, snap *archive.Snapshot) (*event.
 	list := func(ctx context.Context, after schemas.Position) (store.Archived, error) {
 		return n.archived(ctx, snap, after)
 	}
-	if err := n.store.Rebuild(ctx, g, n.cellFiles(g), list); err != nil {
+	if _, err := n.store.Rebuild(ctx, g, n.cellFiles(g), list); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
-	return state, n.store.Switch(ctx, n.generationNumber())
+	return state, n.store.Switch(ctx, g)
 }
 
 // archivedRows lists archive files while ingest continues. The files stay until

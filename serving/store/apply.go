@@ -102,18 +102,25 @@ func (w *writer) apply(in *microBatch) error {
 	for {
 		err := w.try(in, failed)
 		var ve *viewError
-		if !errors.As(err, &ve) {
-			if err != nil {
+		switch {
+		case err == nil:
+		case errors.As(err, &ve):
+			if failed[ve.view], err = w.locate(in, ve); err != nil {
 				return err
 			}
-			break
-		}
-		sus, err := w.locate(in, ve)
-		if err != nil {
+			continue
+		case duck.OutOfMemory(err):
+			if err := w.freeMemory(&w.applying, err); err != nil {
+				// Let the archive take the open block, which frees memory, too.
+				return errors.Join(err, w.closeBlock())
+			}
+			continue
+		default:
 			return err
 		}
-		failed[ve.view] = sus
+		break
 	}
+	w.applying.failures = 0
 	w.account(in)
 	w.announce(failed)
 	w.closeBigBlock()
@@ -152,7 +159,7 @@ func (w *writer) try(in *microBatch, failed map[string]*recompute.Suspension) er
 		return err
 	}
 	for t, n := range made {
-		w.rows[t] += n
+		w.s.rows.add(t, n)
 	}
 	maps.Copy(w.current, current)
 	return nil

@@ -97,7 +97,7 @@ func BenchmarkSwitch(b *testing.B) {
 		g.must(g.stage(gen))
 		b.StartTimer()
 		begin := time.Now()
-		g.must(g.s.Switch(ctx, gen.Number))
+		g.must(g.s.Switch(ctx, gen.Generation))
 		longest = max(longest, time.Since(begin))
 	}
 	b.ReportMetric(float64(longest.Nanoseconds()), "longest-ns")
@@ -144,8 +144,8 @@ func BenchmarkRead(b *testing.B) {
 	c := sh.cut()
 	sh.archive(c)
 	gen := sh.generation(1, c)
-	sh.must(sh.s.Stage(ctx, gen.Generation, gen.files))
-	sh.must(sh.s.Switch(ctx, 1))
+	sh.stage(gen)
+	sh.must(sh.s.Switch(ctx, gen.Generation))
 	for range 20 {
 		sh.apply(2000)
 	}

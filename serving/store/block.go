@@ -176,6 +176,11 @@ func (s *Store) ExportBlock(ctx context.Context, b archive.Block, data, path str
 		rows, err = sn.copy(ctx, "SELECT "+schemas.SpelledSQL+" FROM "+duck.Ident(table), path)
 		return err
 	})
+	if duck.OutOfMemory(err) {
+		// A full tail is never applied to, so that this is where a store without
+		// memory must get some.
+		_ = s.do(ctx, func(w *writer) error { return w.freeMemory(&w.exporting, err) })
+	}
 	return rows, err
 }
 
@@ -189,6 +194,7 @@ func (s *Store) ReleaseBlock(ctx context.Context, id uint64) error {
 		if !ok {
 			return fmt.Errorf("store: block %d is not the oldest closed one; blocks are released in order, once", id)
 		}
+		w.exporting.failures = 0
 		w.released = append(w.released, int64(id))
 		if w.holds == 0 {
 			if err := w.dropReleased(); err != nil {

@@ -20,11 +20,13 @@ type Config struct {
 	// Readers is the number of read transactions that run at once; defaults to 8.
 	Readers int
 	// BlockRows and BlockBytes close the open block when it has grown so large;
-	// they default to 250,000 rows and 256 MB of Arrow data.
+	// they default to 250,000 rows and a sixteenth of MemoryLimit, at most 256 MB,
+	// of Arrow data.
 	BlockRows, BlockBytes int64
 	// TailRows and TailBytes limit what no archive manifest covers yet. Beyond
 	// them Apply fails with a *TailFullError until blocks are released. They
-	// default to 16 times BlockRows and 8 times BlockBytes.
+	// default to 16 times BlockRows and 8 times BlockBytes, at most a quarter of
+	// MemoryLimit.
 	TailRows, TailBytes int64
 	// MaxGroups limits the groups of views, by name; a view without an entry is
 	// limited by memory alone. It is checked when partials are merged and when a
@@ -49,9 +51,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	def(&c.MemoryLimit, 4<<30)
 	def(&c.BlockRows, 250_000)
-	def(&c.BlockBytes, 256<<20)
+	def(&c.BlockBytes, min(256<<20, c.MemoryLimit/16))
 	def(&c.TailRows, 16*c.BlockRows)
-	def(&c.TailBytes, 8*c.BlockBytes)
+	def(&c.TailBytes, min(8*c.BlockBytes, c.MemoryLimit/4)) // DuckDB takes up to twice what Arrow does
 	def(&c.MergeSlack, 100_000)
 	c.Threads = max(c.Threads, 1)
 	if c.Readers == 0 {
@@ -79,6 +81,7 @@ func (c Config) withDefaults() (Config, error) {
 type definition struct {
 	name, stream, hash string
 	cells              string                   // columns as CREATE TABLE lists them
+	width              int64                    // number of columns
 	partial, merge     func(from string) string // SELECTs of the cells, in order
 }
 

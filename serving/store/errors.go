@@ -46,19 +46,6 @@ func (e *TailFullError) Error() string {
 // Temporary returns true: blocks are released as they are archived.
 func (e *TailFullError) Temporary() bool { return true }
 
-// MemoryError refuses a generation that does not fit beside the one being served.
-type MemoryError struct {
-	Generation         uint64
-	Need, Used, Limit  int64 // bytes
-	LargestView        string
-	LargestViewNeeding int64
-}
-
-func (e *MemoryError) Error() string {
-	return fmt.Sprintf("store: generation %d needs about %d MB more, %d of %d MB are in use (view %s alone: %d MB); raise limits.memory in duet.yaml or let the largest view group by less",
-		e.Generation, e.Need>>20, e.Used>>20, e.Limit>>20, e.LargestView, e.LargestViewNeeding>>20)
-}
-
 // BoundaryError reports a position at which no segment ends.
 type BoundaryError struct {
 	What string // the operation that needs the boundary

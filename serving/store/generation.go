@@ -16,9 +16,16 @@ import (
 // staged is what the next Switch makes current, in tables that no layout names.
 type staged struct {
 	gen    *catalog.Generation // nil: none is published; an empty one at cut 0
-	tables map[string]string   // by view that it holds
-	rows   map[string]int64    // groups, by view that it holds
-	shadow *shadow             // after Rebuild: the live state after the cut
+	cells  map[string]cells    // by view that it holds
+	unfit  map[string]*recompute.Suspension
+	shadow *shadow // after Rebuild: the live state after the cut
+}
+
+// cells is one view's table of a generation.
+type cells struct {
+	table  string
+	rows   int64
+	served bool // the table is the served one: the file is the same
 }
 
 func (st *staged) number() uint64 {
@@ -46,24 +53,48 @@ func (st *staged) held(def *definition) *catalog.View {
 	return nil
 }
 
+// unfits lists the views that this store cannot hold, by name.
+func (st *staged) unfits() []recompute.Suspension {
+	var out []recompute.Suspension
+	for _, name := range slices.Sorted(maps.Keys(st.unfit)) {
+		out = append(out, *st.unfit[name])
+	}
+	return out
+}
+
+// own lists the tables that no layout names.
+func (st *staged) own() []string {
+	var tables []string
+	for _, c := range st.cells {
+		if !c.served {
+			tables = append(tables, c.table)
+		}
+	}
+	return tables
+}
+
 // Stage loads the cells of a generation beside the served ones, into tables that
-// no reader sees, after checking that they fit; files has the path of each view
-// that is not suspended. It replaces what was staged before.
-func (s *Store) Stage(ctx context.Context, g *catalog.Generation, files map[string]string) error {
+// no reader sees; files has the path of each view that is not suspended. The
+// table of a file that is served already is used again. Stage replaces what was
+// staged before.
+//
+// unfit lists the views that exceed max_groups or do not fit in memory: they alone
+// are left out, and Switch serves them suspended.
+func (s *Store) Stage(ctx context.Context, g *catalog.Generation, files map[string]string) (unfit []recompute.Suspension, err error) {
 	ctx, cancel := s.working(ctx)
 	defer cancel()
 	s.Discard(ctx)
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer conn.Close()
 	st, err := s.stage(ctx, conn, g, files)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.setStaged(st)
-	return nil
+	return st.unfits(), nil
 }
 
 // Discard drops what Stage or Rebuild left, if anything.
@@ -82,7 +113,7 @@ func (s *Store) setStaged(st *staged) (before *staged) {
 }
 
 func (s *Store) discard(ctx context.Context, st *staged) {
-	s.dropUnknown(ctx, slices.Sorted(maps.Values(st.tables)))
+	s.dropUnknown(ctx, st.own())
 	if st.shadow != nil {
 		st.shadow.discard(ctx)
 	}
@@ -109,91 +140,72 @@ func (s *Store) dropUnknown(ctx context.Context, tables []string) {
 // stage loads the cells of every view that the project has and g holds; views
 // of g that the project no longer has are ignored.
 func (s *Store) stage(ctx context.Context, conn *duck.Conn, g *catalog.Generation, files map[string]string) (_ *staged, err error) {
-	st := &staged{gen: g, tables: map[string]string{}, rows: map[string]int64{}}
+	st := &staged{gen: g, cells: map[string]cells{}, unfit: map[string]*recompute.Suspension{}}
 	defer func() {
 		if err != nil {
 			s.discard(ctx, st)
 		}
 	}()
-	if err := s.fits(ctx, conn, st, files); err != nil {
+	loads, err := s.plan(ctx, conn, st, files)
+	if err != nil {
 		return nil, err
 	}
-	for _, def := range s.views {
-		name := def.name
-		if v := st.held(def); v == nil || v.Suspended != nil {
-			continue
-		}
-		table := fmt.Sprintf("b_%s_%d", name, s.ids.Add(1))
-		st.tables[name] = table
-		if _, err := conn.ExecContext(ctx, "CREATE TABLE "+duck.Ident(table)+" ("+def.cells+")"); err != nil {
-			return nil, resource("stage view "+name, err)
-		}
-		file, ok := files[name]
-		if !ok {
-			return nil, fmt.Errorf("store: generation %d holds view %s, but its file is not given", g.Number, name)
-		}
-		res, err := conn.ExecContext(ctx, "INSERT INTO "+duck.Ident(table)+" BY NAME SELECT * FROM read_parquet("+duck.Literal(file)+")")
-		if err != nil {
-			return nil, resource(fmt.Sprintf("stage view %s of generation %d from %s", name, g.Number, file), err)
-		}
-		if st.rows[name], err = res.RowsAffected(); err != nil {
+	for _, ld := range loads {
+		err := s.load(ctx, conn, st, ld)
+		if duck.OutOfMemory(err) {
+			s.leaveOut(ctx, st, ld.def.name, s.tooLarge(ld, st.cut(), oneLine(err)))
+		} else if err != nil {
 			return nil, err
 		}
 	}
 	return st, nil
 }
 
-// fits estimates a generation's memory from its files' footers: the uncompressed
-// size of the columns, and half as much again for vectors and strings.
-func (s *Store) fits(ctx context.Context, conn *duck.Conn, st *staged, files map[string]string) error {
-	e := &MemoryError{Generation: st.number(), Limit: s.cfg.MemoryLimit}
-	for name, def := range s.views {
-		if v := st.held(def); v == nil || v.Suspended != nil {
-			continue
-		}
-		var bytes int64
-		q := "SELECT coalesce(sum(total_uncompressed_size), 0)::BIGINT FROM parquet_metadata(" + duck.Literal(files[name]) + ")"
-		if err := conn.QueryRowContext(ctx, q).Scan(&bytes); err != nil {
-			return resource("read "+files[name], err)
-		}
-		bytes += bytes / 2
-		e.Need += bytes
-		if bytes > e.LargestViewNeeding {
-			e.LargestView, e.LargestViewNeeding = name, bytes
-		}
+// load fills a new table with a view's cells.
+func (s *Store) load(ctx context.Context, conn *duck.Conn, st *staged, ld load) error {
+	name := ld.def.name
+	table := fmt.Sprintf("b_%s_%d", name, s.ids.Add(1))
+	st.cells[name] = cells{table: table}
+	if _, err := conn.ExecContext(ctx, "CREATE TABLE "+duck.Ident(table)+" ("+ld.def.cells+")"); err != nil {
+		return resource("stage view "+name, err)
 	}
-	var err error
-	if e.Used, err = memoryUsed(ctx, conn); err != nil {
-		return err
+	res, err := conn.ExecContext(ctx, "INSERT INTO "+duck.Ident(table)+" BY NAME SELECT * FROM read_parquet("+duck.Literal(ld.file)+")")
+	if err != nil {
+		return resource(fmt.Sprintf("stage view %s of generation %d from %s", name, st.number(), ld.file), err)
 	}
-	if e.Used+e.Need > e.Limit/10*9 && e.Need > 0 {
-		return e
-	}
-	return nil
+	n, err := res.RowsAffected()
+	st.cells[name] = cells{table: table, rows: n}
+	return err
 }
 
-func memoryUsed(ctx context.Context, conn *duck.Conn) (bytes int64, err error) {
-	err = conn.QueryRowContext(ctx, "SELECT coalesce(sum(memory_usage_bytes), 0)::BIGINT FROM duckdb_memory()").Scan(&bytes)
-	return bytes, resource("read memory use", err)
+// leaveOut drops a view's cells from st and suspends it.
+func (s *Store) leaveOut(ctx context.Context, st *staged, view string, why *recompute.Suspension) {
+	if c, ok := st.cells[view]; ok && !c.served {
+		s.dropUnknown(ctx, []string{c.table})
+	}
+	delete(st.cells, view)
+	st.unfit[view] = why
 }
 
 // Switch makes the staged generation the one that all answers come from, in one
 // short transaction (H4), and drops the old cells and the segments through its
-// cut. After Rebuild it first folds what arrived since. If it fails nothing
-// changes, and the generation stays staged. After Stage, a cut at which no
-// segment ends is a *BoundaryError.
-func (s *Store) Switch(ctx context.Context, number uint64) error {
+// cut. After Rebuild it first folds what arrived since. g is the generation as it
+// was published, nil if none is. If Switch fails nothing changes, and the
+// generation stays staged. After Stage, a cut at which no segment ends is a
+// *BoundaryError.
+func (s *Store) Switch(ctx context.Context, g *catalog.Generation) error {
 	return s.do(ctx, func(w *writer) (err error) {
 		s.mu.Lock()
 		st := s.staged
 		s.mu.Unlock()
+		number := (&staged{gen: g}).number()
 		switch {
 		case st == nil || st.number() != number:
 			return fmt.Errorf("store: generation %d is not staged", number)
 		case st.shadow != nil:
-			err = w.switchToShadow(st)
+			err = w.switchToShadow(st, g)
 		default:
-			err = w.switchTo(st)
+			err = w.switchTo(st, g)
 		}
 		if err == nil {
 			s.setStaged(nil)
@@ -202,7 +214,7 @@ func (s *Store) Switch(ctx context.Context, number uint64) error {
 	})
 }
 
-func (w *writer) switchTo(st *staged) error {
+func (w *writer) switchTo(st *staged, g *catalog.Generation) error {
 	m, cut := w.next(), st.cut()
 	if st.number() <= m.generation {
 		return fmt.Errorf("store: generation %d after %d: numbers only grow (H9)", st.number(), m.generation)
@@ -218,15 +230,14 @@ func (w *writer) switchTo(st *staged) error {
 	failed := map[string]*recompute.Suspension{}
 	for _, name := range viewNames(l) {
 		v := l.views[name]
-		if v.batch != "" {
-			old = append(old, v.batch)
-		}
+		old = append(old, w.setCells(&v, st, g)...)
 		gone := l.tablesThrough(v, cut)
+		if st.unfit[name] != nil {
+			gone = l.abandon(&v)
+		}
 		old = append(old, gone...)
 		v.live = slices.DeleteFunc(slices.Clone(v.live), func(t liveTable) bool { return slices.Contains(gone, t.name) })
-		v.batch = st.tables[name]
-		v = w.availability(l, v, st, m.through, failed)
-		l.views[name] = v
+		l.views[name] = w.availability(l, v, st, m.through, failed)
 	}
 	l.segments = slices.DeleteFunc(l.segments, func(s segment) bool { return s.through != 0 && s.through <= cut })
 	for name, v := range l.views {
@@ -239,52 +250,72 @@ func (w *writer) switchTo(st *staged) error {
 	if err := w.commit(m, func(ctx context.Context) error { return w.drop(ctx, old) }); err != nil {
 		return err
 	}
+	w.countCells(st)
 	w.announce(failed)
 	return nil
+}
+
+// setCells makes v's cells those of a staged generation, published as g, and
+// returns the table to drop, if any.
+func (w *writer) setCells(v *viewTables, st *staged, g *catalog.Generation) (old []string) {
+	name := v.def.name
+	c := st.cells[name]
+	if c.served && v.batch != c.table {
+		// freeMemory dropped the table since.
+		delete(st.cells, name)
+		st.unfit[name], c = v.suspended, cells{}
+	}
+	if v.batch != "" && v.batch != c.table {
+		old = []string{v.batch}
+	}
+	v.batch, v.file = c.table, ""
+	if g != nil && c.table != "" {
+		v.file = g.View(name).File
+	}
+	return old
+}
+
+// countCells sets the rows of the cells that were switched to.
+func (w *writer) countCells(st *staged) {
+	for _, c := range st.cells {
+		if !c.served {
+			w.s.rows.add(c.table, c.rows)
+		}
+	}
 }
 
 // availability decides whether v can answer after a switch (H6): only if the
 // generation holds it and every event after the cut is in its partials. It also
 // adds new suspensions to failed.
 func (w *writer) availability(l *layout, v viewTables, st *staged, through schemas.Position, failed map[string]*recompute.Suspension) viewTables {
-	name, cut := v.def.name, st.cut()
+	name := v.def.name
 	held := st.held(v.def)
-	limit := int64(w.s.cfg.MaxGroups[name])
 	v.rebuilding = false
+	suspend := func(why *recompute.Suspension) {
+		if v.suspended == nil {
+			failed[name] = why
+		}
+		v.suspended = why
+	}
 	switch {
-	case held != nil && held.Suspended != nil:
-		if v.suspended == nil {
-			failed[name] = held.Suspended
-		}
-		v.suspended = held.Suspended
-	case held != nil && limit > 0 && st.rows[name] > limit:
-		sus := groupsSuspension(name, cut, st.rows[name], limit)
-		if v.suspended == nil {
-			failed[name] = sus
-		}
-		v.suspended = sus
-	case !l.completeAfter(v, cut):
+	case st.unfit[name] != nil:
+		suspend(st.unfit[name])
+	case held != nil && held.Suspended != nil && !held.Suspended.Unfit:
+		suspend(held.Suspended)
+	case !l.completeAfter(v, st.cut()):
 		// It stays suspended: this generation does not cover the failed event.
 		if v.suspended == nil {
 			v.rebuilding = true
 		}
 	case held != nil:
 		v.suspended = nil
-	case st.number() == 0 && cut == 0:
+	case st.number() == 0 && st.cut() == 0:
 		// All events are in the live half; no generation needs to hold the view.
 		v.suspended = nil
 	default:
 		v.suspended, v.rebuilding = nil, true
 	}
 	return v
-}
-
-func groupsSuspension(view string, at schemas.Position, groups, limit int64) *recompute.Suspension {
-	return &recompute.Suspension{
-		View: view, At: at, Record: -1,
-		Message: fmt.Sprintf("it has %d groups, its limit is %d", groups, limit),
-		Remedy:  fmt.Sprintf("group by less, or raise max_groups in views/%s.yaml, and restart", view),
-	}
 }
 
 // ExportLive writes the merged partials of a view's segments through a cut to

@@ -41,6 +41,7 @@ type segment struct {
 type viewTables struct {
 	def   *definition
 	batch string // table of the generation's cells; "" if there is none
+	file  string // of the cells, in the catalog; "" if it is not known
 	live  []liveTable
 	// suspended and rebuilding say why the view cannot answer; nil and false
 	// if it can.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 
-	"duet/batch/recompute"
 	"duet/internal/base/duck"
 )
 
@@ -56,7 +55,7 @@ func (w *writer) due() (best mergeJob, ok bool) {
 			for _, t := range v.live {
 				if t.segment == seg.number {
 					job.tables = append(job.tables, t.name)
-					job.rowsIn += w.rows[t.name]
+					job.rowsIn += w.s.rows.of(t.name)
 				}
 			}
 			open := seg.number == l.openSegment().number
@@ -145,7 +144,8 @@ func (w *writer) holdsTables(job mergeJob) bool {
 	return slices.ContainsFunc(w.m.layout.views[job.def.name].live, func(t liveTable) bool { return t.name == job.tables[0] })
 }
 
-// installMerge replaces a job's tables by the merged one.
+// installMerge replaces a job's tables by the merged one. If that has more groups
+// than the view may have, the view is suspended instead.
 func (w *writer) installMerge(job mergeJob, table string, rows int64) (bool, error) {
 	name := job.def.name
 	m := w.next()
@@ -157,19 +157,16 @@ func (w *writer) installMerge(job mergeJob, table string, rows int64) (bool, err
 	v.live = slices.DeleteFunc(slices.Clone(v.live), func(t liveTable) bool { return slices.Contains(job.tables, t.name) })
 	v.live = slices.Insert(v.live, min(i, len(v.live)), liveTable{table, segment})
 	l.views[name] = v
-	failed := map[string]*recompute.Suspension{}
-	if limit := int64(w.s.cfg.MaxGroups[name]); limit > 0 && rows > limit && v.suspended == nil {
-		failed[name] = groupsSuspension(name, m.through, rows, limit)
-		w.suspend(m, failed)
+	if limit := int64(w.s.cfg.MaxGroups[name]); limit > 0 && rows > limit {
+		return false, w.leaveOut(name, tooManyGroups(name, m.through, rows, limit))
 	}
 	err := w.commit(m, func(ctx context.Context) error { return w.drop(ctx, job.tables) })
 	if err != nil {
 		return false, err
 	}
-	w.rows[table] = rows
+	w.s.rows.add(table, rows)
 	if segment == l.openSegment().number {
 		w.groups[name] = rows
 	}
-	w.announce(failed)
 	return true, nil
 }

@@ -100,6 +100,20 @@ func newShop(t testing.TB, cfg Config, names ...string) *shop {
 	return sh
 }
 
+func (sh *shop) stage(p published) {
+	sh.t.Helper()
+	if unfit, err := sh.s.Stage(context.Background(), p.Generation, p.files); err != nil || len(unfit) > 0 {
+		sh.t.Fatal(unfit, err)
+	}
+}
+
+func (sh *shop) rebuild(p published, list ListArchived) {
+	sh.t.Helper()
+	if unfit, err := sh.s.Rebuild(context.Background(), p.Generation, p.files, list); err != nil || len(unfit) > 0 {
+		sh.t.Fatal(unfit, err)
+	}
+}
+
 // reopen makes an empty store, as a new process has.
 func (sh *shop) reopen() *Store {
 	sh.t.Helper()
@@ -258,11 +272,11 @@ func TestRealViewsAnswerAsPlainDuckDB(t *testing.T) {
 		sh.apply(200)
 		if round%3 == 2 {
 			gen = sh.generation(number, cuts[sh.r.IntN(len(cuts))])
-			sh.must(sh.s.Rebuild(ctx, gen.Generation, gen.files, arch.list))
+			sh.rebuild(gen, arch.list)
 		} else {
-			sh.must(sh.s.Stage(ctx, gen.Generation, gen.files))
+			sh.stage(gen)
 		}
-		sh.must(sh.s.Switch(ctx, number))
+		sh.must(sh.s.Switch(ctx, gen.Generation))
 		cuts = append(cuts, c)
 		sh.check()
 	}

@@ -1,10 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -42,44 +42,67 @@ type ListArchived func(ctx context.Context, after schemas.Position) (Archived, e
 // once, because ingest continues and rows move from the tail to the archive. From
 // the moment when the archive has been read up to the tail, released blocks stay
 // in memory until Switch or Discard.
-func (s *Store) Rebuild(ctx context.Context, g *catalog.Generation, files map[string]string, list ListArchived) error {
+//
+// A view that does not fit in memory is left out alone; see Stage.
+func (s *Store) Rebuild(ctx context.Context, g *catalog.Generation, files map[string]string, list ListArchived) (unfit []recompute.Suspension, err error) {
 	ctx, cancel := s.working(ctx)
 	defer cancel()
 	s.Discard(ctx)
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer conn.Close()
 	st, err := s.stage(ctx, conn, g, files)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	st.shadow = &shadow{s: s, cut: st.cut(), through: st.cut(), views: map[string]*shadowView{}, newest: map[string]time.Time{}}
+	st.shadow = newShadow(s, st)
 	if err := st.shadow.build(ctx, conn, list); err != nil {
 		s.discard(ctx, st)
-		return err
+		return nil, err
 	}
 	s.setStaged(st)
-	return nil
+	return st.unfits(), nil
 }
 
 // shadow is the live state after a cut, in tables that no layout names.
 type shadow struct {
 	s       *Store
-	cut     schemas.Position
-	through schemas.Position // every accepted event in (cut, through] is folded
+	st      *staged
+	through schemas.Position // every accepted event after the cut and through here is folded
 	fresh   bool             // for a store to which nothing was applied
 	held    bool             // the writer keeps released blocks for it
-	views   map[string]*shadowView
+	views   []*shadowView    // smallest first, so that one that does not fit harms no other
 	newest  map[string]time.Time
 }
 
 type shadowView struct {
 	def       *definition
-	table     string
+	table     string // "" if it does not fit
 	rows      int64
 	suspended *recompute.Suspension
+}
+
+func newShadow(s *Store, st *staged) *shadow {
+	sh := &shadow{s: s, st: st, through: st.cut(), newest: map[string]time.Time{}}
+	groups := func(v *shadowView) int64 {
+		if held := st.held(v.def); held != nil {
+			return held.Rows
+		}
+		return 0
+	}
+	for _, def := range s.views {
+		sh.views = append(sh.views, &shadowView{def: def, table: s.liveTable(def.name)})
+	}
+	slices.SortFunc(sh.views, func(a, b *shadowView) int {
+		return cmp.Or(cmp.Compare(groups(a), groups(b)), cmp.Compare(a.def.name, b.def.name))
+	})
+	return sh
+}
+
+func (sh *shadow) view(name string) *shadowView {
+	return sh.views[slices.IndexFunc(sh.views, func(v *shadowView) bool { return v.def.name == name })]
 }
 
 // catchUps is how often build folds what arrived while it was folding, so that
@@ -87,11 +110,12 @@ type shadowView struct {
 const catchUps = 2
 
 func (sh *shadow) build(ctx context.Context, conn *duck.Conn, list ListArchived) error {
-	for _, def := range sh.s.views {
-		v := &shadowView{def: def, table: sh.s.liveTable(def.name)}
-		sh.views[def.name] = v
-		if _, err := conn.ExecContext(ctx, "CREATE TABLE "+duck.Ident(v.table)+" ("+def.cells+")"); err != nil {
-			return resource("rebuild view "+def.name, err)
+	for _, v := range sh.views {
+		if _, err := conn.ExecContext(ctx, "CREATE TABLE "+duck.Ident(v.table)+" ("+v.def.cells+")"); err != nil {
+			return resource("rebuild view "+v.def.name, err)
+		}
+		if why := sh.st.unfit[v.def.name]; why != nil {
+			sh.leaveOut(ctx, v, why)
 		}
 	}
 	if err := sh.readArchive(ctx, conn, list); err != nil {
@@ -108,7 +132,7 @@ func (sh *shadow) build(ctx context.Context, conn *duck.Conn, list ListArchived)
 // readArchive folds archived rows until the tail begins where they end, and
 // holds the tail.
 func (sh *shadow) readArchive(ctx context.Context, conn *duck.Conn, list ListArchived) error {
-	need := sh.cut // what the archive must reach
+	need := sh.st.cut() // what the archive must reach
 	for {
 		a, err := list(ctx, sh.through)
 		if err != nil {
@@ -117,8 +141,8 @@ func (sh *shadow) readArchive(ctx context.Context, conn *duck.Conn, list ListArc
 		if a.Through < need {
 			return fmt.Errorf("store: the archive ends at %s, but it had reached %s: its newest manifest is missing; restore the data folder from a copy (H6)", a.Through, need)
 		}
-		for _, name := range slices.Sorted(maps.Keys(sh.views)) {
-			if err := sh.foldArchive(ctx, conn, sh.views[name], a); err != nil {
+		for _, v := range sh.views {
+			if err := sh.fits(ctx, v, sh.foldArchive(ctx, conn, v, a)); err != nil {
 				return err
 			}
 		}
@@ -154,11 +178,30 @@ func (w *writer) unhold() {
 	}
 }
 
+// fits passes err on, unless it says that v ran out of memory: then v is left out.
+// If the smallest view does not fit, none does, and that is an error.
+func (sh *shadow) fits(ctx context.Context, v *shadowView, err error) error {
+	if !duck.OutOfMemory(err) || v == sh.views[0] && len(sh.views) > 1 {
+		return err
+	}
+	why := sh.s.outOfMemory(v.def.name, sh.through, oneLine(err))
+	sh.s.leaveOut(ctx, sh.st, v.def.name, why)
+	sh.leaveOut(ctx, v, why)
+	return nil
+}
+
+func (sh *shadow) leaveOut(ctx context.Context, v *shadowView, why *recompute.Suspension) {
+	sh.s.dropUnknown(ctx, []string{v.table})
+	v.table, v.rows, v.suspended = "", 0, why
+}
+
 // discard drops the shadow's tables and lets released blocks go.
 func (sh *shadow) discard(ctx context.Context) {
 	var tables []string
 	for _, v := range sh.views {
-		tables = append(tables, v.table)
+		if v.table != "" {
+			tables = append(tables, v.table)
+		}
 	}
 	sh.s.dropUnknown(ctx, tables)
 	if sh.held {
@@ -197,10 +240,9 @@ func (sh *shadow) foldTail(ctx context.Context, conn *duck.Conn, to *moment) err
 	if to.through <= sh.through {
 		return nil
 	}
-	for _, name := range slices.Sorted(maps.Keys(sh.views)) {
-		v := sh.views[name]
+	for _, v := range sh.views {
 		if from := sh.tail(v, to); from != "" && v.suspended == nil {
-			if err := v.foldOrSuspend(ctx, sh.s, conn, from, to.through); err != nil {
+			if err := sh.fits(ctx, v, v.foldOrSuspend(ctx, sh.s, conn, from, to.through)); err != nil {
 				return err
 			}
 		}
@@ -283,14 +325,18 @@ func locateIn(ctx context.Context, s *Store, conn *duck.Conn, def *definition, f
 
 // switchToShadow folds what arrived since the shadow was built and makes it and
 // its generation current.
-func (w *writer) switchToShadow(st *staged) error {
+func (w *writer) switchToShadow(st *staged, g *catalog.Generation) error {
 	for {
-		err := w.tryShadow(st)
+		err := w.tryShadow(st, g)
 		var ve *viewError
 		if !errors.As(err, &ve) {
 			return err
 		}
-		v := st.shadow.views[ve.view]
+		v := st.shadow.view(ve.view)
+		if duck.OutOfMemory(ve.err) {
+			v.suspended = w.s.outOfMemory(ve.view, w.m.through, oneLine(ve.err))
+			continue
+		}
 		v.suspended, err = locateIn(context.Background(), w.s, w.conn, v.def, st.shadow.tail(v, w.m), w.m.through, ve.err)
 		if err != nil {
 			return err
@@ -298,7 +344,7 @@ func (w *writer) switchToShadow(st *staged) error {
 	}
 }
 
-func (w *writer) tryShadow(st *staged) error {
+func (w *writer) tryShadow(st *staged, g *catalog.Generation) error {
 	sh, m := st.shadow, w.next()
 	if !sh.fresh && st.number() <= m.generation {
 		return fmt.Errorf("store: generation %d after %d: numbers only grow (H9)", st.number(), m.generation)
@@ -315,11 +361,10 @@ func (w *writer) tryShadow(st *staged) error {
 		m.newest = newer(m.newest, sh.newest)
 	}
 	l.segments = []segment{{number: w.s.ids.Add(1), after: st.cut()}}
-	old, failed := w.replaceViews(m, st)
+	old, failed := w.replaceViews(m, st, g)
 	rows := map[string]int64{}
 	err := w.commit(m, func(ctx context.Context) error {
-		for _, name := range viewNames(l) {
-			v := sh.views[name]
+		for _, v := range sh.views {
 			if v.suspended != nil {
 				continue
 			}
@@ -336,7 +381,10 @@ func (w *writer) tryShadow(st *staged) error {
 	}
 	clear(w.current)
 	clear(w.groups)
-	maps.Copy(w.rows, rows)
+	for t, n := range rows {
+		w.s.rows.add(t, n)
+	}
+	w.countCells(st)
 	if sh.fresh {
 		w.open.From = sh.through
 	}
@@ -347,21 +395,22 @@ func (w *writer) tryShadow(st *staged) error {
 
 // replaceViews sets every view of m's layout to its shadow tables; old lists the
 // tables that it named before.
-func (w *writer) replaceViews(m *moment, st *staged) (old []string, failed map[string]*recompute.Suspension) {
+func (w *writer) replaceViews(m *moment, st *staged, g *catalog.Generation) (old []string, failed map[string]*recompute.Suspension) {
 	l := m.layout
 	failed = map[string]*recompute.Suspension{}
 	for _, name := range viewNames(l) {
-		v, r := l.views[name], st.shadow.views[name]
-		if v.batch != "" {
-			old = append(old, v.batch)
-		}
+		v, r := l.views[name], st.shadow.view(name)
+		old = append(old, w.setCells(&v, st, g)...)
 		for _, t := range v.live {
 			old = append(old, t.name)
 		}
 		before := v.suspended
-		v.batch, v.suspended, v.incomplete = st.tables[name], r.suspended, nil
+		v.suspended, v.incomplete = r.suspended, nil
 		seg := l.openSegment().number
-		v.live = []liveTable{{r.table, seg}}
+		v.live = nil
+		if r.table != "" {
+			v.live = []liveTable{{r.table, seg}}
+		}
 		if r.suspended != nil {
 			v.incomplete = []int64{seg}
 		}
@@ -381,7 +430,7 @@ func (w *writer) foldRest(ctx context.Context, sh *shadow, v *shadowView) (int64
 		return 0, nil
 	}
 	res, err := w.conn.ExecContext(ctx, "INSERT INTO "+duck.Ident(v.table)+" "+v.def.partial(from))
-	if err != nil && (duck.Evaluates(err) || binds(err)) {
+	if err != nil && (duck.Evaluates(err) || binds(err) || duck.OutOfMemory(err)) {
 		return 0, &viewError{v.def.name, err}
 	}
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"duet/batch/catalog"
 	"duet/schemas"
 )
 
@@ -114,7 +113,7 @@ func TestRollbackRebuildsTheLiveState(t *testing.T) {
 	late := g.generation(cuts[5])
 	g.must(g.stage(late))
 	var be *BoundaryError
-	if err := g.s.Switch(ctx, late.Number); !errors.As(err, &be) {
+	if err := g.s.Switch(ctx, late.Generation); !errors.As(err, &be) {
 		t.Fatalf("switch to a cut before the rebuild: %v, want a *BoundaryError", err)
 	}
 	g.s.Discard(ctx)
@@ -197,7 +196,7 @@ func TestEventsAroundARebuildCountOnce(t *testing.T) {
 			}
 			return a, nil
 		}
-		sh.must(sh.s.Rebuild(ctx, gen.Generation, gen.files, list))
+		sh.rebuild(gen, list)
 		if calls > 1 {
 			moved++
 		}
@@ -208,7 +207,7 @@ func TestEventsAroundARebuildCountOnce(t *testing.T) {
 			sh.s.Discard(ctx)
 		} else {
 			number++
-			sh.must(sh.s.Switch(ctx, number))
+			sh.must(sh.s.Switch(ctx, gen.Generation))
 		}
 		sh.check()
 		noStrayTables(t, sh.s)
@@ -369,62 +368,22 @@ func TestSwitchRefusesWhatWouldGoBackOrMix(t *testing.T) {
 	c := g.cut()
 	g.apply(30)
 	gen := g.generation(c)
-	if err := g.s.Switch(ctx, gen.Number); err == nil {
+	if err := g.s.Switch(ctx, gen.Generation); err == nil {
 		t.Fatal("switched to a generation that is not staged")
 	}
 	between := newPublished(gen.Number, at(2))
 	g.must(g.stage(between))
 	var be *BoundaryError
-	if err := g.s.Switch(ctx, gen.Number); !errors.As(err, &be) {
+	if err := g.s.Switch(ctx, gen.Generation); !errors.As(err, &be) {
 		t.Fatalf("a cut inside a segment: %v", err)
 	}
 	g.must(g.stage(gen)) // replaces it
-	g.must(g.s.Switch(ctx, gen.Number))
+	g.must(g.s.Switch(ctx, gen.Generation))
 	g.must(g.stage(gen))
-	if err := g.s.Switch(ctx, gen.Number); err == nil {
+	if err := g.s.Switch(ctx, gen.Generation); err == nil {
 		t.Fatal("switched to the same number twice (H9)")
 	}
 	g.s.Discard(ctx)
 	g.check()
 	g.noStrayTables()
-}
-
-func TestStageRefusesWhatDoesNotFit(t *testing.T) {
-	g := newRig(t, Config{MemoryLimit: 48 << 20})
-	g.apply(30)
-	gen := g.generation(g.cut())
-	gen.set(catalog.View{Name: "by_key", Definition: "h1", Rows: 1_000_000}, g.parquet("SELECT 'a key that takes some memory ' || i AS k0, 1::DECIMAL(38,0) AS c0, 1::BIGINT AS c1 FROM range(1000000) r(i)"))
-	err := g.stage(gen)
-	var me *MemoryError
-	if !errors.As(err, &me) || me.LargestView != "by_key" {
-		t.Fatalf("%v, want a *MemoryError that names by_key", err)
-	}
-	g.check()
-	g.noStrayTables()
-}
-
-func TestMoreGroupsThanAllowedSuspendTheView(t *testing.T) {
-	g := newRig(t, Config{MaxGroups: map[string]int{"by_key": 100}, MergeSlack: 1000})
-	g.apply(500)
-	g.s.side.Wait()
-	g.check()
-	var events []sale
-	for i := range 3000 {
-		g.seq++
-		events = append(events, sale{key: "new" + string(rune('a'+i%26)) + strings.Repeat("z", i/26), cents: 1, note: "1", at: at(g.seq)})
-	}
-	g.must(g.applyEvents(events))
-	g.s.side.Wait()
-	_, err := snapshotAnswer(g.s, "by_key")
-	var sus *SuspendedError
-	if !errors.As(err, &sus) || !strings.Contains(err.Error(), "max_groups") {
-		t.Fatalf("%v, want a *SuspendedError about max_groups", err)
-	}
-	g.apply(10)
-	g.check("total", "notes")
-	gen := g.generation(g.cut())
-	g.serve(gen)
-	if _, err := snapshotAnswer(g.s, "by_key"); !errors.As(err, &sus) {
-		t.Fatalf("a generation with too many groups: %v", err)
-	}
 }

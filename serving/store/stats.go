@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"maps"
 	"slices"
+	"sync"
 
 	"duet/schemas"
 )
@@ -36,6 +38,33 @@ type ViewStats struct {
 	BatchRows  int64  // groups in the generation
 	LiveRows   int64  // partial rows
 	LiveTables int
+}
+
+// tableRows counts the rows of the tables that make up views. It is safe for
+// concurrent use.
+type tableRows struct {
+	mu sync.Mutex
+	n  map[string]int64
+}
+
+func (r *tableRows) add(table string, n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.n[table] += n
+}
+
+// of returns the rows of a table; 0 for "".
+func (r *tableRows) of(table string) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.n[table]
+}
+
+// keep deletes the counters of tables that are not named.
+func (r *tableRows) keep(named map[string]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.n, func(t string, _ int64) bool { return !named[t] })
 }
 
 // Stats returns the store's state; it counts rows in a read transaction.

@@ -30,6 +30,7 @@ type Store struct {
 	// ids numbers segments, blocks and tables; the writer and side work share it.
 	ids     atomic.Int64
 	moments moments
+	rows    tableRows
 	ops     chan op
 	readers chan *reader
 
@@ -67,7 +68,6 @@ type writer struct {
 
 	current   map[string]string    // live table that a view's partials go to; "" if none yet
 	stmts     map[string]*sql.Stmt // prepared folds, by live table and tail table
-	rows      map[string]int64     // rows of live tables
 	groups    map[string]int64     // by view: rows that the last merge of the open segment left
 	stateRows int
 
@@ -75,6 +75,8 @@ type writer struct {
 	holds    int        // shadows that need released blocks to stay
 	released []int64
 	merge    bool // a merge is running
+
+	applying, exporting shortage
 }
 
 // stateLimit is the number of rows at which the state table is replaced.
@@ -94,7 +96,7 @@ func Open(cfg Config, streams []*event.Schema, views []*view.View) (*Store, erro
 	}
 	defs := make([]*definition, len(views))
 	for i, v := range views {
-		defs[i] = &definition{name: v.Name, stream: v.Stream, hash: v.Definition, cells: v.CellColumns(), partial: v.PartialSQL, merge: v.MergeSQL}
+		defs[i] = &definition{name: v.Name, stream: v.Stream, hash: v.Definition, cells: v.CellColumns(), width: int64(len(v.Keys) + len(v.Cells)), partial: v.PartialSQL, merge: v.MergeSQL}
 	}
 	return open(cfg, sets, defs)
 }
@@ -119,8 +121,8 @@ func open(cfg Config, sets []*dataset, views []*definition) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, db: db, views: map[string]*definition{}, sets: map[string]*dataset{},
-		moments: moments{byN: map[int64]*moment{}, readers: map[int64]int{}},
-		ops:     make(chan op), readers: make(chan *reader, cfg.Readers),
+		moments: moments{byN: map[int64]*moment{}, readers: map[int64]int{}}, rows: tableRows{n: map[string]int64{}},
+		ops: make(chan op), readers: make(chan *reader, cfg.Readers),
 		done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -172,8 +174,9 @@ func (s *Store) begin() error {
 		}
 	}
 	s.w = writer{
-		s: s, conn: conn, current: map[string]string{}, stmts: map[string]*sql.Stmt{}, rows: map[string]int64{}, groups: map[string]int64{},
-		m: &moment{layout: l, newest: map[string]time.Time{}},
+		s: s, conn: conn, current: map[string]string{}, stmts: map[string]*sql.Stmt{}, groups: map[string]int64{},
+		m:        &moment{layout: l, newest: map[string]time.Time{}},
+		applying: shortage{limit: applyAttempts}, exporting: shortage{limit: exportAttempts},
 	}
 	s.w.open = newTailBlock(l.openBlock().id, 0)
 	if err := s.w.commit(s.w.next(), func(context.Context) error { return nil }); err != nil {
@@ -351,7 +354,7 @@ func (w *writer) forgetTables(l *layout) {
 	for _, t := range l.tables() {
 		named[t] = true
 	}
-	maps.DeleteFunc(w.rows, func(t string, _ int64) bool { return !named[t] })
+	w.s.rows.keep(named)
 	maps.DeleteFunc(w.current, func(_, t string) bool { return !named[t] })
 }
 

@@ -31,7 +31,7 @@ func TestAnswersAreTheFoldThroughEverything(t *testing.T) {
 			gen := g.generation(c)
 			g.must(g.stage(gen))
 			g.check()
-			g.must(g.s.Switch(ctx, gen.Number))
+			g.must(g.s.Switch(ctx, gen.Generation))
 		case 2:
 			g.cut()
 		default:
@@ -119,7 +119,7 @@ func TestHandOffUnderLoad(t *testing.T) {
 		}
 		g.must(g.stage(gen))
 		step()
-		g.must(g.s.Switch(ctx, gen.Number))
+		g.must(g.s.Switch(ctx, gen.Generation))
 	}
 	stop.Store(true)
 	wg.Wait()
@@ -213,7 +213,7 @@ func snapshotAnswer(s *Store, view string) (got sums, err error) {
 }
 
 func TestAResourceErrorAppliesNothingAndSuspendsNothing(t *testing.T) {
-	g := newRig(t, Config{MemoryLimit: 64 << 20})
+	g := newRig(t, Config{MemoryLimit: 64 << 20, TailBytes: 1 << 40})
 	ctx := context.Background()
 	g.apply(100)
 	before := g.s.LiveThrough()

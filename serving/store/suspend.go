@@ -162,12 +162,16 @@ func (p *probe) describe(ctx context.Context, row int, sus *recompute.Suspension
 	return nil
 }
 
-// oneLine returns DuckDB's message without its excerpt of our statement.
+// oneLine returns DuckDB's message without its excerpt of our statement and its
+// advice about memory.
 func oneLine(err error) string {
 	text := err.Error()
 	var de *duckdb.Error
 	if errors.As(err, &de) {
 		text = de.Msg
+	}
+	if duck.OutOfMemory(err) {
+		text, _, _ = strings.Cut(text, "\n") // the rest is advice about DuckDB's settings
 	}
 	msg, _, _ := strings.Cut(text, "\nLINE ")
 	return strings.TrimSpace(strings.ReplaceAll(msg, "\n", " "))

@@ -7,6 +7,13 @@ import (
 	duckdb "github.com/duckdb/duckdb-go/v2"
 )
 
+// OutOfMemory reports whether err says that the instance's memory limit was
+// reached, and that nothing more could be spilled.
+func OutOfMemory(err error) bool {
+	var de *duckdb.Error
+	return errors.As(err, &de) && (de.Type == duckdb.ErrorTypeOutOfMemory || strings.Contains(de.Msg, "bad_alloc") || strings.Contains(de.Msg, "Out of Memory"))
+}
+
 // Evaluates reports whether err means that an expression could not be computed for
 // a row: an overflow, a CAST, a division. Such an error suspends a view in both
 // halves. The list is closed: any other error (memory, disk, an interrupt, a bug)

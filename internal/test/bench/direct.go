@@ -202,10 +202,10 @@ func (b *bench) memory() error {
 	if err != nil {
 		return err
 	}
-	if err := s.Stage(ctx, g, map[string]string{"by": cells}); err != nil {
+	if _, err := s.Stage(ctx, g, map[string]string{"by": cells}); err != nil {
 		return err
 	}
-	if err := s.Switch(ctx, 1); err != nil {
+	if err := s.Switch(ctx, g); err != nil {
 		return err
 	}
 	after, err := s.Stats(ctx)
@@ -271,11 +271,11 @@ func (b *bench) switchPause() error {
 		if err := s.Cut(ctx, at); err != nil {
 			return err
 		}
-		if err := s.Stage(ctx, g, map[string]string{"by": cells}); err != nil {
+		if _, err := s.Stage(ctx, g, map[string]string{"by": cells}); err != nil {
 			return err
 		}
 		began := time.Now()
-		if err := s.Switch(ctx, g.Number); err != nil {
+		if err := s.Switch(ctx, g); err != nil {
 			return err
 		}
 		worst = max(worst, time.Since(began).Seconds()*1000)

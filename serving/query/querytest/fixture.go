@@ -307,6 +307,7 @@ func (f *Fixture) publish(cut schemas.Position, extra, other string, views ...st
 	for _, v := range g.Views {
 		files[v.Name] = f.Catalog.Path(v)
 	}
-	f.must(f.Store.Stage(f.t.Context(), g, files))
-	f.must(f.Store.Switch(f.t.Context(), g.Number))
+	_, err = f.Store.Stage(f.t.Context(), g, files)
+	f.must(err)
+	f.must(f.Store.Switch(f.t.Context(), g))
 }
