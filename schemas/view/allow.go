@@ -18,8 +18,8 @@ type allowList struct {
 	nodes      map[string]bool
 	casts      map[string]bool
 	functions  map[string]string // name -> operator, scalar or macro
+	growth     map[string]growth // of each function
 	aggregates map[string]string // name -> canonical name
-	owners     map[string]bool   // functions that views may call, but not conditions
 	raises     map[string]string // name -> what to write instead
 	denied     map[string]denial
 }
@@ -33,8 +33,8 @@ func mustReadAllowList(text string) *allowList {
 }
 
 func readAllowList(text string) (*allowList, error) {
-	a := &allowList{nodes: map[string]bool{}, casts: map[string]bool{}, functions: map[string]string{},
-		aggregates: map[string]string{}, owners: map[string]bool{}, raises: map[string]string{}, denied: map[string]denial{}}
+	a := &allowList{nodes: map[string]bool{}, casts: map[string]bool{}, functions: map[string]string{}, growth: map[string]growth{},
+		aggregates: map[string]string{}, raises: map[string]string{}, denied: map[string]denial{}}
 	for i, line := range strings.Split(text, "\n") {
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
@@ -47,13 +47,13 @@ func readAllowList(text string) (*allowList, error) {
 		case "cast":
 			a.casts[rest] = true
 		case "operator", "scalar", "macro":
-			a.functions[rest] = kind
+			name, typ, _ := strings.Cut(rest, " ")
+			a.functions[name] = kind
+			a.growth[name], ok = parseGrowth(typ)
 		case "aggregate":
 			var name, canonical string
 			name, canonical, ok = strings.Cut(rest, " ")
 			a.aggregates[name] = canonical
-		case "owner":
-			a.owners[rest] = true
 		case "raises":
 			var name, remedy string
 			name, remedy, ok = strings.Cut(rest, ": ")

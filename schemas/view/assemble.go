@@ -67,6 +67,7 @@ func (x *compilation) assemble(finals []node, having node) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
+	x.guardRows(v, keySQL, keyTypes)
 	x.compileKeys(v, keySQL, keyTypes)
 	for _, a := range x.aggs {
 		v.formulas = append(v.formulas, x.compileAggregate(a))
@@ -76,6 +77,7 @@ func (x *compilation) assemble(finals []node, having node) (*View, error) {
 	}
 	x.compileCells(v)
 	x.compileColumns(v, finals, having)
+	x.guardFinals(v, keyTypes)
 	x.findTimeKey(v)
 	v.Definition = x.definition()
 	if v.plain, err = x.plainStatement(); err != nil {

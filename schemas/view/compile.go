@@ -15,6 +15,10 @@ import (
 // maxSQL is the maximum size of a view's text in bytes; DuckDB's parser recurses.
 const maxSQL = 100_000
 
+// maxNodes is the maximum size of the trees that replace aliases, in nodes. An
+// alias that is used twice by the next one, and so on, doubles with each.
+const maxNodes = 100_000
+
 // compilation is the state of compiling one view.
 type compilation struct {
 	c      *Compiler
@@ -25,6 +29,7 @@ type compilation struct {
 	sel      node // the SELECT as parsed
 	stream   *project.Stream
 	relation string            // the name that the SELECT gives the stream
+	expanded int               // nodes of the trees that replaced aliases
 	columns  map[string]string // lower-case name -> declared name
 	used     map[string]bool   // declared names of the columns that the view refers to
 
@@ -95,6 +100,10 @@ func (x *compilation) run() (*View, error) {
 		return nil, nil
 	}
 	x.resolveAll()
+	if x.failed() {
+		return nil, nil
+	}
+	x.checkGrowth()
 	if x.failed() {
 		return nil, nil
 	}

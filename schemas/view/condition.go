@@ -27,7 +27,7 @@ type conditionColumn struct {
 // expression and nothing else, and may hold allow-listed scalar functions over
 // columns. It is printed from its tree: the text itself never becomes part of a
 // statement that is executed. A condition that is refused is a *ConditionError.
-func (c *Compiler) condition(option, text string, columns []conditionColumn) (string, error) {
+func (c *Compiler) condition(option, text string, columns []conditionColumn, types map[string]string) (string, error) {
 	p := &conditionParser{c: c, option: option, text: text, columns: columns}
 	tree, err := p.parse()
 	if err != nil {
@@ -37,17 +37,61 @@ func (c *Compiler) condition(option, text string, columns []conditionColumn) (st
 	if p.err != nil {
 		return "", p.err
 	}
+	parts := conjuncts(resolved)
+	measures, limit := measureConjuncts(parts, types)
+	for i, m := range measures {
+		if f := m.tooLarge(parts[i], limit); f != nil {
+			p.refuse(f.at, f.reason, f.remedy)
+			return "", p.err
+		}
+	}
 	if err := p.bind(tree); err != nil {
 		return "", err
 	}
-	texts, err := c.print([]node{resolved})
+	texts, err := c.print(append([]node{resolved}, parts...))
 	if errors.As(err, new(*reprintError)) {
 		return "", p.fail(-1, "DuckDB prints this condition as another one", "write it in another way")
 	}
 	if err != nil {
 		return "", err
 	}
-	return texts[0], nil
+	guards := false
+	for i, m := range measures {
+		guarded := m.guarded(texts[1+i], option, "BOOLEAN", limit)
+		guards = guards || guarded != texts[1+i]
+		texts[1+i] = "(" + guarded + ")"
+	}
+	if !guards {
+		return texts[0], nil
+	}
+	return strings.Join(texts[1:], " AND "), nil
+}
+
+// conjuncts returns the operands of the ANDs at the top of a condition.
+func conjuncts(n node) []node {
+	if n.text("type") != "CONJUNCTION_AND" {
+		return []node{n}
+	}
+	var out []node
+	for _, c := range n.nodes("children") {
+		out = append(out, conjuncts(c)...)
+	}
+	return out
+}
+
+// measureConjuncts bounds each part of a condition. The parts that make texts share
+// conditionBytes; limit is the share of each.
+func measureConjuncts(parts []node, types map[string]string) (measures []*measure, limit float64) {
+	sharing := 1
+	for _, part := range parts {
+		m := &measure{length: lengthOf(types, ""), single: true}
+		m.expression(part)
+		if len(m.made.factors) > 0 && len(parts) > 1 {
+			sharing++
+		}
+		measures = append(measures, m)
+	}
+	return measures, float64(conditionBytes / sharing)
 }
 
 // conditionCache keeps compiled conditions, so that a dashboard's queries are not
@@ -61,7 +105,7 @@ const maxCached = 256
 
 // cached returns the condition as SQL, from the cache if it was compiled before
 // with the same option and scope. scope identifies the set of columns.
-func (v *View) cached(option, scope, text string, columns func() []conditionColumn) (string, error) {
+func (v *View) cached(option, scope, text string, columns func() ([]conditionColumn, map[string]string)) (string, error) {
 	id := option + "\x00" + scope + "\x00" + text
 	v.conditions.mu.Lock()
 	sql, ok := v.conditions.texts[id]
@@ -69,7 +113,8 @@ func (v *View) cached(option, scope, text string, columns func() []conditionColu
 	if ok {
 		return sql, nil
 	}
-	sql, err := v.compiler.condition(option, text, columns())
+	columnList, types := columns()
+	sql, err := v.compiler.condition(option, text, columnList, types)
 	if err != nil {
 		return "", err
 	}
@@ -88,6 +133,8 @@ type conditionParser struct {
 	text    string
 	columns []conditionColumn
 	err     error // the first fault
+
+	expanded int // nodes of the trees that replaced columns
 }
 
 // head precedes the text when it is parsed.
@@ -204,10 +251,6 @@ func (p *conditionParser) function(n node) bool {
 		p.refuse(n, reason, remedy)
 		return false
 	}
-	if allowed.owners[name] {
-		p.refuse(n, name+"() is for views, not for conditions: it can make a text of any length", "write the text itself")
-		return false
-	}
 	if reason, remedy := plainCall(n, name); reason != "" {
 		p.refuse(n, reason, remedy)
 		return false
@@ -226,6 +269,9 @@ func (p *conditionParser) column(n node) node {
 		}
 		if col.refused != "" {
 			return p.refuse(n, col.refused, col.remedy)
+		}
+		if p.expanded += col.tree.nodeCount(); p.expanded > maxNodes {
+			return p.refuse(n, "the condition uses "+col.name+" too often: it expands to more than 100,000 terms", "use the column once")
 		}
 		return col.tree.clone()
 	}

@@ -86,7 +86,7 @@ func (v *View) FinalSQL(from string, o Options) (sql string, cols []Column, err 
 	var b strings.Builder
 	b.WriteString("SELECT * FROM (" + inner + ")")
 	if o.Having != "" {
-		having, err := v.cached("having", fmt.Sprint(columns), o.Having, func() []conditionColumn { return v.havingColumns(columns) })
+		having, err := v.cached("having", fmt.Sprint(columns), o.Having, func() ([]conditionColumn, map[string]string) { return v.havingColumns(columns) })
 		if err != nil {
 			return "", nil, err
 		}
@@ -262,10 +262,14 @@ func (v *View) filterSQL(o Options) (string, error) {
 	return strings.Join(conds, " AND "), nil
 }
 
-// whereColumns returns the columns of a where condition, over cells: keys and
-// attributes.
-func (v *View) whereColumns() []conditionColumn {
+// whereColumns returns the columns of a where condition, keys and attributes, and
+// the types of the cells that they stand for.
+func (v *View) whereColumns() ([]conditionColumn, map[string]string) {
 	var cols []conditionColumn
+	types := map[string]string{}
+	for _, k := range v.Keys {
+		types[k.Name] = k.Type
+	}
 	for i, c := range v.Columns {
 		col := conditionColumn{name: c.Name, typ: c.Type}
 		if len(v.columns[i].aggs) > 0 || len(v.columns[i].keys) == 0 {
@@ -275,7 +279,7 @@ func (v *View) whereColumns() []conditionColumn {
 		}
 		cols = append(cols, col)
 	}
-	return cols
+	return cols, types
 }
 
 // overStoredKeys casts the keys that cells store as another type to their own.
@@ -304,17 +308,20 @@ func castTree(tree node, t sqlType) node {
 	return c
 }
 
-// havingColumns returns the columns of a having condition: those of the answer.
-func (v *View) havingColumns(columns []int) []conditionColumn {
+// havingColumns returns the columns of a having condition, those of the answer, and
+// their types.
+func (v *View) havingColumns(columns []int) ([]conditionColumn, map[string]string) {
 	var cols []conditionColumn
+	types := map[string]string{}
 	for i, c := range v.Columns {
 		col := conditionColumn{name: c.Name, typ: c.Type, tree: columnRef(nil, c.Name)}
 		if !slices.Contains(columns, i) {
 			col.refused, col.remedy = c.Name+" is rolled up; having is about the rows of the answer", "put this condition into where, or keep "+c.Name
 		}
+		types[c.Name] = c.Type
 		cols = append(cols, col)
 	}
-	return cols
+	return cols, types
 }
 
 func (v *View) orderBy(b *strings.Builder, o Options, columns []int) error {

@@ -338,6 +338,10 @@ func (x *compilation) column(n node, p place) node {
 		x.fail(n.at(), name+" is an aggregate; it cannot be used in "+where, "write HAVING for a condition over aggregates")
 		return n
 	}
+	if x.expanded += it.expr.nodeCount(); x.expanded > maxNodes {
+		x.fail(n.at(), name+" is an alias of aliases that expand to more than 100,000 terms", "use each alias fewer times")
+		return n
+	}
 	return it.expr.clone()
 }
 

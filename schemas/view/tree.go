@@ -144,6 +144,13 @@ func (n node) walk(f func(node) bool) {
 	}
 }
 
+// nodeCount returns the number of objects in the tree.
+func (n node) nodeCount() int {
+	count := 0
+	n.walk(func(node) bool { count++; return true })
+	return count
+}
+
 // rewrite returns a copy of n in which f has replaced objects, from the top down.
 // An object that f returns with true is used as it is.
 func (n node) rewrite(f func(node) (node, bool)) node {
