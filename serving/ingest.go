@@ -35,7 +35,13 @@ func (a *api) GetAccount(ctx context.Context, req *duetv1.GetAccountRequest) (*d
 		return nil, err
 	}
 	p := a.platform.Load()
-	if _, err := p.engine.NotBefore(ctx, req.GetNotBefore()); err != nil {
+	token, err := p.engine.NotBefore(ctx, req.GetNotBefore())
+	if err != nil {
+		return nil, err
+	}
+	// NotBefore goes by the store, which has a batch's events a moment before the
+	// live half has added them to their sessions.
+	if err := p.Live.Wait(ctx, token.Through.Position()); err != nil {
 		return nil, err
 	}
 	sum, through := p.Live.Session(req.GetSession())

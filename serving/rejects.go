@@ -2,6 +2,7 @@ package serving
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -23,6 +24,7 @@ const (
 	defaultRejects = 100
 	maxRejects     = 10_000
 	maxRejectBytes = 4096
+	maxReasons     = 100
 )
 
 // ListRejects implements OperateService.
@@ -60,12 +62,39 @@ func (a *api) ListRejects(ctx context.Context, req *duetv1.ListRejectsRequest) (
 		if s := req.GetSession(); s != "" {
 			where += " AND session = " + duck.Literal(s)
 		}
-		return p.collectRejects(ctx, sn, rel+" WHERE "+where, limit, res)
+		from := rel + " WHERE " + where
+		if req.GetByReason() {
+			if err := p.collectReasons(ctx, sn, from, res); err != nil {
+				return err
+			}
+		}
+		return p.collectRejects(ctx, sn, from, limit, res)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return res, nil
+}
+
+// rejectColumns are what scanReject reads.
+var rejectColumns = fmt.Sprintf("stream, reason, coalesce(column_name, ''), raw[1:%d], received_at, coalesce(session, ''), coalesce(file, ''), coalesce(line, 0), %s, %s",
+	maxRejectBytes, schemas.ColAt, schemas.ColRecord)
+
+// scanReject reads rejectColumns, and more columns after them.
+func (p *platform) scanReject(rows *sql.Rows, more ...any) (*duetv1.Reject, error) {
+	var (
+		r      duetv1.Reject
+		at     int64
+		record int32
+		when   time.Time
+	)
+	if err := rows.Scan(append([]any{&r.Stream, &r.Reason, &r.Column, &r.Raw, &when, &r.Session, &r.File, &r.Line, &at, &record}, more...)...); err != nil {
+		return nil, err
+	}
+	r.Time = timestamppb.New(when)
+	r.Position = query.Positions(schemas.NewCut(p.inc, schemas.Position(at)))[0]
+	r.Position.Record = uint32(record)
+	return &r, nil
 }
 
 func (p *platform) collectRejects(ctx context.Context, sn *store.Snapshot, from string, limit int, res *duetv1.ListRejectsResponse) error {
@@ -83,26 +112,39 @@ func (p *platform) collectRejects(ctx context.Context, sn *store.Snapshot, from 
 		return err
 	}
 	res.Truncated = res.Total > int64(limit)
-	rows, err = sn.Query(ctx, fmt.Sprintf("SELECT stream, reason, coalesce(column_name, ''), raw[1:%d], received_at, coalesce(session, ''), coalesce(file, ''), coalesce(line, 0), %s, %s FROM %s ORDER BY %s DESC, %s DESC LIMIT %d",
-		maxRejectBytes, schemas.ColAt, schemas.ColRecord, from, schemas.ColAt, schemas.ColRecord, limit))
+	rows, err = sn.Query(ctx, fmt.Sprintf("SELECT %s FROM %s ORDER BY %s DESC, %s DESC LIMIT %d", rejectColumns, from, schemas.ColAt, schemas.ColRecord, limit))
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var (
-			r      duetv1.Reject
-			at     int64
-			record int32
-			when   time.Time
-		)
-		if err := rows.Scan(&r.Stream, &r.Reason, &r.Column, &r.Raw, &when, &r.Session, &r.File, &r.Line, &at, &record); err != nil {
+		r, err := p.scanReject(rows)
+		if err != nil {
 			return err
 		}
-		r.Time = timestamppb.New(when)
-		r.Position = query.Positions(schemas.NewCut(p.inc, schemas.Position(at)))[0]
-		r.Position.Record = uint32(record)
-		res.Rejects = append(res.Rejects, &r)
+		res.Rejects = append(res.Rejects, r)
+	}
+	return rows.Err()
+}
+
+// collectReasons counts rejects by reason. A reason quotes the event's value, which
+// may itself contain quotes: what stands between the first quote and the last is
+// replaced, so that the reason is the same for every event.
+func (p *platform) collectReasons(ctx context.Context, sn *store.Snapshot, from string, res *duetv1.ListRejectsResponse) error {
+	rows, err := sn.Query(ctx, fmt.Sprintf(`SELECT %[1]s, kind, n FROM (
+		SELECT *, count(*) OVER (PARTITION BY kind) AS n, row_number() OVER (PARTITION BY kind ORDER BY %[2]s, %[3]s) AS nth
+		FROM (SELECT *, regexp_replace(reason, '".*"', '…', 's') AS kind FROM %[4]s)
+	) WHERE nth = 1 ORDER BY n DESC, kind LIMIT %[5]d`, rejectColumns, schemas.ColAt, schemas.ColRecord, from, maxReasons))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		r := &duetv1.RejectReason{}
+		if r.First, err = p.scanReject(rows, &r.Reason, &r.Count); err != nil {
+			return err
+		}
+		res.Reasons = append(res.Reasons, r)
 	}
 	return rows.Err()
 }

@@ -103,6 +103,7 @@ var flagOf = map[string]string{
 	"accept":           "--accept",
 	"args":             "NAME=VALUE",
 	"as_of_generation": "--as-of",
+	"by_reason":        "--by-reason",
 	"explain":          "--explain",
 	"explain_only":     "--explain",
 	"full":             "--full",

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"duet/internal/client"
+	"duet/schemas/duetv1"
 	"duet/schemas/event"
 	"duet/schemas/project"
 	"duet/schemas/source"
@@ -110,6 +111,14 @@ func (i *ingestCommand) send(ctx context.Context, t *terminal, c *client.Client,
 	}
 	if a.Rejected == 0 {
 		return nil
+	}
+	// What was ingested is done: without its counts, the account still stands.
+	reasons, err := c.Operate.ListRejects(ctx, &duetv1.ListRejectsRequest{Session: done.Session, Limit: 1, ByReason: true})
+	if err == nil {
+		err = printReasons(&terminal{out: t.err, width: t.width}, formatTable, reasons.GetReasons())
+	}
+	if err != nil {
+		fmt.Fprintf(t.err, "the reasons cannot be listed now: %v\n", err)
 	}
 	fmt.Fprintf(t.err, "list them with duet rejects --session %s\n", done.Session)
 	return errNo

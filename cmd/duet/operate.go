@@ -120,13 +120,14 @@ type rejectsCommand struct {
 }
 
 type rejectsListCommand struct {
-	Stream  string `help:"Only events of this stream."`
-	Session string `help:"Only events of this ingest; duet ingest prints its session."`
-	Limit   int32  `help:"Maximum number of events, 1 to 10000." default:"100"`
-	Output  format `help:"table, csv or json." enum:"table,csv,json" default:"table"`
+	Stream   string `help:"Only events of this stream." placeholder:"NAME"`
+	Session  string `help:"Only events of this ingest; duet ingest prints its session." placeholder:"NAME"`
+	ByReason bool   `help:"Count by reason, with the first event of each."`
+	Limit    int32  `help:"Maximum number of events, 1 to 10000." default:"100"`
+	Output   format `help:"table, csv or json." enum:"table,csv,json" default:"table"`
 }
 
-// Run lists rejects.
+// Run lists rejects, or counts them by reason.
 func (r *rejectsListCommand) Run(ctx context.Context, t *terminal) error {
 	if r.Limit < 1 || r.Limit > 10_000 {
 		return usageError("--limit %d: write 1 to 10000", r.Limit)
@@ -136,31 +137,59 @@ func (r *rejectsListCommand) Run(ctx context.Context, t *terminal) error {
 		return err
 	}
 	defer c.Close()
-	answer, err := c.Operate.ListRejects(ctx, &duetv1.ListRejectsRequest{Stream: r.Stream, Session: r.Session, Limit: r.Limit})
+	answer, err := c.Operate.ListRejects(ctx, &duetv1.ListRejectsRequest{Stream: r.Stream, Session: r.Session, Limit: r.Limit, ByReason: r.ByReason})
 	if err != nil {
 		return err
 	}
+	if r.ByReason {
+		return printReasons(t, r.Output, answer.GetReasons())
+	}
 	var columns []*duetv1.Column
-	for _, name := range []string{"received", "stream", "position", "column", "reason", "raw"} {
+	for _, name := range []string{"received", "stream", "position", "file", "line", "column", "reason", "raw"} {
 		columns = append(columns, &duetv1.Column{Name: name, Type: "VARCHAR"})
 	}
 	var rows []*duetv1.Row
 	for _, reject := range answer.GetRejects() {
-		at := positionText([]*duetv1.Position{reject.GetPosition()})
-		row := &duetv1.Row{}
-		for _, cell := range []string{
-			reject.GetTime().AsTime().Format("2006-01-02 15:04:05.000"), reject.GetStream(), fmt.Sprintf("%s/%d", at, reject.GetPosition().GetRecord()),
-			reject.GetColumn(), reject.GetReason(), excerpt(reject.GetRaw(), r.Output),
-		} {
-			row.Values = append(row.Values, &duetv1.Value{Kind: &duetv1.Value_StringValue{StringValue: cell}})
+		at, line := positionText([]*duetv1.Position{reject.GetPosition()}), ""
+		if reject.GetLine() > 0 {
+			line = fmt.Sprint(reject.GetLine())
 		}
-		rows = append(rows, row)
+		rows = append(rows, textRow(
+			reject.GetTime().AsTime().Format("2006-01-02 15:04:05.000"), reject.GetStream(), fmt.Sprintf("%s/%d", at, reject.GetPosition().GetRecord()),
+			reject.GetFile(), line, reject.GetColumn(), reject.GetReason(), excerpt(reject.GetRaw(), r.Output)))
 	}
 	if err := r.Output.print(t, columns, rows); err != nil {
 		return err
 	}
 	fmt.Fprintf(t.err, "%d of %s\n", len(rows), count(answer.GetTotal()))
 	return nil
+}
+
+// printReasons prints how many events were rejected for each reason, and where
+// the first of them is.
+func printReasons(t *terminal, f format, reasons []*duetv1.RejectReason) error {
+	columns := []*duetv1.Column{{Name: "count", Type: "BIGINT", Role: duetv1.ColumnRole_COLUMN_ROLE_MEASURE}, {Name: "reason", Type: "VARCHAR"}, {Name: "first", Type: "VARCHAR"}}
+	var rows []*duetv1.Row
+	for _, reason := range reasons {
+		first := reason.GetFirst()
+		place := positionText([]*duetv1.Position{first.GetPosition()}) + fmt.Sprintf("/%d", first.GetPosition().GetRecord())
+		if first.GetLine() > 0 {
+			place = fmt.Sprintf("%s:%d", first.GetFile(), first.GetLine())
+		}
+		row := textRow("", reason.GetReason(), place)
+		row.Values[0] = &duetv1.Value{Kind: &duetv1.Value_IntValue{IntValue: reason.GetCount()}}
+		rows = append(rows, row)
+	}
+	return f.print(t, columns, rows)
+}
+
+// textRow returns a row of strings.
+func textRow(cells ...string) *duetv1.Row {
+	row := &duetv1.Row{}
+	for _, cell := range cells {
+		row.Values = append(row.Values, &duetv1.Value{Kind: &duetv1.Value_StringValue{StringValue: cell}})
+	}
+	return row
 }
 
 // excerpt returns raw as valid UTF-8; for a table, only its beginning.

@@ -336,7 +336,7 @@ func TestEveryFieldHasAFlag(t *testing.T) {
 		{"batch", "pin", "3"},
 		{"batch", "unpin", "3"},
 		{"reconcile", "--run", "r"},
-		{"rejects", "--stream", "s", "--session", "s", "--limit", "3"},
+		{"rejects", "--stream", "s", "--session", "s", "--limit", "3", "--by-reason"},
 		{"status"},
 		{"inspect", "log", "from=1"},
 	} {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -349,12 +350,16 @@ func (s *shipment) send(h *probedFile) error {
 			request := &duetv1.AppendRequest{
 				Stream:  s.config.Stream.Name,
 				Session: s.config.Session,
-				File:    &duetv1.FileIdentity{Chunk: chunk[:], Digests: make([]uint64, 0, len(records))},
+				File: &duetv1.FileIdentity{
+					Chunk: chunk[:], Digests: make([]uint64, 0, len(records)),
+					Name: sentName(h.name), Lines: make([]uint32, 0, len(records)),
+				},
 			}
 			lines := make([]byte, 0, requestBytes)
 			for _, record := range records {
 				lines = append(append(lines, record.JSON...), '\n')
 				request.File.Digests = append(request.File.Digests, record.Digest)
+				request.File.Lines = append(request.File.Lines, uint32(record.Line))
 			}
 			request.Payload = &duetv1.AppendRequest_JsonLines{JsonLines: lines}
 			s.read += int64(len(records))
@@ -375,6 +380,18 @@ func (s *shipment) send(h *probedFile) error {
 			return &FileError{err}
 		}
 	}
+}
+
+// sentName returns a file's name as requests carry it: valid UTF-8 of at most
+// 1,024 bytes.
+func sentName(name string) string {
+	if name == "-" {
+		return "stdin"
+	}
+	if name = strings.ToValidUTF8(name, "\ufffd"); len(name) > 1024 {
+		name = filepath.Base(name)
+	}
+	return name[:min(len(name), 1024)]
 }
 
 // acknowledged returns how many records the log is known to hold.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -45,7 +46,8 @@ type platform struct {
 	lines    map[string]bool // chunk and digest
 	accounts map[string]*duetv1.Account
 	asked    int
-	breaks   int // every n-th request breaks its stream; 0 means none
+	places   []string // of each request: the file's name and line numbers
+	breaks   int      // every n-th request breaks its stream; 0 means none
 }
 
 func newPlatform() *platform {
@@ -74,6 +76,7 @@ func (p *platform) take(r *duetv1.AppendRequest) error {
 	if len(lines) != len(r.GetFile().GetDigests()) {
 		return status.Errorf(codes.InvalidArgument, "%d lines with %d digests", len(lines), len(r.GetFile().GetDigests()))
 	}
+	p.places = append(p.places, fmt.Sprintf("%s%v", r.GetFile().GetName(), r.GetFile().GetLines()))
 	a := p.accounts[r.GetSession()]
 	if a == nil {
 		a = &duetv1.Account{}
@@ -186,6 +189,23 @@ func TestIngestOfSeveralFilesAndStdin(t *testing.T) {
 	}
 	if _, err := c.IngestFiles(t.Context(), client.IngestConfig{Stream: orders(t), Files: []string{a, a}, Retry: fastRetry}); err == nil {
 		t.Error("a file named twice was taken")
+	}
+}
+
+// TestIngestSendsFileNamesAndLines checks that each record carries the line where
+// it begins: a record of two lines, and an empty line, shift those after them.
+func TestIngestSendsFileNamesAndLines(t *testing.T) {
+	p := newPlatform()
+	c := connect(t, p)
+	rows := []string{"A1,1.50,2026-01-02", "\"A\n2\",1.50,2026-01-02", "", "A3,1.50,2026-01-02"}
+	file := csvFile(t, "orders.csv", len(rows), func(i int) string { return rows[i] })
+	stdin := strings.NewReader(`{"invoice":"Z","price":"1.00","InvoiceDate":"2026-01-01"}` + "\n")
+	if _, err := c.IngestFiles(t.Context(), client.IngestConfig{Stream: orders(t), Files: []string{file, "-"}, Stdin: stdin, Retry: fastRetry}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{file + "[2 3 6]", "stdin[1]"}
+	if !slices.Equal(p.places, want) {
+		t.Errorf("got %q, want %q", p.places, want)
 	}
 }
 

@@ -811,7 +811,9 @@ type ListRejectsRequest struct {
 	// Only of this session; empty means all.
 	Session string `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
 	// How many at most: 0 means 100, at most 10,000.
-	Limit         int32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit int32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Also count the events by reason.
+	ByReason      bool `protobuf:"varint,4,opt,name=by_reason,json=byReason,proto3" json:"by_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -867,6 +869,13 @@ func (x *ListRejectsRequest) GetLimit() int32 {
 	return 0
 }
 
+func (x *ListRejectsRequest) GetByReason() bool {
+	if x != nil {
+		return x.ByReason
+	}
+	return false
+}
+
 // ListRejectsResponse holds refused events.
 type ListRejectsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -875,7 +884,9 @@ type ListRejectsResponse struct {
 	// Whether there are more.
 	Truncated bool `protobuf:"varint,2,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	// How many there are in all, within the stream and session asked for.
-	Total         int64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	Total int64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	// If by_reason: the 100 most frequent reasons, the most frequent first.
+	Reasons       []*RejectReason `protobuf:"bytes,4,rep,name=reasons,proto3" json:"reasons,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -931,6 +942,77 @@ func (x *ListRejectsResponse) GetTotal() int64 {
 	return 0
 }
 
+func (x *ListRejectsResponse) GetReasons() []*RejectReason {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
+// RejectReason counts the events that were refused for one reason.
+type RejectReason struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reason; "…" stands for quoted values, which differ from event to event.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many events.
+	Count int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// The first of them.
+	First         *Reject `protobuf:"bytes,3,opt,name=first,proto3" json:"first,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RejectReason) Reset() {
+	*x = RejectReason{}
+	mi := &file_duet_v1_operate_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RejectReason) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RejectReason) ProtoMessage() {}
+
+func (x *RejectReason) ProtoReflect() protoreflect.Message {
+	mi := &file_duet_v1_operate_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RejectReason.ProtoReflect.Descriptor instead.
+func (*RejectReason) Descriptor() ([]byte, []int) {
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RejectReason) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RejectReason) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *RejectReason) GetFirst() *Reject {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
 // Reject is a refused event.
 type Reject struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -958,7 +1040,7 @@ type Reject struct {
 
 func (x *Reject) Reset() {
 	*x = Reject{}
-	mi := &file_duet_v1_operate_proto_msgTypes[10]
+	mi := &file_duet_v1_operate_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1052,7 @@ func (x *Reject) String() string {
 func (*Reject) ProtoMessage() {}
 
 func (x *Reject) ProtoReflect() protoreflect.Message {
-	mi := &file_duet_v1_operate_proto_msgTypes[10]
+	mi := &file_duet_v1_operate_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1065,7 @@ func (x *Reject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reject.ProtoReflect.Descriptor instead.
 func (*Reject) Descriptor() ([]byte, []int) {
-	return file_duet_v1_operate_proto_rawDescGZIP(), []int{10}
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Reject) GetStream() string {
@@ -1063,7 +1145,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_duet_v1_operate_proto_msgTypes[11]
+	mi := &file_duet_v1_operate_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1157,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_duet_v1_operate_proto_msgTypes[11]
+	mi := &file_duet_v1_operate_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1170,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_duet_v1_operate_proto_rawDescGZIP(), []int{11}
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *InspectRequest) GetWhat() string {
@@ -1116,7 +1198,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_duet_v1_operate_proto_msgTypes[12]
+	mi := &file_duet_v1_operate_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1210,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_duet_v1_operate_proto_msgTypes[12]
+	mi := &file_duet_v1_operate_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1223,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_duet_v1_operate_proto_rawDescGZIP(), []int{12}
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *InspectResponse) GetTables() []*InspectTable {
@@ -1166,7 +1248,7 @@ type InspectTable struct {
 
 func (x *InspectTable) Reset() {
 	*x = InspectTable{}
-	mi := &file_duet_v1_operate_proto_msgTypes[13]
+	mi := &file_duet_v1_operate_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1260,7 @@ func (x *InspectTable) String() string {
 func (*InspectTable) ProtoMessage() {}
 
 func (x *InspectTable) ProtoReflect() protoreflect.Message {
-	mi := &file_duet_v1_operate_proto_msgTypes[13]
+	mi := &file_duet_v1_operate_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1273,7 @@ func (x *InspectTable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectTable.ProtoReflect.Descriptor instead.
 func (*InspectTable) Descriptor() ([]byte, []int) {
-	return file_duet_v1_operate_proto_rawDescGZIP(), []int{13}
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *InspectTable) GetTitle() string {
@@ -1224,7 +1306,7 @@ type StartScrubRequest struct {
 
 func (x *StartScrubRequest) Reset() {
 	*x = StartScrubRequest{}
-	mi := &file_duet_v1_operate_proto_msgTypes[14]
+	mi := &file_duet_v1_operate_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1318,7 @@ func (x *StartScrubRequest) String() string {
 func (*StartScrubRequest) ProtoMessage() {}
 
 func (x *StartScrubRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_duet_v1_operate_proto_msgTypes[14]
+	mi := &file_duet_v1_operate_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1331,7 @@ func (x *StartScrubRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartScrubRequest.ProtoReflect.Descriptor instead.
 func (*StartScrubRequest) Descriptor() ([]byte, []int) {
-	return file_duet_v1_operate_proto_rawDescGZIP(), []int{14}
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{15}
 }
 
 // StartScrubResponse holds the scrub.
@@ -1263,7 +1345,7 @@ type StartScrubResponse struct {
 
 func (x *StartScrubResponse) Reset() {
 	*x = StartScrubResponse{}
-	mi := &file_duet_v1_operate_proto_msgTypes[15]
+	mi := &file_duet_v1_operate_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1357,7 @@ func (x *StartScrubResponse) String() string {
 func (*StartScrubResponse) ProtoMessage() {}
 
 func (x *StartScrubResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_duet_v1_operate_proto_msgTypes[15]
+	mi := &file_duet_v1_operate_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +1370,7 @@ func (x *StartScrubResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartScrubResponse.ProtoReflect.Descriptor instead.
 func (*StartScrubResponse) Descriptor() ([]byte, []int) {
-	return file_duet_v1_operate_proto_rawDescGZIP(), []int{15}
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StartScrubResponse) GetScrub() *Scrub {
@@ -1307,7 +1389,7 @@ type GetScrubRequest struct {
 
 func (x *GetScrubRequest) Reset() {
 	*x = GetScrubRequest{}
-	mi := &file_duet_v1_operate_proto_msgTypes[16]
+	mi := &file_duet_v1_operate_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1401,7 @@ func (x *GetScrubRequest) String() string {
 func (*GetScrubRequest) ProtoMessage() {}
 
 func (x *GetScrubRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_duet_v1_operate_proto_msgTypes[16]
+	mi := &file_duet_v1_operate_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1414,7 @@ func (x *GetScrubRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetScrubRequest.ProtoReflect.Descriptor instead.
 func (*GetScrubRequest) Descriptor() ([]byte, []int) {
-	return file_duet_v1_operate_proto_rawDescGZIP(), []int{16}
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{17}
 }
 
 // GetScrubResponse holds scrubs.
@@ -1348,7 +1430,7 @@ type GetScrubResponse struct {
 
 func (x *GetScrubResponse) Reset() {
 	*x = GetScrubResponse{}
-	mi := &file_duet_v1_operate_proto_msgTypes[17]
+	mi := &file_duet_v1_operate_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1442,7 @@ func (x *GetScrubResponse) String() string {
 func (*GetScrubResponse) ProtoMessage() {}
 
 func (x *GetScrubResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_duet_v1_operate_proto_msgTypes[17]
+	mi := &file_duet_v1_operate_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1455,7 @@ func (x *GetScrubResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetScrubResponse.ProtoReflect.Descriptor instead.
 func (*GetScrubResponse) Descriptor() ([]byte, []int) {
-	return file_duet_v1_operate_proto_rawDescGZIP(), []int{17}
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetScrubResponse) GetRunning() *Scrub {
@@ -1413,7 +1495,7 @@ type Scrub struct {
 
 func (x *Scrub) Reset() {
 	*x = Scrub{}
-	mi := &file_duet_v1_operate_proto_msgTypes[18]
+	mi := &file_duet_v1_operate_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1507,7 @@ func (x *Scrub) String() string {
 func (*Scrub) ProtoMessage() {}
 
 func (x *Scrub) ProtoReflect() protoreflect.Message {
-	mi := &file_duet_v1_operate_proto_msgTypes[18]
+	mi := &file_duet_v1_operate_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1520,7 @@ func (x *Scrub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scrub.ProtoReflect.Descriptor instead.
 func (*Scrub) Descriptor() ([]byte, []int) {
-	return file_duet_v1_operate_proto_rawDescGZIP(), []int{18}
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Scrub) GetNumber() uint64 {
@@ -1505,7 +1587,7 @@ type ScrubDamage struct {
 
 func (x *ScrubDamage) Reset() {
 	*x = ScrubDamage{}
-	mi := &file_duet_v1_operate_proto_msgTypes[19]
+	mi := &file_duet_v1_operate_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +1599,7 @@ func (x *ScrubDamage) String() string {
 func (*ScrubDamage) ProtoMessage() {}
 
 func (x *ScrubDamage) ProtoReflect() protoreflect.Message {
-	mi := &file_duet_v1_operate_proto_msgTypes[19]
+	mi := &file_duet_v1_operate_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +1612,7 @@ func (x *ScrubDamage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubDamage.ProtoReflect.Descriptor instead.
 func (*ScrubDamage) Descriptor() ([]byte, []int) {
-	return file_duet_v1_operate_proto_rawDescGZIP(), []int{19}
+	return file_duet_v1_operate_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ScrubDamage) GetPath() string {
@@ -1623,15 +1705,21 @@ const file_duet_v1_operate_proto_rawDesc = "" +
 	"ViewStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fpartial_rows\x18\x02 \x01(\x03R\vpartialRows\x12\x18\n" +
-	"\aproblem\x18\x03 \x01(\tR\aproblem\"\\\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\"y\n" +
 	"\x12ListRejectsRequest\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x14\n" +
-	"\x05limit\x18\x03 \x01(\x05R\x05limit\"t\n" +
+	"\x05limit\x18\x03 \x01(\x05R\x05limit\x12\x1b\n" +
+	"\tby_reason\x18\x04 \x01(\bR\bbyReason\"\xa5\x01\n" +
 	"\x13ListRejectsResponse\x12)\n" +
 	"\arejects\x18\x01 \x03(\v2\x0f.duet.v1.RejectR\arejects\x12\x1c\n" +
 	"\ttruncated\x18\x02 \x01(\bR\ttruncated\x12\x14\n" +
-	"\x05total\x18\x03 \x01(\x03R\x05total\"\x83\x02\n" +
+	"\x05total\x18\x03 \x01(\x03R\x05total\x12/\n" +
+	"\areasons\x18\x04 \x03(\v2\x15.duet.v1.RejectReasonR\areasons\"c\n" +
+	"\fRejectReason\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\x12%\n" +
+	"\x05first\x18\x03 \x01(\v2\x0f.duet.v1.RejectR\x05first\"\x83\x02\n" +
 	"\x06Reject\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12-\n" +
 	"\bposition\x18\x02 \x01(\v2\x11.duet.v1.PositionR\bposition\x12\x16\n" +
@@ -1702,7 +1790,7 @@ func file_duet_v1_operate_proto_rawDescGZIP() []byte {
 }
 
 var file_duet_v1_operate_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_duet_v1_operate_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_duet_v1_operate_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_duet_v1_operate_proto_goTypes = []any{
 	(Health)(0),                   // 0: duet.v1.Health
 	(*GetStatusRequest)(nil),      // 1: duet.v1.GetStatusRequest
@@ -1715,27 +1803,28 @@ var file_duet_v1_operate_proto_goTypes = []any{
 	(*ViewStatus)(nil),            // 8: duet.v1.ViewStatus
 	(*ListRejectsRequest)(nil),    // 9: duet.v1.ListRejectsRequest
 	(*ListRejectsResponse)(nil),   // 10: duet.v1.ListRejectsResponse
-	(*Reject)(nil),                // 11: duet.v1.Reject
-	(*InspectRequest)(nil),        // 12: duet.v1.InspectRequest
-	(*InspectResponse)(nil),       // 13: duet.v1.InspectResponse
-	(*InspectTable)(nil),          // 14: duet.v1.InspectTable
-	(*StartScrubRequest)(nil),     // 15: duet.v1.StartScrubRequest
-	(*StartScrubResponse)(nil),    // 16: duet.v1.StartScrubResponse
-	(*GetScrubRequest)(nil),       // 17: duet.v1.GetScrubRequest
-	(*GetScrubResponse)(nil),      // 18: duet.v1.GetScrubResponse
-	(*Scrub)(nil),                 // 19: duet.v1.Scrub
-	(*ScrubDamage)(nil),           // 20: duet.v1.ScrubDamage
-	nil,                           // 21: duet.v1.InspectRequest.ArgsEntry
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
-	(*Position)(nil),              // 23: duet.v1.Position
-	(*Generation)(nil),            // 24: duet.v1.Generation
-	(*Run)(nil),                   // 25: duet.v1.Run
-	(*Account)(nil),               // 26: duet.v1.Account
-	(*Column)(nil),                // 27: duet.v1.Column
-	(*Row)(nil),                   // 28: duet.v1.Row
+	(*RejectReason)(nil),          // 11: duet.v1.RejectReason
+	(*Reject)(nil),                // 12: duet.v1.Reject
+	(*InspectRequest)(nil),        // 13: duet.v1.InspectRequest
+	(*InspectResponse)(nil),       // 14: duet.v1.InspectResponse
+	(*InspectTable)(nil),          // 15: duet.v1.InspectTable
+	(*StartScrubRequest)(nil),     // 16: duet.v1.StartScrubRequest
+	(*StartScrubResponse)(nil),    // 17: duet.v1.StartScrubResponse
+	(*GetScrubRequest)(nil),       // 18: duet.v1.GetScrubRequest
+	(*GetScrubResponse)(nil),      // 19: duet.v1.GetScrubResponse
+	(*Scrub)(nil),                 // 20: duet.v1.Scrub
+	(*ScrubDamage)(nil),           // 21: duet.v1.ScrubDamage
+	nil,                           // 22: duet.v1.InspectRequest.ArgsEntry
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*Position)(nil),              // 24: duet.v1.Position
+	(*Generation)(nil),            // 25: duet.v1.Generation
+	(*Run)(nil),                   // 26: duet.v1.Run
+	(*Account)(nil),               // 27: duet.v1.Account
+	(*Column)(nil),                // 28: duet.v1.Column
+	(*Row)(nil),                   // 29: duet.v1.Row
 }
 var file_duet_v1_operate_proto_depIdxs = []int32{
-	22, // 0: duet.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	23, // 0: duet.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	0,  // 1: duet.v1.GetStatusResponse.health:type_name -> duet.v1.Health
 	3,  // 2: duet.v1.GetStatusResponse.log:type_name -> duet.v1.LogStatus
 	4,  // 3: duet.v1.GetStatusResponse.live:type_name -> duet.v1.LiveStatus
@@ -1743,47 +1832,49 @@ var file_duet_v1_operate_proto_depIdxs = []int32{
 	6,  // 5: duet.v1.GetStatusResponse.archive:type_name -> duet.v1.ArchiveStatus
 	7,  // 6: duet.v1.GetStatusResponse.streams:type_name -> duet.v1.StreamStatus
 	8,  // 7: duet.v1.GetStatusResponse.views:type_name -> duet.v1.ViewStatus
-	19, // 8: duet.v1.GetStatusResponse.scrub:type_name -> duet.v1.Scrub
-	19, // 9: duet.v1.GetStatusResponse.last_scrub:type_name -> duet.v1.Scrub
-	23, // 10: duet.v1.LogStatus.first:type_name -> duet.v1.Position
-	23, // 11: duet.v1.LogStatus.last:type_name -> duet.v1.Position
-	23, // 12: duet.v1.LiveStatus.through:type_name -> duet.v1.Position
-	24, // 13: duet.v1.BatchStatus.current:type_name -> duet.v1.Generation
-	25, // 14: duet.v1.BatchStatus.running:type_name -> duet.v1.Run
-	25, // 15: duet.v1.BatchStatus.last:type_name -> duet.v1.Run
-	22, // 16: duet.v1.BatchStatus.next_incremental:type_name -> google.protobuf.Timestamp
-	22, // 17: duet.v1.BatchStatus.next_full:type_name -> google.protobuf.Timestamp
-	23, // 18: duet.v1.ArchiveStatus.through:type_name -> duet.v1.Position
-	26, // 19: duet.v1.StreamStatus.account:type_name -> duet.v1.Account
-	22, // 20: duet.v1.StreamStatus.newest_event_time:type_name -> google.protobuf.Timestamp
-	11, // 21: duet.v1.ListRejectsResponse.rejects:type_name -> duet.v1.Reject
-	23, // 22: duet.v1.Reject.position:type_name -> duet.v1.Position
-	22, // 23: duet.v1.Reject.time:type_name -> google.protobuf.Timestamp
-	21, // 24: duet.v1.InspectRequest.args:type_name -> duet.v1.InspectRequest.ArgsEntry
-	14, // 25: duet.v1.InspectResponse.tables:type_name -> duet.v1.InspectTable
-	27, // 26: duet.v1.InspectTable.columns:type_name -> duet.v1.Column
-	28, // 27: duet.v1.InspectTable.rows:type_name -> duet.v1.Row
-	19, // 28: duet.v1.StartScrubResponse.scrub:type_name -> duet.v1.Scrub
-	19, // 29: duet.v1.GetScrubResponse.running:type_name -> duet.v1.Scrub
-	19, // 30: duet.v1.GetScrubResponse.last:type_name -> duet.v1.Scrub
-	22, // 31: duet.v1.Scrub.start_time:type_name -> google.protobuf.Timestamp
-	22, // 32: duet.v1.Scrub.end_time:type_name -> google.protobuf.Timestamp
-	20, // 33: duet.v1.Scrub.damage:type_name -> duet.v1.ScrubDamage
-	1,  // 34: duet.v1.OperateService.GetStatus:input_type -> duet.v1.GetStatusRequest
-	9,  // 35: duet.v1.OperateService.ListRejects:input_type -> duet.v1.ListRejectsRequest
-	12, // 36: duet.v1.OperateService.Inspect:input_type -> duet.v1.InspectRequest
-	15, // 37: duet.v1.OperateService.StartScrub:input_type -> duet.v1.StartScrubRequest
-	17, // 38: duet.v1.OperateService.GetScrub:input_type -> duet.v1.GetScrubRequest
-	2,  // 39: duet.v1.OperateService.GetStatus:output_type -> duet.v1.GetStatusResponse
-	10, // 40: duet.v1.OperateService.ListRejects:output_type -> duet.v1.ListRejectsResponse
-	13, // 41: duet.v1.OperateService.Inspect:output_type -> duet.v1.InspectResponse
-	16, // 42: duet.v1.OperateService.StartScrub:output_type -> duet.v1.StartScrubResponse
-	18, // 43: duet.v1.OperateService.GetScrub:output_type -> duet.v1.GetScrubResponse
-	39, // [39:44] is the sub-list for method output_type
-	34, // [34:39] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	20, // 8: duet.v1.GetStatusResponse.scrub:type_name -> duet.v1.Scrub
+	20, // 9: duet.v1.GetStatusResponse.last_scrub:type_name -> duet.v1.Scrub
+	24, // 10: duet.v1.LogStatus.first:type_name -> duet.v1.Position
+	24, // 11: duet.v1.LogStatus.last:type_name -> duet.v1.Position
+	24, // 12: duet.v1.LiveStatus.through:type_name -> duet.v1.Position
+	25, // 13: duet.v1.BatchStatus.current:type_name -> duet.v1.Generation
+	26, // 14: duet.v1.BatchStatus.running:type_name -> duet.v1.Run
+	26, // 15: duet.v1.BatchStatus.last:type_name -> duet.v1.Run
+	23, // 16: duet.v1.BatchStatus.next_incremental:type_name -> google.protobuf.Timestamp
+	23, // 17: duet.v1.BatchStatus.next_full:type_name -> google.protobuf.Timestamp
+	24, // 18: duet.v1.ArchiveStatus.through:type_name -> duet.v1.Position
+	27, // 19: duet.v1.StreamStatus.account:type_name -> duet.v1.Account
+	23, // 20: duet.v1.StreamStatus.newest_event_time:type_name -> google.protobuf.Timestamp
+	12, // 21: duet.v1.ListRejectsResponse.rejects:type_name -> duet.v1.Reject
+	11, // 22: duet.v1.ListRejectsResponse.reasons:type_name -> duet.v1.RejectReason
+	12, // 23: duet.v1.RejectReason.first:type_name -> duet.v1.Reject
+	24, // 24: duet.v1.Reject.position:type_name -> duet.v1.Position
+	23, // 25: duet.v1.Reject.time:type_name -> google.protobuf.Timestamp
+	22, // 26: duet.v1.InspectRequest.args:type_name -> duet.v1.InspectRequest.ArgsEntry
+	15, // 27: duet.v1.InspectResponse.tables:type_name -> duet.v1.InspectTable
+	28, // 28: duet.v1.InspectTable.columns:type_name -> duet.v1.Column
+	29, // 29: duet.v1.InspectTable.rows:type_name -> duet.v1.Row
+	20, // 30: duet.v1.StartScrubResponse.scrub:type_name -> duet.v1.Scrub
+	20, // 31: duet.v1.GetScrubResponse.running:type_name -> duet.v1.Scrub
+	20, // 32: duet.v1.GetScrubResponse.last:type_name -> duet.v1.Scrub
+	23, // 33: duet.v1.Scrub.start_time:type_name -> google.protobuf.Timestamp
+	23, // 34: duet.v1.Scrub.end_time:type_name -> google.protobuf.Timestamp
+	21, // 35: duet.v1.Scrub.damage:type_name -> duet.v1.ScrubDamage
+	1,  // 36: duet.v1.OperateService.GetStatus:input_type -> duet.v1.GetStatusRequest
+	9,  // 37: duet.v1.OperateService.ListRejects:input_type -> duet.v1.ListRejectsRequest
+	13, // 38: duet.v1.OperateService.Inspect:input_type -> duet.v1.InspectRequest
+	16, // 39: duet.v1.OperateService.StartScrub:input_type -> duet.v1.StartScrubRequest
+	18, // 40: duet.v1.OperateService.GetScrub:input_type -> duet.v1.GetScrubRequest
+	2,  // 41: duet.v1.OperateService.GetStatus:output_type -> duet.v1.GetStatusResponse
+	10, // 42: duet.v1.OperateService.ListRejects:output_type -> duet.v1.ListRejectsResponse
+	14, // 43: duet.v1.OperateService.Inspect:output_type -> duet.v1.InspectResponse
+	17, // 44: duet.v1.OperateService.StartScrub:output_type -> duet.v1.StartScrubResponse
+	19, // 45: duet.v1.OperateService.GetScrub:output_type -> duet.v1.GetScrubResponse
+	41, // [41:46] is the sub-list for method output_type
+	36, // [36:41] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_duet_v1_operate_proto_init() }
@@ -1800,7 +1891,7 @@ func file_duet_v1_operate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_duet_v1_operate_proto_rawDesc), len(file_duet_v1_operate_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
