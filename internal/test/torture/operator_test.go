@@ -129,7 +129,7 @@ func (o *operator) published(ctx context.Context, batch duetv1.BatchServiceClien
 		}
 		switch run := got.GetRun(); run.GetState() {
 		case duetv1.RunState_RUN_STATE_QUEUED, duetv1.RunState_RUN_STATE_RUNNING:
-		case duetv1.RunState_RUN_STATE_PUBLISHED:
+		case duetv1.RunState_RUN_STATE_PUBLISHED, duetv1.RunState_RUN_STATE_UNCHANGED:
 			return nil
 		default:
 			if o.c.life() != life {
