@@ -18,8 +18,9 @@ import (
 )
 
 // operator runs batch operations while events arrive and the server is killed:
-// incremental and full runs, rollbacks to random kept generations, pauses, and
-// recomputations by verify. An operation that the server survives must succeed.
+// incremental and full runs, rollbacks to random kept generations, pauses, scrubs,
+// and recomputations by verify. An operation that the server survives must
+// succeed.
 type operator struct {
 	c  *cluster
 	r  *rand.Rand // of the goroutine of start
@@ -60,7 +61,7 @@ func (o *operator) one() (kind string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	batch := duetv1.NewBatchServiceClient(o.c.conn)
-	switch n := o.r.IntN(10); {
+	switch n := o.r.IntN(12); {
 	case n < 2:
 		return "incremental run", o.run(ctx, batch, false)
 	case n < 5:
@@ -70,6 +71,8 @@ func (o *operator) one() (kind string, err error) {
 	case n < 9:
 		view := viewNames[o.r.IntN(len(viewNames))]
 		return "verify", o.verify(ctx, view)
+	case n < 11:
+		return "scrub", o.scrub(ctx)
 	default:
 		_, err := batch.Pause(ctx, &duetv1.PauseRequest{Reason: "torture"})
 		return "pause", err
@@ -136,6 +139,30 @@ func (o *operator) published(ctx context.Context, batch duetv1.BatchServiceClien
 				return nil // it was interrupted
 			}
 			return fmt.Errorf("run %s ended as %v: %s", id, run.GetState(), run.GetProblem())
+		}
+		if !o.c.pause(10 * time.Millisecond) {
+			return nil
+		}
+	}
+}
+
+// scrub has the server verify every stored file; no file may be damaged.
+func (o *operator) scrub(ctx context.Context) error {
+	operate := duetv1.NewOperateServiceClient(o.c.conn)
+	started, err := operate.StartScrub(ctx, &duetv1.StartScrubRequest{})
+	if err != nil {
+		return err
+	}
+	for {
+		got, err := operate.GetScrub(ctx, &duetv1.GetScrubRequest{})
+		if err != nil {
+			return err
+		}
+		if last := got.GetLast(); last.GetNumber() >= started.GetScrub().GetNumber() {
+			if len(last.GetDamage()) > 0 {
+				return fmt.Errorf("the files are damaged: %v", last.GetDamage())
+			}
+			return nil
 		}
 		if !o.c.pause(10 * time.Millisecond) {
 			return nil

@@ -46,7 +46,7 @@ func checkAll(t *testing.T, c *cluster, l *load, o *oracle) {
 }
 
 // TestRandomKills kills the server at random moments under load, DUET_KILLS
-// times (default 20), while an operator runs, rolls back and verifies.
+// times (default 20), while an operator runs, rolls back, scrubs and verifies.
 func TestRandomKills(t *testing.T) {
 	kills := 20
 	if testing.Short() {
@@ -75,7 +75,11 @@ func TestRandomKills(t *testing.T) {
 	for kill := range kills {
 		l.start(c, t)
 		ops.start(t)
-		c.pause(time.Duration(50+r.IntN(1200)) * time.Millisecond)
+		life := 50 + r.IntN(1200)
+		if r.IntN(4) == 0 { // long enough for a full run to end
+			life += 3000
+		}
+		c.pause(time.Duration(life) * time.Millisecond)
 		c.kill()
 		if r.IntN(4) == 0 { // and once more while it recovers
 			if err := c.startAndKill(time.Duration(r.IntN(400)) * time.Millisecond); err != nil {
