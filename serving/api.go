@@ -66,7 +66,7 @@ func (a *api) progress() (float64, string) {
 	if l.Target <= l.After {
 		return 1, "reading the log"
 	}
-	done := float64(l.Through.Sequence()-min(l.After.Sequence(), l.Through.Sequence())) / float64(l.Target.Sequence()-l.After.Sequence())
+	done := float64(lag(l.Through, l.After)) / float64(lag(l.Target, l.After))
 	return min(done, 1), fmt.Sprintf("reading the log: message %s of %s", l.Through, l.Target)
 }
 

@@ -44,6 +44,7 @@ func (a *api) GetStatus(ctx context.Context, req *duetv1.GetStatusRequest) (*due
 		First:     query.Positions(schemas.NewCut(p.inc, first))[0],
 		Last:      query.Positions(schemas.NewCut(p.inc, last))[0],
 		UsedBytes: used, LimitBytes: limit,
+		Adoptions: query.Adoptions(p.Adoptions),
 	}
 	through := p.Store.LiveThrough()
 	res.Live.Through = query.Positions(schemas.NewCut(p.inc, through))
@@ -79,6 +80,9 @@ func (a *api) GetStatus(ctx context.Context, req *duetv1.GetStatusRequest) (*due
 func lag(last, through schemas.Position) uint64 {
 	if last <= through {
 		return 0
+	}
+	if last.Ordinal() != through.Ordinal() { // the log was begun behind through
+		return last.Sequence()
 	}
 	return last.Sequence() - through.Sequence()
 }

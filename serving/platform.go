@@ -16,15 +16,17 @@ import (
 // Platform holds the parts of a running node that calls act on. All are
 // required.
 type Platform struct {
-	Views    []query.View // the project's, compiled
-	Log      *eventlog.Log
-	Live     *speed.Live
-	Store    *store.Store
-	Archive  *archive.Archive
-	Archiver *archive.Archiver
-	Catalog  *catalog.Catalog
-	Runner   *batch.Runner
-	Scrubber *scrub.Scrubber
+	Views []query.View // the project's, compiled
+	Log   *eventlog.Log
+	// Adoptions are the logs that were begun in place of lost ones.
+	Adoptions []schemas.Adoption
+	Live      *speed.Live
+	Store     *store.Store
+	Archive   *archive.Archive
+	Archiver  *archive.Archiver
+	Catalog   *catalog.Catalog
+	Runner    *batch.Runner
+	Scrubber  *scrub.Scrubber
 	// Accounts returns what became of each stream's events, from the first one on.
 	Accounts func() map[string]schemas.Account
 }
@@ -43,7 +45,7 @@ func newPlatform(p Platform, streams []*project.Stream) *platform {
 		inc:      inc,
 		engine: query.New(query.Config{
 			Views: p.Views, Streams: streams, Store: p.Store, Archive: p.Archive, Catalog: p.Catalog,
-			Wait: p.Live.Wait, Last: p.Log.Last, Incarnation: inc,
+			Wait: p.Live.Wait, Last: p.Log.Last, Incarnation: inc, Adoptions: p.Adoptions,
 		}),
 	}
 }

@@ -339,13 +339,13 @@ func (s *Snapshot) Relation(ctx context.Context, data string, after, through sch
 func (m *Manifest) adoptIncarnation(inc schemas.Incarnation) error {
 	for _, have := range m.Incarnations {
 		if have.Ordinal == inc.Ordinal && have.ID != inc.ID {
-			return fmt.Errorf("archive: archived events come from incarnation %s of the log, but the log is incarnation %s with the same ordinal %d: the log belongs to another archive; restore log and archive from one copy", have.ID, inc.ID, inc.Ordinal)
+			return fmt.Errorf("archive: archived events come from incarnation %s of the log, but the log is incarnation %s with the same ordinal %d: the log belongs to another archive; restore log and archive from one copy; without a copy, duet log adopt begins a new log behind the archive", have.ID, inc.ID, inc.Ordinal)
 		}
 		if have.Ordinal == inc.Ordinal {
 			return nil
 		}
 		if have.Ordinal > inc.Ordinal {
-			return fmt.Errorf("archive: archived events come from incarnation %d (%s) of the log, but the log is the older incarnation %d (%s); restore log and archive from one copy", have.Ordinal, have.ID, inc.Ordinal, inc.ID)
+			return fmt.Errorf("archive: archived events come from incarnation %d (%s) of the log, but the log is the older incarnation %d (%s); restore log and archive from one copy; without a copy, duet log adopt begins a new log behind the archive", have.Ordinal, have.ID, inc.Ordinal, inc.ID)
 		}
 	}
 	m.Incarnations = append(m.Incarnations, inc)

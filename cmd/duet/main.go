@@ -40,6 +40,7 @@ type commands struct {
 	Scrub     scrubCommand     `cmd:"" help:"Verify every stored file from the disk now; exit 1 if one is damaged and cannot be rebuilt."`
 	Status    statusCommand    `cmd:"" help:"Show how the server is doing; exit 1 if something needs attention."`
 	Inspect   inspectCommand   `cmd:"" help:"Show what is stored: log, archive, generation or live."`
+	Log       logCommand       `cmd:"" help:"Replace a log that is lost."`
 	Version   versionCommand   `cmd:"" help:"Print the version."`
 
 	BatchChild batchChildCommand `cmd:"" hidden:"" help:"Compute one generation; started by the batch half."`

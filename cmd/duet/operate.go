@@ -68,6 +68,9 @@ func printStatus(t *terminal, s *duetv1.GetStatusResponse) error {
 	}
 	log, live, archive, batch := s.GetLog(), s.GetLive(), s.GetArchive(), s.GetBatch()
 	fmt.Fprintf(t.out, "log      from %s to %s, %s of %s\n", positionText([]*duetv1.Position{log.GetFirst()}), positionText([]*duetv1.Position{log.GetLast()}), size(log.GetUsedBytes()), size(log.GetLimitBytes()))
+	if lost := lossesText(log.GetAdoptions()); lost != "" {
+		fmt.Fprintf(t.out, "         a log was lost: not counted is %s\n", lost)
+	}
 	fmt.Fprintf(t.out, "live     through %s, %s messages behind\n", positionText(live.GetThrough()), count(int64(live.GetLagMessages())))
 	fmt.Fprintf(t.out, "archive  through %s, %s files, %s, %s messages behind the live half\n", positionText(archive.GetThrough()), count(archive.GetFiles()), size(archive.GetBytes()), count(int64(archive.GetLagMessages())))
 	if g := batch.GetCurrent(); g.GetNumber() != 0 {

@@ -255,6 +255,9 @@ func proofLine(p *duetv1.Proof) string {
 	} else {
 		b.WriteString("; exact")
 	}
+	if lost := lossesText(p.GetAdoptions()); lost != "" {
+		fmt.Fprintf(&b, "; a log was lost: not counted is %s", lost)
+	}
 	return b.String()
 }
 

@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 //	until REGEXP duet ARGS...    run a command until it succeeds and its output matches, for at most a minute
 //	binary FILE                  write a file that is not text
 //	truncated FILE               write a gzip file that is cut off
+//	flip FILE                    flip a bit of the file's last byte
 //	retail FILE                  link the file of a year's sales (see retailFile)
 //	oracle FILE OUT SQL          write the result of SQL by plain DuckDB over that file, the table "file", as CSV
 //
@@ -70,6 +71,12 @@ func TestScripts(t *testing.T) {
 				_, err := io.WriteString(z, "country,price,sold_at\n"+strings.Repeat("France,1.50,2026-01-02 03:04:05\n", 100))
 				ts.Check(errors.Join(err, z.Close()))
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), whole.Bytes()[:whole.Len()/2], 0o644))
+			},
+			"flip": func(ts *testscript.TestScript, _ bool, args []string) {
+				b, err := os.ReadFile(ts.MkAbs(args[0]))
+				ts.Check(err)
+				b[len(b)-1] ^= 1
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o644))
 			},
 			"retail": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(os.Symlink(retail, ts.MkAbs(args[0])))

@@ -24,6 +24,7 @@ const Format = "duet data 1"
 //	generations/  results of the batch half (batch/catalog)
 //	runs/, reports/, schedule.json, tmp-runs/
 //	              what became of runs, and those under way (batch)
+//	adoptions.json  the logs that were begun in place of lost ones (adopt.go)
 //	definitions/  the project's folder as control records put it in force
 //	tmp/          spill files and exports; emptied at each start
 type dataDir struct {

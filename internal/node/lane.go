@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 
@@ -22,15 +23,16 @@ var fpTrim = failpoint.New("log.trim")
 // sequencer, its tail, and its part of the archive. A node has one lane today;
 // what lanes share (the store, generations, runs) is the node's.
 type lane struct {
-	log      *eventlog.Log
-	archive  *archive.Archive
-	state    *event.State // the sequencer's, at the archive's end; the live half's once that runs
-	live     *speed.Live
-	counters counters
-	archiver *archive.Archiver
-	trimmer  *trimmer
-	filling  *filling
-	appender *eventlog.Appender
+	log       *eventlog.Log
+	adoptions []schemas.Adoption // the logs that were begun in place of lost ones
+	archive   *archive.Archive
+	state     *event.State // the sequencer's, at the archive's end; the live half's once that runs
+	live      *speed.Live
+	counters  counters
+	archiver  *archive.Archiver
+	trimmer   *trimmer
+	filling   *filling
+	appender  *eventlog.Appender
 }
 
 func (n *Node) openLog(ctx context.Context) (err error) {
@@ -42,7 +44,13 @@ func (n *Node) openLog(ctx context.Context) (err error) {
 		Dir: n.data.sub("log"), Project: n.project.Name, MaxBytes: n.project.Limits.Log, Logger: n.logger,
 		Existing: existing, Filling: n.lane.filling.wake,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	if n.lane.adoptions, err = readAdoptions(n.data, n.lane.log); err != nil {
+		return errors.Join(err, n.lane.log.Close())
+	}
+	return nil
 }
 
 func (n *Node) openArchive(ctx context.Context) (err error) {

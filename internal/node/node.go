@@ -232,7 +232,7 @@ func (n *Node) openRunner(context.Context) (err error) {
 	}
 	l := &n.lane
 	n.server.Attach(serving.Platform{
-		Views: views, Log: l.log, Live: l.live, Store: n.store, Archive: l.archive, Archiver: l.archiver,
+		Views: views, Log: l.log, Adoptions: l.adoptions, Live: l.live, Store: n.store, Archive: l.archive, Archiver: l.archiver,
 		Catalog: n.catalog, Runner: n.runner, Scrubber: n.scrubber, Accounts: n.accounts,
 	})
 	return nil

@@ -320,7 +320,9 @@ type LogStatus struct {
 	// Bytes used.
 	UsedBytes int64 `protobuf:"varint,3,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
 	// Bytes allowed.
-	LimitBytes    int64 `protobuf:"varint,4,opt,name=limit_bytes,json=limitBytes,proto3" json:"limit_bytes,omitempty"`
+	LimitBytes int64 `protobuf:"varint,4,opt,name=limit_bytes,json=limitBytes,proto3" json:"limit_bytes,omitempty"`
+	// The logs that were begun in place of lost ones; see Proof.
+	Adoptions     []*Adoption `protobuf:"bytes,5,rep,name=adoptions,proto3" json:"adoptions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -381,6 +383,13 @@ func (x *LogStatus) GetLimitBytes() int64 {
 		return x.LimitBytes
 	}
 	return 0
+}
+
+func (x *LogStatus) GetAdoptions() []*Adoption {
+	if x != nil {
+		return x.Adoptions
+	}
+	return nil
 }
 
 // LiveStatus is how the live half stands.
@@ -1662,14 +1671,15 @@ const file_duet_v1_operate_proto_rawDesc = "" +
 	"\x14process_memory_bytes\x18\x0e \x01(\x03R\x12processMemoryBytes\x12$\n" +
 	"\x05scrub\x18\x0f \x01(\v2\x0e.duet.v1.ScrubR\x05scrub\x12-\n" +
 	"\n" +
-	"last_scrub\x18\x10 \x01(\v2\x0e.duet.v1.ScrubR\tlastScrub\"\x9b\x01\n" +
+	"last_scrub\x18\x10 \x01(\v2\x0e.duet.v1.ScrubR\tlastScrub\"\xcc\x01\n" +
 	"\tLogStatus\x12'\n" +
 	"\x05first\x18\x01 \x01(\v2\x11.duet.v1.PositionR\x05first\x12%\n" +
 	"\x04last\x18\x02 \x01(\v2\x11.duet.v1.PositionR\x04last\x12\x1d\n" +
 	"\n" +
 	"used_bytes\x18\x03 \x01(\x03R\tusedBytes\x12\x1f\n" +
 	"\vlimit_bytes\x18\x04 \x01(\x03R\n" +
-	"limitBytes\"\x95\x01\n" +
+	"limitBytes\x12/\n" +
+	"\tadoptions\x18\x05 \x03(\v2\x11.duet.v1.AdoptionR\tadoptions\"\x95\x01\n" +
 	"\n" +
 	"LiveStatus\x12+\n" +
 	"\athrough\x18\x01 \x03(\v2\x11.duet.v1.PositionR\athrough\x12!\n" +
@@ -1817,11 +1827,12 @@ var file_duet_v1_operate_proto_goTypes = []any{
 	nil,                           // 22: duet.v1.InspectRequest.ArgsEntry
 	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
 	(*Position)(nil),              // 24: duet.v1.Position
-	(*Generation)(nil),            // 25: duet.v1.Generation
-	(*Run)(nil),                   // 26: duet.v1.Run
-	(*Account)(nil),               // 27: duet.v1.Account
-	(*Column)(nil),                // 28: duet.v1.Column
-	(*Row)(nil),                   // 29: duet.v1.Row
+	(*Adoption)(nil),              // 25: duet.v1.Adoption
+	(*Generation)(nil),            // 26: duet.v1.Generation
+	(*Run)(nil),                   // 27: duet.v1.Run
+	(*Account)(nil),               // 28: duet.v1.Account
+	(*Column)(nil),                // 29: duet.v1.Column
+	(*Row)(nil),                   // 30: duet.v1.Row
 }
 var file_duet_v1_operate_proto_depIdxs = []int32{
 	23, // 0: duet.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
@@ -1836,45 +1847,46 @@ var file_duet_v1_operate_proto_depIdxs = []int32{
 	20, // 9: duet.v1.GetStatusResponse.last_scrub:type_name -> duet.v1.Scrub
 	24, // 10: duet.v1.LogStatus.first:type_name -> duet.v1.Position
 	24, // 11: duet.v1.LogStatus.last:type_name -> duet.v1.Position
-	24, // 12: duet.v1.LiveStatus.through:type_name -> duet.v1.Position
-	25, // 13: duet.v1.BatchStatus.current:type_name -> duet.v1.Generation
-	26, // 14: duet.v1.BatchStatus.running:type_name -> duet.v1.Run
-	26, // 15: duet.v1.BatchStatus.last:type_name -> duet.v1.Run
-	23, // 16: duet.v1.BatchStatus.next_incremental:type_name -> google.protobuf.Timestamp
-	23, // 17: duet.v1.BatchStatus.next_full:type_name -> google.protobuf.Timestamp
-	24, // 18: duet.v1.ArchiveStatus.through:type_name -> duet.v1.Position
-	27, // 19: duet.v1.StreamStatus.account:type_name -> duet.v1.Account
-	23, // 20: duet.v1.StreamStatus.newest_event_time:type_name -> google.protobuf.Timestamp
-	12, // 21: duet.v1.ListRejectsResponse.rejects:type_name -> duet.v1.Reject
-	11, // 22: duet.v1.ListRejectsResponse.reasons:type_name -> duet.v1.RejectReason
-	12, // 23: duet.v1.RejectReason.first:type_name -> duet.v1.Reject
-	24, // 24: duet.v1.Reject.position:type_name -> duet.v1.Position
-	23, // 25: duet.v1.Reject.time:type_name -> google.protobuf.Timestamp
-	22, // 26: duet.v1.InspectRequest.args:type_name -> duet.v1.InspectRequest.ArgsEntry
-	15, // 27: duet.v1.InspectResponse.tables:type_name -> duet.v1.InspectTable
-	28, // 28: duet.v1.InspectTable.columns:type_name -> duet.v1.Column
-	29, // 29: duet.v1.InspectTable.rows:type_name -> duet.v1.Row
-	20, // 30: duet.v1.StartScrubResponse.scrub:type_name -> duet.v1.Scrub
-	20, // 31: duet.v1.GetScrubResponse.running:type_name -> duet.v1.Scrub
-	20, // 32: duet.v1.GetScrubResponse.last:type_name -> duet.v1.Scrub
-	23, // 33: duet.v1.Scrub.start_time:type_name -> google.protobuf.Timestamp
-	23, // 34: duet.v1.Scrub.end_time:type_name -> google.protobuf.Timestamp
-	21, // 35: duet.v1.Scrub.damage:type_name -> duet.v1.ScrubDamage
-	1,  // 36: duet.v1.OperateService.GetStatus:input_type -> duet.v1.GetStatusRequest
-	9,  // 37: duet.v1.OperateService.ListRejects:input_type -> duet.v1.ListRejectsRequest
-	13, // 38: duet.v1.OperateService.Inspect:input_type -> duet.v1.InspectRequest
-	16, // 39: duet.v1.OperateService.StartScrub:input_type -> duet.v1.StartScrubRequest
-	18, // 40: duet.v1.OperateService.GetScrub:input_type -> duet.v1.GetScrubRequest
-	2,  // 41: duet.v1.OperateService.GetStatus:output_type -> duet.v1.GetStatusResponse
-	10, // 42: duet.v1.OperateService.ListRejects:output_type -> duet.v1.ListRejectsResponse
-	14, // 43: duet.v1.OperateService.Inspect:output_type -> duet.v1.InspectResponse
-	17, // 44: duet.v1.OperateService.StartScrub:output_type -> duet.v1.StartScrubResponse
-	19, // 45: duet.v1.OperateService.GetScrub:output_type -> duet.v1.GetScrubResponse
-	41, // [41:46] is the sub-list for method output_type
-	36, // [36:41] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	25, // 12: duet.v1.LogStatus.adoptions:type_name -> duet.v1.Adoption
+	24, // 13: duet.v1.LiveStatus.through:type_name -> duet.v1.Position
+	26, // 14: duet.v1.BatchStatus.current:type_name -> duet.v1.Generation
+	27, // 15: duet.v1.BatchStatus.running:type_name -> duet.v1.Run
+	27, // 16: duet.v1.BatchStatus.last:type_name -> duet.v1.Run
+	23, // 17: duet.v1.BatchStatus.next_incremental:type_name -> google.protobuf.Timestamp
+	23, // 18: duet.v1.BatchStatus.next_full:type_name -> google.protobuf.Timestamp
+	24, // 19: duet.v1.ArchiveStatus.through:type_name -> duet.v1.Position
+	28, // 20: duet.v1.StreamStatus.account:type_name -> duet.v1.Account
+	23, // 21: duet.v1.StreamStatus.newest_event_time:type_name -> google.protobuf.Timestamp
+	12, // 22: duet.v1.ListRejectsResponse.rejects:type_name -> duet.v1.Reject
+	11, // 23: duet.v1.ListRejectsResponse.reasons:type_name -> duet.v1.RejectReason
+	12, // 24: duet.v1.RejectReason.first:type_name -> duet.v1.Reject
+	24, // 25: duet.v1.Reject.position:type_name -> duet.v1.Position
+	23, // 26: duet.v1.Reject.time:type_name -> google.protobuf.Timestamp
+	22, // 27: duet.v1.InspectRequest.args:type_name -> duet.v1.InspectRequest.ArgsEntry
+	15, // 28: duet.v1.InspectResponse.tables:type_name -> duet.v1.InspectTable
+	29, // 29: duet.v1.InspectTable.columns:type_name -> duet.v1.Column
+	30, // 30: duet.v1.InspectTable.rows:type_name -> duet.v1.Row
+	20, // 31: duet.v1.StartScrubResponse.scrub:type_name -> duet.v1.Scrub
+	20, // 32: duet.v1.GetScrubResponse.running:type_name -> duet.v1.Scrub
+	20, // 33: duet.v1.GetScrubResponse.last:type_name -> duet.v1.Scrub
+	23, // 34: duet.v1.Scrub.start_time:type_name -> google.protobuf.Timestamp
+	23, // 35: duet.v1.Scrub.end_time:type_name -> google.protobuf.Timestamp
+	21, // 36: duet.v1.Scrub.damage:type_name -> duet.v1.ScrubDamage
+	1,  // 37: duet.v1.OperateService.GetStatus:input_type -> duet.v1.GetStatusRequest
+	9,  // 38: duet.v1.OperateService.ListRejects:input_type -> duet.v1.ListRejectsRequest
+	13, // 39: duet.v1.OperateService.Inspect:input_type -> duet.v1.InspectRequest
+	16, // 40: duet.v1.OperateService.StartScrub:input_type -> duet.v1.StartScrubRequest
+	18, // 41: duet.v1.OperateService.GetScrub:input_type -> duet.v1.GetScrubRequest
+	2,  // 42: duet.v1.OperateService.GetStatus:output_type -> duet.v1.GetStatusResponse
+	10, // 43: duet.v1.OperateService.ListRejects:output_type -> duet.v1.ListRejectsResponse
+	14, // 44: duet.v1.OperateService.Inspect:output_type -> duet.v1.InspectResponse
+	17, // 45: duet.v1.OperateService.StartScrub:output_type -> duet.v1.StartScrubResponse
+	19, // 46: duet.v1.OperateService.GetScrub:output_type -> duet.v1.GetScrubResponse
+	42, // [42:47] is the sub-list for method output_type
+	37, // [37:42] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_duet_v1_operate_proto_init() }

@@ -200,7 +200,10 @@ type Proof struct {
 	// digits may differ between the halves. All others are exact.
 	InexactColumns []string `protobuf:"bytes,6,rep,name=inexact_columns,json=inexactColumns,proto3" json:"inexact_columns,omitempty"`
 	// Opaque. As `not_before` it means: nothing older than this answer.
-	Token         string `protobuf:"bytes,7,opt,name=token,proto3" json:"token,omitempty"`
+	Token string `protobuf:"bytes,7,opt,name=token,proto3" json:"token,omitempty"`
+	// The logs that were begun in place of lost ones. What they gave up cannot be
+	// counted by any answer. Empty unless a log was lost.
+	Adoptions     []*Adoption `protobuf:"bytes,8,rep,name=adoptions,proto3" json:"adoptions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -284,6 +287,97 @@ func (x *Proof) GetToken() string {
 	return ""
 }
 
+func (x *Proof) GetAdoptions() []*Adoption {
+	if x != nil {
+		return x.Adoptions
+	}
+	return nil
+}
+
+// Adoption is a log that was begun, by `duet log adopt`, in place of a lost one.
+type Adoption struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The new log's incarnation.
+	Incarnation string `protobuf:"bytes,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// The incarnation's ordinal.
+	Ordinal uint32 `protobuf:"varint,2,opt,name=ordinal,proto3" json:"ordinal,omitempty"`
+	// When it was begun.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// The last position of the lost log that still counts; unset if none does.
+	Continues *Position `protobuf:"bytes,4,opt,name=continues,proto3" json:"continues,omitempty"`
+	// The last position that the lost log is known to have held: events behind
+	// `continues` and through this position are lost. It may have held more. Unset
+	// if nothing was left of it.
+	GivenUp       *Position `protobuf:"bytes,5,opt,name=given_up,json=givenUp,proto3" json:"given_up,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Adoption) Reset() {
+	*x = Adoption{}
+	mi := &file_duet_v1_position_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Adoption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Adoption) ProtoMessage() {}
+
+func (x *Adoption) ProtoReflect() protoreflect.Message {
+	mi := &file_duet_v1_position_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Adoption.ProtoReflect.Descriptor instead.
+func (*Adoption) Descriptor() ([]byte, []int) {
+	return file_duet_v1_position_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Adoption) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+func (x *Adoption) GetOrdinal() uint32 {
+	if x != nil {
+		return x.Ordinal
+	}
+	return 0
+}
+
+func (x *Adoption) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Adoption) GetContinues() *Position {
+	if x != nil {
+		return x.Continues
+	}
+	return nil
+}
+
+func (x *Adoption) GetGivenUp() *Position {
+	if x != nil {
+		return x.GivenUp
+	}
+	return nil
+}
+
 var File_duet_v1_position_proto protoreflect.FileDescriptor
 
 const file_duet_v1_position_proto_rawDesc = "" +
@@ -299,7 +393,7 @@ const file_duet_v1_position_proto_rawDesc = "" +
 	"\breceived\x18\x01 \x01(\x03R\breceived\x12\x1a\n" +
 	"\baccepted\x18\x02 \x01(\x03R\baccepted\x12\x1c\n" +
 	"\tduplicate\x18\x03 \x01(\x03R\tduplicate\x12\x1a\n" +
-	"\brejected\x18\x04 \x01(\x03R\brejected\"\xa9\x02\n" +
+	"\brejected\x18\x04 \x01(\x03R\brejected\"\xda\x02\n" +
 	"\x05Proof\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -311,7 +405,15 @@ const file_duet_v1_position_proto_rawDesc = "" +
 	"definition\x12F\n" +
 	"\x11newest_event_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0fnewestEventTime\x12'\n" +
 	"\x0finexact_columns\x18\x06 \x03(\tR\x0einexactColumns\x12\x14\n" +
-	"\x05token\x18\a \x01(\tR\x05tokenB\x1cZ\x1aduet/schemas/duetv1;duetv1b\x06proto3"
+	"\x05token\x18\a \x01(\tR\x05token\x12/\n" +
+	"\tadoptions\x18\b \x03(\v2\x11.duet.v1.AdoptionR\tadoptions\"\xe2\x01\n" +
+	"\bAdoption\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x18\n" +
+	"\aordinal\x18\x02 \x01(\rR\aordinal\x12;\n" +
+	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12/\n" +
+	"\tcontinues\x18\x04 \x01(\v2\x11.duet.v1.PositionR\tcontinues\x12,\n" +
+	"\bgiven_up\x18\x05 \x01(\v2\x11.duet.v1.PositionR\agivenUpB\x1cZ\x1aduet/schemas/duetv1;duetv1b\x06proto3"
 
 var (
 	file_duet_v1_position_proto_rawDescOnce sync.Once
@@ -325,22 +427,27 @@ func file_duet_v1_position_proto_rawDescGZIP() []byte {
 	return file_duet_v1_position_proto_rawDescData
 }
 
-var file_duet_v1_position_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_duet_v1_position_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_duet_v1_position_proto_goTypes = []any{
 	(*Position)(nil),              // 0: duet.v1.Position
 	(*Account)(nil),               // 1: duet.v1.Account
 	(*Proof)(nil),                 // 2: duet.v1.Proof
-	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
+	(*Adoption)(nil),              // 3: duet.v1.Adoption
+	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
 }
 var file_duet_v1_position_proto_depIdxs = []int32{
 	0, // 0: duet.v1.Proof.cut:type_name -> duet.v1.Position
 	0, // 1: duet.v1.Proof.live_through:type_name -> duet.v1.Position
-	3, // 2: duet.v1.Proof.newest_event_time:type_name -> google.protobuf.Timestamp
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	4, // 2: duet.v1.Proof.newest_event_time:type_name -> google.protobuf.Timestamp
+	3, // 3: duet.v1.Proof.adoptions:type_name -> duet.v1.Adoption
+	4, // 4: duet.v1.Adoption.create_time:type_name -> google.protobuf.Timestamp
+	0, // 5: duet.v1.Adoption.continues:type_name -> duet.v1.Position
+	0, // 6: duet.v1.Adoption.given_up:type_name -> duet.v1.Position
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_duet_v1_position_proto_init() }
@@ -354,7 +461,7 @@ func file_duet_v1_position_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_duet_v1_position_proto_rawDesc), len(file_duet_v1_position_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -57,6 +57,7 @@ type Config struct {
 	// Last returns the position of the log's last message.
 	Last        func() schemas.Position
 	Incarnation schemas.Incarnation // of the log
+	Adoptions   []schemas.Adoption  // logs that were begun in place of lost ones; each proof names them
 
 	MaxBytes   int              // of an answer; defaults to 4 MiB
 	Deadline   time.Duration    // the longest time of a call; defaults to 30 s
@@ -202,6 +203,7 @@ func (e *Engine) proof(gen uint64, cut, through schemas.Position, v View, newest
 		LiveThrough: Positions(CutAt(e.cfg.Incarnation, through)),
 		Definition:  v.Compiled.Definition,
 		Token:       Token{gen, CutAt(e.cfg.Incarnation, through)}.String(),
+		Adoptions:   Adoptions(e.cfg.Adoptions),
 	}
 	if !newest.IsZero() {
 		p.NewestEventTime = timestamppb.New(newest)

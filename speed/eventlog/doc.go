@@ -48,7 +48,7 @@
 //	incarnation.json   {"format":1,"project":"retail","id":"...","ordinal":1,
 //	                    "created":"2026-05-01T10:00:00.123456789Z"}
 //	                   and for a log that replaced a lost one:
-//	                   "continues":{"ordinal":1,"sequence":500}
+//	                   "continues":{"after":"1:500","given_up":"1:730"}
 //	highwater.json     {"format":1,"incarnation":"...","ordinal":1,
 //	                    "sequence":20473,"sum":"32 hex digits"}
 //

@@ -73,7 +73,7 @@ func (e *GapError) Error() string {
 	if e.Trimmed {
 		where = "are no longer in the log"
 	}
-	return fmt.Sprintf("messages %s to %s %s: nothing after them can be counted. Restore the data folder from a copy; without one, start an empty folder (--data) and keep this one: its archive is plain Parquet", e.From, e.Through, where)
+	return fmt.Sprintf("messages %s to %s %s: nothing after them can be counted. %s", e.From, e.Through, where, remedyCopy)
 }
 
 func (e *GapError) Unwrap() error { return ErrDamaged }
@@ -86,7 +86,7 @@ type CorruptError struct {
 }
 
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("message %s of the log is damaged: %s. Restore the data folder from a copy; without one, start an empty folder (--data) and keep this one: its archive is plain Parquet", e.At, e.Reason)
+	return fmt.Sprintf("message %s of the log is damaged: %s. %s", e.At, e.Reason, remedyCopy)
 }
 
 func (e *CorruptError) Unwrap() error { return ErrDamaged }

@@ -18,21 +18,22 @@ type incarnationFile struct {
 	Format  int    `json:"format"`
 	Project string `json:"project"`
 	schemas.Incarnation
-	// Continues is the last position of the lost log before this one that still
-	// counts; nil for a project's first log.
+	// Continues is set if the log was begun in place of a lost one.
 	Continues *continues `json:"continues,omitempty"`
 }
 
+// continues has the positions of a schemas.Adoption.
 type continues struct {
-	Ordinal  uint32 `json:"ordinal"`
-	Sequence uint64 `json:"sequence"`
+	After   schemas.Position `json:"after"`
+	GivenUp schemas.Position `json:"given_up"`
 }
 
-func (f *incarnationFile) continuesAt() schemas.Position {
+// adoption returns nil for a project's first log.
+func (f *incarnationFile) adoption() *schemas.Adoption {
 	if f.Continues == nil {
-		return 0
+		return nil
 	}
-	return schemas.NewPosition(f.Continues.Ordinal, f.Continues.Sequence)
+	return &schemas.Adoption{Incarnation: f.Incarnation, Continues: f.Continues.After, GivenUp: f.Continues.GivenUp}
 }
 
 // highFile is highwater.json: a message that the log must still hold.

@@ -18,18 +18,18 @@ const closeTimeout = 10 * time.Second
 
 // Log is an open log. All methods are safe for concurrent use.
 type Log struct {
-	cfg     Config              // set once in Open
-	folder  os.FileInfo         // of incarnation.json; set once in Open
-	inc     schemas.Incarnation // set once in Open
-	from    schemas.Position    // position that this incarnation continues from; set once in Open
-	slots   chan struct{}       // holds one token for each publish on its way
-	life    context.Context     // ends with ErrClosed when the log closes
-	end     context.CancelCauseFunc
-	wg      sync.WaitGroup // background, repair, readers
-	highMu  sync.Mutex     // held while highwater.json is written; before mu
-	trimMu  sync.Mutex     // held while a trim runs; before mu
-	shut    sync.Once
-	shutErr error
+	cfg      Config              // set once in Open
+	folder   os.FileInfo         // of incarnation.json; set once in Open
+	inc      schemas.Incarnation // set once in Open
+	adoption *schemas.Adoption   // nil for a project's first log; set once in Open
+	slots    chan struct{}       // holds one token for each publish on its way
+	life     context.Context     // ends with ErrClosed when the log closes
+	end      context.CancelCauseFunc
+	wg       sync.WaitGroup // background, repair, readers
+	highMu   sync.Mutex     // held while highwater.json is written; before mu
+	trimMu   sync.Mutex     // held while a trim runs; before mu
+	shut     sync.Once
+	shutErr  error
 
 	mu      sync.Mutex
 	eng     *engine // replaced by repair
@@ -55,7 +55,16 @@ func (l *Log) Incarnation() schemas.Incarnation { return l.inc }
 
 // Continues returns the last position of the lost log before this one that
 // still counts, or 0 for a project's first log.
-func (l *Log) Continues() schemas.Position { return l.from }
+func (l *Log) Continues() schemas.Position {
+	if l.adoption == nil {
+		return 0
+	}
+	return l.adoption.Continues
+}
+
+// Adoption returns what the log gave up if it was begun in place of a lost one,
+// and nil if it is the project's first.
+func (l *Log) Adoption() *schemas.Adoption { return l.adoption }
 
 // First returns the position of the oldest message in the log.
 func (l *Log) First() schemas.Position {

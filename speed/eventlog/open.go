@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,7 +26,18 @@ var (
 	fpTrimmed = failpoint.New("eventlog.trim.dropped")   // after
 )
 
-const remedyCopy = "Restore the whole data folder from one copy; without a copy, start an empty folder (--data) and keep this one: its archive is plain Parquet."
+const remedyCopy = "Restore the whole data folder from one copy. Without a copy, duet log adopt begins a new log behind the archive; it first shows what is lost."
+
+// beginMessage returns the first message of a log, framed and sealed.
+func beginMessage(inc schemas.Incarnation) []byte {
+	body, err := json.Marshal(inc)
+	if err != nil {
+		panic(err) // three plain fields
+	}
+	message := append(frame(nil, controlPrefx+beginKind), body...)
+	seal(message, inc.ID, 1, time.Now())
+	return message
+}
 
 // Open opens a project's log, and creates it if the folder never held one. It
 // refuses, with an error that names what was found, a log that is damaged or not
@@ -100,7 +112,7 @@ func open(ctx context.Context, cfg Config, eng *engine, inc *incarnationFile, hi
 		return nil, err
 	}
 	if inc == nil {
-		if inc, err = begin(ctx, cfg, eng, id, 1, 0); err != nil {
+		if inc, err = begin(ctx, cfg, eng, id, 1, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -112,7 +124,7 @@ func open(ctx context.Context, cfg Config, eng *engine, inc *incarnationFile, hi
 		return nil, err
 	}
 	l := &Log{
-		cfg: cfg, inc: inc.Incarnation, from: inc.continuesAt(), eng: eng,
+		cfg: cfg, inc: inc.Incarnation, adoption: inc.adoption(), eng: eng,
 		slots: make(chan struct{}, window),
 		first: st.first, last: st.last, lastSum: st.lastSum, used: st.used,
 	}
@@ -140,7 +152,7 @@ func create(ctx context.Context, cfg Config, eng *engine) (id string, err error)
 // stream without that file is refused.
 func unfinished(cfg Config, stream jetstream.Stream, high *highFile) (id string, err error) {
 	refused := &RefusedError{Kind: ErrMissing, Dir: cfg.Dir, Found: "no file " + incarnationPath(cfg.Dir), Expected: "it, as the log was in use",
-		Remedy: "Restore that file, or the whole data folder, from a copy."}
+		Remedy: "Restore that file from a copy. " + remedyCopy}
 	if stream == nil || high != nil {
 		return "", refused
 	}
@@ -153,16 +165,13 @@ func unfinished(cfg Config, stream jetstream.Stream, high *highFile) (id string,
 
 // begin writes the first message, unless the stream holds it, and then the
 // incarnation file. From then on the log exists.
-func begin(ctx context.Context, cfg Config, eng *engine, id string, ordinal uint32, from schemas.Position) (*incarnationFile, error) {
+func begin(ctx context.Context, cfg Config, eng *engine, id string, ordinal uint32, from *continues) (*incarnationFile, error) {
 	info, err := eng.info(ctx)
 	if err != nil {
 		return nil, err
 	}
 	f := &incarnationFile{Format: fileFormat, Project: cfg.Project,
-		Incarnation: schemas.Incarnation{ID: id, Ordinal: ordinal, Created: created(info)}}
-	if from != 0 {
-		f.Continues = &continues{Ordinal: from.Ordinal(), Sequence: from.Sequence()}
-	}
+		Incarnation: schemas.Incarnation{ID: id, Ordinal: ordinal, Created: created(info)}, Continues: from}
 	if info.State.LastSeq == 0 {
 		if err := publishBegin(ctx, eng, f.Incarnation); err != nil {
 			return nil, fmt.Errorf("begin the log: %w", err)
@@ -315,8 +324,8 @@ func (l *Log) CheckBehind(at schemas.Position) error {
 	switch {
 	case at.Ordinal() > l.inc.Ordinal || at.Ordinal() == l.inc.Ordinal && at > last:
 		return behind(l.cfg.Dir, last, at)
-	case at.Ordinal() < l.inc.Ordinal && at < l.from:
-		return &GapError{From: at + 1, Through: l.from, Trimmed: true}
+	case at.Ordinal() < l.inc.Ordinal && at < l.Continues():
+		return &GapError{From: at + 1, Through: l.Continues(), Trimmed: true}
 	case at.Ordinal() < l.inc.Ordinal && first.Sequence() > 1:
 		return &GapError{From: schemas.NewPosition(l.inc.Ordinal, 1), Through: first - 1, Trimmed: true}
 	case at.Ordinal() == l.inc.Ordinal && at+1 < first:

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"duet/schemas"
+	"duet/schemas/event"
 )
 
 // smallBlocks is a limit for which the store makes blocks of 32 kB.
@@ -213,24 +214,36 @@ func TestTheArchiveMustNotBeAheadOfTheLog(t *testing.T) {
 	}
 }
 
-func TestANewLogBeginsOnlyByCommandAndTellsTheLoss(t *testing.T) {
-	cfg := filled(t, 10)
-	must(t, os.RemoveAll(blockDir(cfg.Dir)))
-	wantRefused(t, cfg, ErrBehind)
+func TestANewLogBeginsOnlyByCommandAndSaysWhatIsLost(t *testing.T) {
+	cfg := filled(t, 60)
+	l := mustOpen(t, cfg)
+	records := [][]byte{[]byte("{}"), []byte("{}")}
+	at := mustAppend(t, l, "orders", event.AppendEnvelope(nil, "orders", []event.Run{{Count: 2}}, records))
+	must(t, l.Close())
+	if at != schemas.NewPosition(1, 62) {
+		t.Fatal(at)
+	}
+	must(t, os.Remove(filepath.Join(blockDir(cfg.Dir), "2.blk")))
+	wantRefused(t, cfg, ErrDamaged, "duet log adopt")
 	archived := schemas.NewPosition(1, 8)
-	inc, loss, err := Renew(context.Background(), cfg, archived)
+	loss, err := Lost(cfg, archived, 0)
 	must(t, err)
-	if inc.Ordinal != 2 || loss.Known != schemas.NewPosition(1, 11) || loss.Archived != archived {
-		t.Fatalf("incarnation %+v, loss %+v", inc, loss)
+	if loss.Ordinal != 2 || loss.Known != at || loss.Archived != archived || loss.Events != 2 || loss.Messages < 20 || loss.Messages >= 54 {
+		t.Fatalf("loss %+v", loss)
+	}
+	ad, err := Renew(context.Background(), cfg, loss)
+	must(t, err)
+	if ad.Ordinal != 2 || ad.Continues != archived || ad.GivenUp != at {
+		t.Fatalf("%+v", ad)
 	}
 	if _, err := os.Stat(loss.Store); err != nil {
 		t.Fatalf("the lost store: %v", err)
 	}
-	l := mustOpen(t, cfg)
-	if l.Incarnation() != inc || l.Continues() != archived || l.Last() != schemas.NewPosition(2, 1) {
+	l = mustOpen(t, cfg)
+	if l.Incarnation() != ad.Incarnation || *l.Adoption() != ad || l.Continues() != archived || l.Last() != schemas.NewPosition(2, 1) {
 		t.Fatalf("%+v continues %s, last %s", l.Incarnation(), l.Continues(), l.Last())
 	}
-	at := mustAppend(t, l, "orders", []byte("x"))
+	at = mustAppend(t, l, "orders", []byte("x"))
 	all, err := readAll(t, l, archived)
 	if err != nil || len(all) != 2 || all[1].At != at {
 		t.Fatalf("%d messages, %v", len(all), err)
@@ -241,6 +254,11 @@ func TestANewLogBeginsOnlyByCommandAndTellsTheLoss(t *testing.T) {
 	}
 	if _, err := l.Read(context.Background(), 0); !errors.As(err, &gap) {
 		t.Fatalf("reading everything: %v", err)
+	}
+	must(t, l.Close())
+	must(t, os.RemoveAll(cfg.Dir)) // nothing is left
+	if loss, err := Lost(cfg, archived, 2); err != nil || loss != (Loss{Archived: archived, Ordinal: 3}) {
+		t.Fatalf("loss %+v, %v", loss, err)
 	}
 }
 

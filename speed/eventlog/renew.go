@@ -2,89 +2,151 @@ package eventlog
 
 import (
 	"context"
-	"encoding/json"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"time"
+	"path/filepath"
 
 	"github.com/nats-io/nuid"
 
 	"duet/internal/base/durable"
 	"duet/schemas"
+	"duet/schemas/event"
 )
 
-// beginMessage returns the first message of a log, framed and sealed.
-func beginMessage(inc schemas.Incarnation) []byte {
-	body, err := json.Marshal(inc)
-	if err != nil {
-		panic(err) // three plain fields
-	}
-	message := append(frame(nil, controlPrefx+beginKind), body...)
-	seal(message, inc.ID, 1, time.Now())
-	return message
-}
-
-// A Loss says what beginning a new log gave up.
+// A Loss is what a new log in place of a lost one gives up.
 type Loss struct {
 	// Archived is the last position that still counts.
 	Archived schemas.Position
-	// Known is the last position that the lost log is known to have held, by
-	// its high-water mark; what lies between is lost. There may have been more:
-	// up to a second's events.
+	// Known is the last position that the lost log is known to have held, by its
+	// high-water mark and its readable records; 0 if nothing of it is left. It may
+	// have held more.
 	Known schemas.Position
-	// Store is where the lost log's files were put; "" if there were none.
+	// Messages and Events count what can still be read behind Archived in the lost
+	// log's files. It is given up too; the files are kept.
+	Messages, Events int64
+	// Ordinal is the new incarnation's.
+	Ordinal uint32
+	// Store is where the lost log's files are moved; "" if there are none.
 	Store string
 }
 
-// Renew begins a new incarnation in place of a log that Open refuses. It is
-// for an explicit command that has told what is lost: every event of the old
-// log after archived, the position that the archive holds. The old files are
-// moved aside, not deleted. Nothing may have the log open.
-func Renew(ctx context.Context, cfg Config, archived schemas.Position) (schemas.Incarnation, Loss, error) {
-	loss := Loss{Archived: archived}
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return schemas.Incarnation{}, loss, err
-	}
-	ordinal := archived.Ordinal()
-	if old, err := readIncarnation(cfg.Dir); err == nil && old != nil {
-		ordinal = max(ordinal, old.Ordinal)
-	}
-	if high, err := readHigh(cfg.Dir); err == nil && high != nil {
-		ordinal = max(ordinal, high.Ordinal)
-		loss.Known = schemas.NewPosition(high.Ordinal, high.Sequence)
-	}
-	for n := 1; ; n++ { // a first try may have been cut short
-		loss.Store = fmt.Sprintf("%s.lost-%d-%d", storePath(cfg.Dir), ordinal, n)
-		if _, err := os.Stat(loss.Store); os.IsNotExist(err) {
-			break
+// Lost returns what Renew would give up. archived is the end of the archive, and
+// used the highest ordinal that an incarnation of the log is known to have had.
+// It changes nothing. Nothing may have the log open.
+func Lost(cfg Config, archived schemas.Position, used uint32) (Loss, error) {
+	loss := Loss{Archived: archived, Ordinal: max(used, archived.Ordinal())}
+	inc, err := readIncarnation(cfg.Dir)
+	if err == nil && inc != nil {
+		loss.Ordinal = max(loss.Ordinal, inc.Ordinal)
+		if err := loss.count(cfg.Dir, inc.Incarnation); err != nil {
+			return loss, err
 		}
 	}
-	if err := os.Rename(storePath(cfg.Dir), loss.Store); os.IsNotExist(err) {
-		loss.Store = ""
-	} else if err != nil {
-		return schemas.Incarnation{}, loss, err
+	if high, err := readHigh(cfg.Dir); err == nil && high != nil {
+		loss.Ordinal = max(loss.Ordinal, high.Ordinal)
+		loss.Known = max(loss.Known, schemas.NewPosition(high.Ordinal, high.Sequence))
 	}
-	// The mark goes first: a crash behind it leaves a log that Open refuses as
-	// missing, and Renew is simply run again.
-	if err := os.Remove(highPath(cfg.Dir)); err != nil && !os.IsNotExist(err) {
-		return schemas.Incarnation{}, loss, err
+	if _, err := os.Stat(storePath(cfg.Dir)); err == nil {
+		for n := 1; ; n++ { // an earlier Renew may have been interrupted
+			loss.Store = fmt.Sprintf("%s.lost-%d-%d", storePath(cfg.Dir), loss.Ordinal, n)
+			if _, err := os.Stat(loss.Store); errors.Is(err, fs.ErrNotExist) {
+				break
+			}
+		}
+	}
+	loss.Ordinal++
+	return loss, nil
+}
+
+// count counts the readable records of the store's block files behind Archived.
+func (loss *Loss) count(dir string, inc schemas.Incarnation) error {
+	paths, err := filepath.Glob(filepath.Join(blocksPath(dir), "*.blk"))
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		var index int
+		if _, err := fmt.Sscanf(filepath.Base(path), "%d.blk", &index); err != nil {
+			continue
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for key := blockKey(index); ; {
+			seq, length := record(b, key)
+			if length == 0 {
+				break // damaged, or the end
+			}
+			if m, err := unseal(recordMessage(b[:length]), inc.ID); err == nil && m.sequence == seq {
+				at := schemas.NewPosition(inc.Ordinal, seq)
+				loss.Known = max(loss.Known, at)
+				if at > loss.Archived {
+					loss.Messages++
+					if env, err := event.ParseEnvelope(m.body); err == nil {
+						for _, run := range env.Runs {
+							loss.Events += int64(run.Count)
+						}
+					}
+				}
+			}
+			b = b[length:]
+		}
+	}
+	return nil
+}
+
+// recordMessage returns the message of a good record of a block file; nil if it
+// has none.
+func recordMessage(b []byte) []byte {
+	rest := recordHeader + int(binary.LittleEndian.Uint16(b[20:]))
+	if binary.LittleEndian.Uint32(b)&headerBit != 0 {
+		rest += 4 + int(binary.LittleEndian.Uint32(b[rest:]))
+	}
+	if rest > len(b)-recordHash {
+		return nil
+	}
+	return b[rest : len(b)-recordHash]
+}
+
+// Renew begins a new incarnation in place of a log that Open refuses, and gives
+// up what loss, from Lost, says. It is for an explicit command. The old files are
+// moved aside, not deleted. Nothing may have the log open. If Renew is
+// interrupted, Open refuses the log, and Lost and Renew can be called again.
+func Renew(ctx context.Context, cfg Config, loss Loss) (schemas.Adoption, error) {
+	none := schemas.Adoption{}
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return none, err
+	}
+	if loss.Store != "" {
+		if err := os.Rename(storePath(cfg.Dir), loss.Store); err != nil {
+			return none, err
+		}
+	}
+	// The mark goes before the incarnation file is replaced: it names a message of
+	// the old log.
+	if err := os.Remove(highPath(cfg.Dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return none, err
 	}
 	if err := durable.OS.MkdirAll(cfg.Dir); err != nil {
-		return schemas.Incarnation{}, loss, err
+		return none, err
 	}
 	eng, err := startEngine(ctx, cfg)
 	if err != nil {
-		return schemas.Incarnation{}, loss, err
+		return none, err
 	}
 	defer eng.stop()
 	id := nuid.Next()
 	if _, err := eng.js.CreateStream(ctx, streamConfig(cfg, id)); err != nil {
-		return schemas.Incarnation{}, loss, fmt.Errorf("creating the log: %w", err)
+		return none, fmt.Errorf("create the log: %w", err)
 	}
-	f, err := begin(ctx, cfg, eng, id, ordinal+1, archived)
+	f, err := begin(ctx, cfg, eng, id, loss.Ordinal, &continues{After: loss.Archived, GivenUp: loss.Known})
 	if err != nil {
-		return schemas.Incarnation{}, loss, err
+		return none, err
 	}
-	return f.Incarnation, loss, nil
+	return *f.adoption(), nil
 }
