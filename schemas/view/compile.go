@@ -17,7 +17,7 @@ const maxSQL = 100_000
 
 // maxNodes is the maximum size of the trees that replace aliases, in nodes. An
 // alias that is used twice by the next one, and so on, doubles with each.
-const maxNodes = 100_000
+const maxNodes = 10_000
 
 // compilation is the state of compiling one view.
 type compilation struct {

@@ -271,7 +271,7 @@ func (p *conditionParser) column(n node) node {
 			return p.refuse(n, col.refused, col.remedy)
 		}
 		if p.expanded += col.tree.nodeCount(); p.expanded > maxNodes {
-			return p.refuse(n, "the condition uses "+col.name+" too often: it expands to more than 100,000 terms", "use the column once")
+			return p.refuse(n, "the condition uses "+col.name+" too often: it expands to more than 10,000 terms", "use the column once")
 		}
 		return col.tree.clone()
 	}

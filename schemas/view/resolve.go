@@ -339,7 +339,7 @@ func (x *compilation) column(n node, p place) node {
 		return n
 	}
 	if x.expanded += it.expr.nodeCount(); x.expanded > maxNodes {
-		x.fail(n.at(), name+" is an alias of aliases that expand to more than 100,000 terms", "use each alias fewer times")
+		x.fail(n.at(), name+" is an alias of aliases that expand to more than 10,000 terms", "use each alias fewer times")
 		return n
 	}
 	return it.expr.clone()
