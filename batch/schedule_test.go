@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	_ "time/tzdata" // not every machine has a database of zones
 
 	"duet/internal/base/durable"
 )

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	_ "time/tzdata" // not every machine has a database of zones
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"

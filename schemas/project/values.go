@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	_ "time/tzdata" // zones mean the same on every machine
-
 	"github.com/robfig/cron/v3"
 )
 
@@ -149,14 +147,4 @@ func formatDayStarts(d time.Duration) string {
 		return fmt.Sprintf("%02d:%02d", s/3600, s/60%60)
 	}
 	return fmt.Sprintf("%02d:%02d:%02d", s/3600, s/60%60, s%60)
-}
-
-// loadZone reads an IANA zone. "Local" is refused: it means another zone on
-// every machine.
-func loadZone(name string) (*time.Location, bool) {
-	if name == "" || strings.EqualFold(name, "local") {
-		return nil, false
-	}
-	zone, err := time.LoadLocation(name)
-	return zone, err == nil
 }

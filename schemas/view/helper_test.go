@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	_ "time/tzdata" // not every machine has a database of zones
 
 	"duet/internal/base/duck"
 	"duet/schemas"
