@@ -18,6 +18,7 @@ const (
 	Incremental Kind = "incremental" // merges the base's cells with what came since
 	Full        Kind = "full"        // computes everything from the archive
 	Rollback    Kind = "rollback"    // publishes an earlier generation's cells under a new number
+	Withdrawal  Kind = "withdrawal"  // the same, while no process serves; see Withdraw
 )
 
 // Trigger says why a run was started.

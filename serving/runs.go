@@ -190,7 +190,7 @@ func runOf(r batch.Run) *duetv1.Run {
 			batch.CatchUp: duetv1.RunTrigger_RUN_TRIGGER_CATCH_UP,
 		}[r.Trigger],
 	}
-	if r.Kind == batch.Rollback {
+	if r.Kind == batch.Rollback || r.Kind == batch.Withdrawal {
 		out.Trigger = duetv1.RunTrigger_RUN_TRIGGER_ROLLBACK
 	}
 	switch p := r.Progress; {

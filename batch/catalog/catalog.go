@@ -80,6 +80,9 @@ const (
 	Full        Kind = "full"
 	Incremental Kind = "incremental"
 	Rollback    Kind = "rollback"
+	// WithdrawalKind is an earlier generation's cells after the newest one was
+	// withdrawn by hand.
+	WithdrawalKind Kind = "withdrawal"
 )
 
 // Generation is one published result of the batch half. Immutable.
@@ -87,17 +90,18 @@ type Generation struct {
 	Format    int                       `json:"format"`
 	Number    uint64                    `json:"number"` // from 1
 	Kind      Kind                      `json:"kind"`
-	Base      uint64                    `json:"base"`             // the number before; 0 for the first
-	Of        uint64                    `json:"of,omitempty"`     // rollback: the generation whose cells these are
-	Reason    string                    `json:"reason,omitempty"` // rollback: the operator's
-	Run       string                    `json:"run"`              // the run's id, also of its report
-	Writer    string                    `json:"writer"`           // drawn by the process that published it
-	Published time.Time                 `json:"published"`        // UTC, by that process's clock
-	Cut       schemas.Cut               `json:"cut"`              // the cells cover everything at or before it
-	Archive   uint64                    `json:"archive"`          // number of the archive manifest that was read
-	Kept      []uint64                  `json:"kept"`             // the numbers that are kept, including this one
-	Streams   map[string]archive.Totals `json:"streams"`          // control totals up to the cut
-	Views     []View                    `json:"views"`            // by name
+	Base      uint64                    `json:"base"`                // the number before; 0 for the first
+	Of        uint64                    `json:"of,omitempty"`        // rollback, withdrawal: the generation whose cells these are
+	Withdrawn uint64                    `json:"withdrawn,omitempty"` // withdrawal: the number that was withdrawn
+	Reason    string                    `json:"reason,omitempty"`    // rollback, withdrawal: the operator's
+	Run       string                    `json:"run"`                 // the run's id, also of its report
+	Writer    string                    `json:"writer"`              // drawn by the process that published it
+	Published time.Time                 `json:"published"`           // UTC, by that process's clock
+	Cut       schemas.Cut               `json:"cut"`                 // the cells cover everything at or before it
+	Archive   uint64                    `json:"archive"`             // number of the archive manifest that was read
+	Kept      []uint64                  `json:"kept"`                // the numbers that are kept, including this one
+	Streams   map[string]archive.Totals `json:"streams"`             // control totals up to the cut
+	Views     []View                    `json:"views"`               // by name
 }
 
 // View is a view's cells in a generation.
@@ -183,6 +187,25 @@ type Catalog struct {
 // with their sizes and checksums; otherwise Open returns a [*durable.DamageError].
 // An older generation never takes its place (H6).
 func Open(cfg Config) (*Catalog, error) {
+	c, err := prepare(cfg)
+	if err != nil {
+		return nil, err
+	}
+	latest, err := c.series.Latest()
+	if err != nil {
+		return nil, fmt.Errorf("generations: %w", err)
+	}
+	if latest == 0 {
+		return c, nil
+	}
+	if c.current, err = c.Get(latest); err != nil {
+		return nil, err
+	}
+	return c, c.Verify(c.current)
+}
+
+// prepare opens the folder without looking at a generation.
+func prepare(cfg Config) (*Catalog, error) {
 	if cfg.Files == nil {
 		cfg.Files = durable.OS
 	}
@@ -208,17 +231,7 @@ func Open(cfg Config) (*Catalog, error) {
 			return nil, fmt.Errorf("generations: %w", err)
 		}
 	}
-	latest, err := c.series.Latest()
-	if err != nil {
-		return nil, fmt.Errorf("generations: %w", err)
-	}
-	if latest == 0 {
-		return c, nil
-	}
-	if c.current, err = c.Get(latest); err != nil {
-		return nil, err
-	}
-	return c, c.Verify(c.current)
+	return c, nil
 }
 
 // Dir returns the catalog's folder.
@@ -294,8 +307,8 @@ func (c *Catalog) Verify(g *Generation) error {
 			continue
 		}
 		return fmt.Errorf("generation %d: %w", g.Number, &durable.DamageError{Path: c.Path(v), Reason: fmt.Sprintf(
-			"%s; it holds %d groups of view %s at cut %s; restore it from a copy, or move the file %s aside together with floor.json to go back to generation %d, whose cut the archive continues",
-			reason, v.Rows, v.Name, g.Cut, c.series.Path(g.Number), g.Base)})
+			"%s; it holds %d groups of view %s at cut %s; restore it from a copy",
+			reason, v.Rows, v.Name, g.Cut)})
 	}
 	return nil
 }

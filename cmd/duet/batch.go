@@ -14,13 +14,14 @@ import (
 )
 
 type batchCommand struct {
-	Run      batchRunCommand      `cmd:"" help:"Start a run and wait until it has ended."`
-	List     batchListCommand     `cmd:"" help:"List the kept generations and the latest runs."`
-	Rollback batchRollbackCommand `cmd:"" help:"Serve a kept generation's numbers again, and pause the schedule."`
-	Pause    batchPauseCommand    `cmd:"" help:"Pause the schedule, across restarts."`
-	Resume   batchResumeCommand   `cmd:"" help:"Resume the schedule."`
-	Pin      batchPinCommand      `cmd:"" help:"Keep a generation beyond the retention policy."`
-	Unpin    batchUnpinCommand    `cmd:"" help:"Return a generation to the retention policy."`
+	Run       batchRunCommand       `cmd:"" help:"Start a run and wait until it has ended."`
+	List      batchListCommand      `cmd:"" help:"List the kept generations and the latest runs."`
+	Rollback  batchRollbackCommand  `cmd:"" help:"Serve a kept generation's numbers again, and pause the schedule."`
+	Unpublish batchUnpublishCommand `cmd:"" help:"Withdraw the newest generation of a stopped server that cannot start."`
+	Pause     batchPauseCommand     `cmd:"" help:"Pause the schedule, across restarts."`
+	Resume    batchResumeCommand    `cmd:"" help:"Resume the schedule."`
+	Pin       batchPinCommand       `cmd:"" help:"Keep a generation beyond the retention policy."`
+	Unpin     batchUnpinCommand     `cmd:"" help:"Return a generation to the retention policy."`
 }
 
 type batchRunCommand struct {

@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 //	binary FILE                  write a file that is not text
 //	truncated FILE               write a gzip file that is cut off
 //	flip FILE                    flip a bit of the file's last byte
+//	damage DIR                   flip a bit in the newest file of a folder
 //	retail FILE                  link the file of a year's sales (see retailFile)
 //	oracle FILE OUT SQL          write the result of SQL by plain DuckDB over that file, the table "file", as CSV
 //
@@ -78,6 +79,7 @@ func TestScripts(t *testing.T) {
 				b[len(b)-1] ^= 1
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o644))
 			},
+			"damage": func(ts *testscript.TestScript, _ bool, args []string) { damageNewest(ts, ts.MkAbs(args[0])) },
 			"retail": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(os.Symlink(retail, ts.MkAbs(args[0])))
 			},
@@ -91,6 +93,25 @@ func TestScripts(t *testing.T) {
 			return listener.Close()
 		},
 	})
+}
+
+// damageNewest flips a bit in the middle of the newest file of a folder.
+func damageNewest(ts *testscript.TestScript, dir string) {
+	entries, err := os.ReadDir(dir)
+	ts.Check(err)
+	var newest string
+	var at time.Time
+	for _, e := range entries {
+		info, err := e.Info()
+		ts.Check(err)
+		if info.ModTime().After(at) {
+			newest, at = filepath.Join(dir, e.Name()), info.ModTime()
+		}
+	}
+	data, err := os.ReadFile(newest)
+	ts.Check(err)
+	data[len(data)/2] ^= 1
+	ts.Check(os.WriteFile(newest, data, 0o600))
 }
 
 func exitsWith(ts *testscript.TestScript, neg bool, args []string) {

@@ -199,9 +199,9 @@ func (n *Node) enforceDefinitions(ctx context.Context) error {
 	return nil
 }
 
-func (n *Node) openCatalog(context.Context) (err error) {
+func (n *Node) openCatalog(ctx context.Context) (err error) {
 	n.catalog, err = catalog.Open(catalog.Config{Dir: n.data.sub("generations"), Keep: catalog.Keep(n.project.Batch.Keep)})
-	return err
+	return n.withRemedy(ctx, err)
 }
 
 func (n *Node) openStore(context.Context) (err error) {
@@ -219,7 +219,7 @@ func (n *Node) openStore(context.Context) (err error) {
 
 func (n *Node) recoverStore(ctx context.Context) (err error) {
 	n.lane.state, err = n.recover(ctx)
-	return err
+	return n.withRemedy(ctx, err)
 }
 
 func (n *Node) openRunner(context.Context) (err error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 
 	"duet/batch/archive"
+	"duet/batch/catalog"
 	"duet/internal/base/duck"
 	"duet/schemas"
 	"duet/schemas/event"
@@ -45,7 +46,11 @@ func (n *Node) recoverFrom(ctx context.Context, snap *archive.Snapshot) (*event.
 		return nil, err
 	}
 	list := func(ctx context.Context, after schemas.Position) (store.Archived, error) {
-		return n.archived(ctx, snap, after)
+		rows, err := n.archived(ctx, snap, after)
+		if err != nil && g != nil && !errors.Is(err, archive.ErrRepaired) && ctx.Err() == nil {
+			err = &catalog.UnservableError{Number: g.Number, Err: err}
+		}
+		return rows, err
 	}
 	if _, err := n.store.Rebuild(ctx, g, n.cellFiles(g), list); err != nil {
 		return nil, fmt.Errorf("recover: %w", err)

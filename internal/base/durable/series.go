@@ -102,15 +102,26 @@ func (s *Series) Path(number uint64) string {
 // Numbers returns the numbers that exist, ascending. It returns a [*DamageError]
 // if the newest file is lost.
 func (s *Series) Numbers() ([]uint64, error) {
-	floor, err := s.floor()
+	numbers, floor, err := s.Existing()
 	if err != nil {
 		return nil, err
+	}
+	if floor > 0 && (len(numbers) == 0 || numbers[len(numbers)-1] < floor) {
+		return nil, &DamageError{s.Path(floor), "the file is missing, but floor.json beside it says that it was published; restore it from a copy"}
+	}
+	return numbers, nil
+}
+
+// Existing returns the numbers that exist, ascending, and the floor, which is
+// higher than the last number if the newest file is lost.
+func (s *Series) Existing() (numbers []uint64, floor uint64, err error) {
+	if floor, err = s.floor(); err != nil {
+		return nil, 0, err
 	}
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var numbers []uint64
 	for _, e := range entries {
 		base, ok := strings.CutSuffix(e.Name(), ".json")
 		if !ok {
@@ -121,10 +132,7 @@ func (s *Series) Numbers() ([]uint64, error) {
 		}
 	}
 	slices.Sort(numbers)
-	if floor > 0 && (len(numbers) == 0 || numbers[len(numbers)-1] < floor) {
-		return nil, &DamageError{s.Path(floor), "the file is missing, but floor.json beside it says that it was published; restore it from a copy"}
-	}
-	return numbers, nil
+	return numbers, floor, nil
 }
 
 // Latest returns the highest number; 0 if there is none.
