@@ -175,7 +175,7 @@ func BenchmarkRead(b *testing.B) {
 				}))
 				ours = append(ours, time.Since(begin))
 				begin = time.Now()
-				sn := &Snapshot{conn: conn, ctx: ctx}
+				sn := &Snapshot{conn: &reader{conn: conn}, ctx: ctx}
 				_, err := sn.Collect(ctx, 0, v.PlainSQL("rows"))
 				sh.must(err)
 				plain = append(plain, time.Since(begin))

@@ -164,7 +164,7 @@ func (s *Store) Tail() TailUse {
 // It returns the number of rows; if that is 0 it writes no file. The file is not
 // synced. The writer is not held up.
 func (s *Store) ExportBlock(ctx context.Context, b archive.Block, data, path string) (rows int64, err error) {
-	err = s.Read(ctx, func(sn *Snapshot) error {
+	err = s.exports.read(ctx, func(sn *Snapshot) error {
 		i := slices.IndexFunc(sn.m.layout.blocks, func(have block) bool { return uint64(have.id) == b.ID })
 		if i < 0 || sn.m.layout.blocks[i].through == 0 {
 			return fmt.Errorf("store: block %d does not exist or is not closed; blocks are released in order, once", b.ID)

@@ -324,7 +324,7 @@ func (w *writer) availability(l *layout, v viewTables, st *staged, through schem
 // [Snapshot.Partials]; a cut at which no segment ends is a *BoundaryError. The
 // file is not synced.
 func (s *Store) ExportLive(ctx context.Context, view string, through schemas.Position, path string) (rows int64, err error) {
-	err = s.Read(ctx, func(sn *Snapshot) error {
+	err = s.exports.read(ctx, func(sn *Snapshot) error {
 		v, ok := sn.m.layout.views[view]
 		if !ok {
 			return &UnknownViewError{view}
@@ -336,7 +336,7 @@ func (s *Store) ExportLive(ctx context.Context, view string, through schemas.Pos
 		// segments to compare.
 		for _, g := range sn.m.layout.segments {
 			if g.through != 0 && g.through <= through && slices.Contains(v.incomplete, g.number) {
-				_, err := sn.answering(view)
+				_, err := sn.m.answering(view)
 				if err == nil {
 					err = fmt.Errorf("store: segment %d of view %s is incomplete", g.number, view)
 				}

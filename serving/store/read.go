@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"strings"
 	"time"
 
@@ -11,44 +10,16 @@ import (
 	"duet/schemas"
 )
 
-// reader is one pooled connection.
-type reader struct {
-	conn  *duck.Conn // nil until first used
-	state *sql.Stmt
-}
-
-func (r *reader) open(ctx context.Context, db *duck.DB) (err error) {
-	if r.conn != nil {
-		return nil
-	}
-	if r.conn, err = db.Conn(ctx); err != nil {
-		return err
-	}
-	r.state, err = r.conn.PrepareContext(ctx, "SELECT n FROM state ORDER BY n DESC LIMIT 1")
-	if err != nil {
-		r.close()
-	}
-	return err
-}
-
-func (r *reader) close() {
-	if r.state != nil {
-		r.state.Close()
-	}
-	if r.conn != nil {
-		r.conn.Close()
-	}
-	*r = reader{}
-}
-
 // Snapshot is one read transaction: everything it returns belongs to one moment
 // (H2, H3, H4). It is valid until the function that got it returns, and not safe
 // for concurrent use.
 type Snapshot struct {
-	m    *moment
-	conn *duck.Conn
-	ctx  context.Context // of the transaction: ends with Read's, and when the store closes
-	ends []func()        // cancel the statements' contexts
+	m       *moment
+	conn    *reader
+	ctx     context.Context // of the transaction: ends with Read's, and when the store closes
+	ends    []func()        // cancel the statements' contexts
+	grace   time.Duration   // for a statement to end when it is interrupted
+	pending chan statement  // the outcome of an abandoned statement; nil if there is none
 }
 
 // bind returns ctx, cancelled also with the transaction's.
@@ -63,50 +34,6 @@ func (sn *Snapshot) end() {
 	for _, f := range sn.ends {
 		f()
 	}
-}
-
-// Read runs f in one read transaction and ends it when f returns. Cancelling ctx
-// interrupts the running query. f must not keep the snapshot or its rows, and
-// should not wait for anything else: while a transaction is open, dropped tables
-// keep their memory.
-func (s *Store) Read(ctx context.Context, f func(*Snapshot) error) (err error) {
-	ctx, cancel := s.working(ctx)
-	defer cancel()
-	var r *reader
-	select {
-	case r = <-s.readers:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	defer func() { s.readers <- r }()
-	if s.ctx.Err() != nil {
-		return ErrClosed
-	}
-	if err := r.open(ctx, s.db); err != nil {
-		return err
-	}
-	began := s.moments.begin()
-	defer s.moments.end(began)
-	if _, err := r.conn.ExecContext(ctx, "BEGIN"); err != nil {
-		r.close()
-		return resource("begin to read", err)
-	}
-	defer func() {
-		if _, rerr := r.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); rerr != nil {
-			r.close() // its transaction ends with it
-		}
-	}()
-	var n int64
-	if err := r.state.QueryRowContext(ctx).Scan(&n); err != nil {
-		return resource("read the position", err)
-	}
-	m := s.moments.get(n)
-	if m == nil {
-		return fmt.Errorf("store: moment %d is forgotten though a reader of %d is open", n, began)
-	}
-	sn := &Snapshot{m: m, conn: r.conn, ctx: ctx}
-	defer sn.end()
-	return f(sn)
 }
 
 // Generation returns the generation's number; 0 before the first.
@@ -134,7 +61,7 @@ func (sn *Snapshot) NewestEventTime(stream string) (t time.Time, ok bool) {
 // LiveThrough once. It fails with an *UnknownViewError, *SuspendedError or
 // *RebuildingError.
 func (sn *Snapshot) Partials(view string) (string, error) {
-	v, err := sn.answering(view)
+	v, err := sn.m.answering(view)
 	if err != nil {
 		return "", err
 	}
@@ -148,15 +75,16 @@ func (sn *Snapshot) Partials(view string) (string, error) {
 	return union(tables, "e_"+view), nil
 }
 
-func (sn *Snapshot) answering(view string) (viewTables, error) {
-	v, ok := sn.m.layout.views[view]
+// answering returns a view, or the error that says why it cannot answer.
+func (m *moment) answering(view string) (viewTables, error) {
+	v, ok := m.layout.views[view]
 	switch {
 	case !ok:
 		return v, &UnknownViewError{view}
 	case v.suspended != nil:
 		return v, &SuspendedError{*v.suspended}
 	case v.rebuilding:
-		return v, &RebuildingError{view, sn.m.generation}
+		return v, &RebuildingError{view, m.generation}
 	}
 	return v, nil
 }
@@ -189,7 +117,11 @@ func union(tables []string, empty string) string {
 // Query runs one statement in the transaction. The rows must be closed before
 // the snapshot's function returns.
 func (sn *Snapshot) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return sn.conn.QueryContext(sn.bind(ctx), query, args...)
+	st := sn.run(ctx, func(ctx context.Context, conn *duck.Conn) (st statement) {
+		st.rows, st.err = conn.QueryContext(ctx, query, args...)
+		return st
+	})
+	return st.rows, st.err
 }
 
 // Result is a materialised answer.
@@ -235,9 +167,13 @@ func (sn *Snapshot) Collect(ctx context.Context, limit int, query string, args .
 
 // copy writes the result of query to path as zstd Parquet.
 func (sn *Snapshot) copy(ctx context.Context, query, path string) (int64, error) {
-	res, err := sn.conn.ExecContext(sn.bind(ctx), "COPY ("+query+") TO "+duck.Literal(path)+" (FORMAT parquet, COMPRESSION zstd)")
-	if err != nil {
-		return 0, resource("write "+path, err)
-	}
-	return res.RowsAffected()
+	st := sn.run(ctx, func(ctx context.Context, conn *duck.Conn) (st statement) {
+		res, err := conn.ExecContext(ctx, "COPY ("+query+") TO "+duck.Literal(path)+" (FORMAT parquet, COMPRESSION zstd)")
+		if err != nil {
+			return statement{err: resource("write "+path, err)}
+		}
+		st.affected, st.err = res.RowsAffected()
+		return st
+	})
+	return st.affected, st.err
 }

@@ -2,14 +2,16 @@ package store
 
 import (
 	"context"
+	"errors"
 	"maps"
-	"slices"
 	"sync"
+	"time"
 
 	"duet/schemas"
 )
 
-// Stats describes a store at one moment, except for Memory, Tail and Merges.
+// Stats describes a store at one moment, except for what is counted beside it:
+// rows, Memory, Tail, Merges and Readers.
 type Stats struct {
 	Generation  uint64
 	Cut         schemas.Position
@@ -22,6 +24,8 @@ type Stats struct {
 	Tail        TailUse
 	Merges      MergeUse
 	Moments     int // kept for readers; 1 if none is reading
+	Readers     ReaderUse
+	Newest      map[string]time.Time // newest accepted event time, by stream; immutable
 }
 
 // SegmentStats is one span between cuts.
@@ -67,48 +71,52 @@ func (r *tableRows) keep(named map[string]bool) {
 	maps.DeleteFunc(r.n, func(t string, _ int64) bool { return !named[t] })
 }
 
-// Stats returns the store's state; it counts rows in a read transaction.
+// Stats returns the store's state. It executes one cheap statement, on a
+// connection of its own, and counts no rows.
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
-	var st Stats
-	err := s.Read(ctx, func(sn *Snapshot) error {
-		l := sn.m.layout
-		st = Stats{Generation: sn.m.generation, Cut: sn.m.cut, LiveThrough: sn.m.through, Archived: l.archived, MemoryLimit: s.cfg.MemoryLimit}
-		for _, g := range l.segments {
-			st.Segments = append(st.Segments, SegmentStats{g.number, g.after, g.through})
+	st := Stats{MemoryLimit: s.cfg.MemoryLimit, Tail: s.Tail(), Readers: s.queries.use()}
+	var err error
+	if st.Memory, err = s.memory(ctx); err != nil {
+		return Stats{}, err
+	}
+	m := s.moments.now()
+	l := m.layout
+	st.Generation, st.Cut, st.LiveThrough, st.Archived, st.Newest = m.generation, m.cut, m.through, l.archived, m.newest
+	for _, g := range l.segments {
+		st.Segments = append(st.Segments, SegmentStats{g.number, g.after, g.through})
+	}
+	for _, name := range viewNames(l) {
+		v := l.views[name]
+		vs := ViewStats{View: name, Definition: v.def.hash, LiveTables: len(v.live), BatchRows: s.rows.of(v.batch)}
+		if _, err := m.answering(name); err != nil {
+			vs.Problem = err.Error()
 		}
-		for _, name := range viewNames(l) {
-			v := l.views[name]
-			vs := ViewStats{View: name, Definition: v.def.hash, LiveTables: len(v.live)}
-			if _, err := sn.answering(name); err != nil {
-				vs.Problem = err.Error()
-			}
-			var live []string
-			for _, t := range v.live {
-				live = append(live, t.name)
-			}
-			for _, c := range []struct {
-				tables []string
-				n      *int64
-			}{{live, &vs.LiveRows}, {slices.DeleteFunc([]string{v.batch}, func(t string) bool { return t == "" }), &vs.BatchRows}} {
-				if len(c.tables) == 0 {
-					continue
-				}
-				if err := sn.conn.QueryRowContext(ctx, "SELECT count(*) FROM "+union(c.tables, "")).Scan(c.n); err != nil {
-					return resource("count rows of view "+name, err)
-				}
-			}
-			st.Views = append(st.Views, vs)
+		for _, t := range v.live {
+			vs.LiveRows += s.rows.of(t.name)
 		}
-		var err error
-		st.Memory, err = memoryUsed(ctx, sn.conn)
-		return err
-	})
-	st.Tail = s.Tail()
+		st.Views = append(st.Views, vs)
+	}
 	s.mu.Lock()
 	st.Merges = s.merging
 	s.mu.Unlock()
 	s.moments.mu.Lock()
 	st.Moments = len(s.moments.byN)
 	s.moments.mu.Unlock()
-	return st, err
+	return st, nil
+}
+
+// memory returns the bytes that DuckDB holds.
+func (s *Store) memory(ctx context.Context) (bytes int64, err error) {
+	err = s.status.read(ctx, func(sn *Snapshot) error {
+		rows, err := sn.Query(ctx, "SELECT coalesce(sum(memory_usage_bytes), 0)::BIGINT FROM duckdb_memory()")
+		if err != nil {
+			return resource("read memory use", err)
+		}
+		defer rows.Close()
+		if rows.Next() {
+			err = rows.Scan(&bytes)
+		}
+		return errors.Join(err, rows.Err())
+	})
+	return bytes, err
 }

@@ -32,7 +32,13 @@ type Store struct {
 	moments moments
 	rows    tableRows
 	ops     chan op
-	readers chan *reader
+
+	queries, exports, status *readers
+	// reads is held by each read, and taken by Close to wait for them.
+	reads     sync.RWMutex
+	abandoned sync.WaitGroup // statements that were left behind
+	// Set once in open; tests shorten them.
+	interruptGrace, closeGrace time.Duration
 
 	ctx    context.Context // ends when Close is called
 	cancel context.CancelFunc
@@ -122,7 +128,7 @@ func open(cfg Config, sets []*dataset, views []*definition) (*Store, error) {
 	s := &Store{
 		cfg: cfg, db: db, views: map[string]*definition{}, sets: map[string]*dataset{},
 		moments: moments{byN: map[int64]*moment{}, readers: map[int64]int{}}, rows: tableRows{n: map[string]int64{}},
-		ops: make(chan op), readers: make(chan *reader, cfg.Readers),
+		ops: make(chan op), interruptGrace: interruptGrace, closeGrace: closeGrace,
 		done: make(chan struct{}), changed: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -141,9 +147,7 @@ func open(cfg Config, sets []*dataset, views []*definition) (*Store, error) {
 		db.Close()
 		return nil, err
 	}
-	for range cfg.Readers {
-		s.readers <- &reader{}
-	}
+	s.queries, s.exports, s.status = newReaders(s, cfg.Readers), newReaders(s, exportReaders), newReaders(s, statusReaders)
 	go s.run()
 	return s, nil
 }
@@ -223,17 +227,31 @@ func (s *Store) do(ctx context.Context, f func(*writer) error) error {
 	}
 }
 
-// Close stops side work and the writer, waits for readers, and frees the
-// database. A second Close waits for the first.
+// Close stops side work and the writer, interrupts readers, and frees the
+// database. It waits two seconds for abandoned statements; if some still run then,
+// the database is freed when they end. A second Close waits for the first.
 func (s *Store) Close() error {
 	s.cancel()
 	s.closing.Do(func() {
 		<-s.done
 		s.side.Wait()
-		for range s.cfg.Readers {
-			(<-s.readers).close()
+		s.reads.Lock()
+		defer s.reads.Unlock()
+		ended := make(chan error, 1)
+		go func() {
+			s.abandoned.Wait()
+			for _, p := range []*readers{s.queries, s.exports, s.status} {
+				p.close()
+			}
+			ended <- s.db.Close()
+		}()
+		timer := time.NewTimer(s.closeGrace)
+		defer timer.Stop()
+		select {
+		case s.closeErr = <-ended:
+		case <-timer.C:
+			s.cfg.Log.Warn("closed while statements that cannot be interrupted still run", "statements", s.queries.use().Abandoned+s.exports.use().Abandoned)
 		}
-		s.closeErr = s.db.Close()
 	})
 	return s.closeErr
 }
