@@ -160,7 +160,8 @@ func (p *platform) batchStatus() *duetv1.BatchStatus {
 		switch {
 		case r.State == batch.Running:
 			out.Running = runOf(r)
-		case r.State.Final() && out.Last == nil:
+		// An unchanged run does not hide that the one before it failed.
+		case r.State.Final() && r.State != batch.Unchanged && out.Last == nil:
 			out.Last = runOf(r)
 		}
 		if out.Last != nil {

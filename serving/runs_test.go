@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"duet/batch"
 	"duet/batch/archive"
 	"duet/batch/batchtest"
 	"duet/batch/catalog"
@@ -247,5 +248,34 @@ func TestSlowHeadersLoseTheConnection(t *testing.T) {
 	}
 	if _, err := io.ReadAll(conn); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the connection is still open")
+	}
+}
+
+// A run that finds nothing new publishes nothing, and does not hide the last result.
+func TestAnUnchangedRunIsNotTheLastResult(t *testing.T) {
+	r := opened(t, nil)
+	c := duetv1.NewBatchServiceClient(r.conn)
+	var ids []string
+	for _, want := range []duetv1.RunState{duetv1.RunState_RUN_STATE_PUBLISHED, duetv1.RunState_RUN_STATE_UNCHANGED} {
+		started, err := c.StartRun(t.Context(), &duetv1.StartRunRequest{})
+		r.must(err)
+		run := r.ended(c, started.GetRun().GetId())
+		if run.GetState() != want || run.GetProblem() != "" {
+			t.Fatalf("run %v, want %v", run, want)
+		}
+		ids = append(ids, run.GetId())
+	}
+	if last := r.api.platform.Load().batchStatus().GetLast(); last.GetId() != ids[0] {
+		t.Errorf("the last result is %v, want run %s", last, ids[0])
+	}
+}
+
+// A run whose child makes no progress is a problem while it goes on.
+func TestAStalledRunIsAProblem(t *testing.T) {
+	r := opened(t, nil)
+	const warning = "the child process has made no progress since 15:04:05 UTC"
+	res := &duetv1.GetStatusResponse{Batch: &duetv1.BatchStatus{Running: runOf(batch.Run{ID: "r1", State: batch.Running, Warning: warning})}}
+	if got := r.api.problems(r.api.platform.Load(), res); len(got) != 1 || got[0] != "batch run r1: "+warning {
+		t.Errorf("problems %q", got)
 	}
 }
