@@ -2,13 +2,18 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"duet/internal/base/failpoint"
+	"duet/schemas"
 	"duet/schemas/duetv1"
+	"duet/speed"
 	"duet/speed/eventlog"
 )
 
@@ -67,16 +72,29 @@ func (r *running) health() duetv1.Health {
 	return res.GetHealth()
 }
 
-// Without a schedule, and with fewer rows than a block has, only the log's size
-// can cause anything to be archived.
+// holdArchiving stops the archiver before its next manifest, until letGo.
+func holdArchiving() (letGo func()) {
+	held := make(chan struct{})
+	disarm := failpoint.On("archive.manifest", 1, func() error { <-held; return nil })
+	return sync.OnceFunc(func() { disarm(); close(held) })
+}
+
+// There is no schedule: only the log's size can start a run.
 func TestALogThatFillsUpIsArchivedByItself(t *testing.T) {
 	small := maps.Clone(shop)
 	small["duet.yaml"] += "limits: {log: 1MiB}\n"
 	t.Run("by a run", func(t *testing.T) {
 		data := t.TempDir()
 		r := start(t, data, small)
+		letGo := holdArchiving()
+		defer letGo()
 		n := r.fill(0, 52)
-		until(t, "a run", func() bool { return len(r.runner.List(1)) > 0 && r.runner.List(1)[0].State.Final() })
+		if h := r.health(); h != duetv1.Health_HEALTH_DEGRADED {
+			t.Errorf("half full of events that are not archived, health is %s", h)
+		}
+		until(t, "a run", func() bool { return len(r.runner.List(1)) > 0 })
+		letGo()
+		until(t, "the run's end", func() bool { return r.runner.List(1)[0].State.Final() })
 		r.published(r.latestRun(), 1)
 		until(t, "health OK", func() bool { return r.health() == duetv1.Health_HEALTH_OK })
 		r.counted(n)
@@ -93,8 +111,14 @@ func TestALogThatFillsUpIsArchivedByItself(t *testing.T) {
 		if err := r.runner.Pause("a test"); err != nil {
 			t.Fatal(err)
 		}
+		letGo := holdArchiving()
+		defer letGo()
 		n := r.fill(0, 42)
-		until(t, "the archive", func() bool { return r.lane.archive.Through() > 0 })
+		until(t, "a cut", func() bool {
+			_, ok, err := r.lane.log.LastControl(t.Context(), speed.CutKind)
+			return ok && err == nil
+		})
+		letGo()
 		if runs := r.runner.List(0); len(runs) != 0 {
 			t.Errorf("%d runs, want none", len(runs))
 		}
@@ -128,5 +152,39 @@ func TestADeletedDataFolderEndsTheServer(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Error("the server goes on")
 	}
+	r.stop()
+}
+
+// Duplicates are no rows, but they take room in the log: a block that only counts
+// them must close too.
+func TestALogOfDuplicatesIsArchived(t *testing.T) {
+	small := maps.Clone(shop)
+	small["duet.yaml"] += "limits: {log: 1MiB}\n"
+	small["streams/sales.yaml"] += "id: [id]\n"
+	r := start(t, t.TempDir(), small)
+	var b strings.Builder
+	for i := 1; i <= 100; i++ {
+		fmt.Fprintf(&b, `{"id":%d,"shop":"s%d","price":"%d.25","sold_at":"2026-01-01T00:%02d:%02dZ"}`+"\n", i, i%3, i, i/60, i%60)
+	}
+	var first schemas.Position // of the events; what comes after it are duplicates
+	for try := 0; ; try++ {
+		if used, limit := r.lane.log.Usage(); used > limit/4 { // it fills up from 40 % on
+			break
+		}
+		_, err := r.ingest.Append(t.Context(), &duetv1.AppendRequest{
+			Stream: "sales", Payload: &duetv1.AppendRequest_JsonLines{JsonLines: []byte(b.String())}, Producer: fmt.Sprint("p", try), ProducerSequence: 1,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if try == 0 {
+			first = r.lane.log.Last()
+		}
+	}
+	until(t, "archived duplicates", func() bool { return r.lane.archive.Through() > first })
+	if runs := r.runner.List(0); len(runs) != 0 {
+		t.Errorf("%d runs, want none", len(runs))
+	}
+	r.check(100, "")
 	r.stop()
 }

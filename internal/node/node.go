@@ -212,7 +212,7 @@ func (n *Node) openStore(context.Context) (err error) {
 		}
 	}
 	n.store, err = store.Open(store.Config{
-		MemoryLimit: n.project.Limits.Memory, TempDir: n.data.sub("tmp"), MaxGroups: groups, OnSuspend: n.suspended, Log: n.logger,
+		MemoryLimit: n.project.Limits.Memory, BlockLog: n.project.Limits.Log / 16, TempDir: n.data.sub("tmp"), MaxGroups: groups, OnSuspend: n.suspended, Log: n.logger,
 	}, n.streamSchemas(), n.allViews())
 	return err
 }

@@ -21,6 +21,7 @@ import (
 // microBatch is an event.Batch by data sets.
 type microBatch struct {
 	through schemas.Position
+	log     int64 // bytes of log messages
 	// sets holds new rows by data set; every _duet_at lies after the store's
 	// live-through and at or before through. Sets without rows may be missing.
 	sets      []setRows
@@ -60,7 +61,7 @@ func (e *viewError) Unwrap() error { return e.err }
 // greater than LiveThrough, and the span must not contain a control record.
 func (s *Store) Apply(ctx context.Context, b *event.Batch) error {
 	in := &microBatch{
-		through: b.Through, accounts: map[string]schemas.Account{}, producers: map[string]uint64{}, newest: map[string]time.Time{},
+		through: b.Through, log: b.Bytes, accounts: map[string]schemas.Account{}, producers: map[string]uint64{}, newest: map[string]time.Time{},
 	}
 	for _, r := range b.Records() {
 		in.sets = append(in.sets, setRows{r.Stream, r.Record})

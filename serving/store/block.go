@@ -19,6 +19,7 @@ var _ archive.Tail = (*Store)(nil)
 type tailBlock struct {
 	archive.Block
 	rows, bytes int64 // of all data sets; bytes of Arrow data, about
+	log         int64 // bytes of log messages
 }
 
 func newTailBlock(id int64, from schemas.Position) *tailBlock {
@@ -63,6 +64,7 @@ func (w *writer) account(in *microBatch) {
 	rows, bytes := in.rows()
 	b.rows += rows
 	b.bytes += bytes
+	b.log += in.log
 	for _, r := range in.sets {
 		if r.name == archive.Lines {
 			b.Lines += r.rec.NumRows()
@@ -85,7 +87,7 @@ func (w *writer) account(in *microBatch) {
 // closeBigBlock closes the open block if it exceeds its limits. The batch is
 // applied already, so a failure is only logged; the next batch tries again.
 func (w *writer) closeBigBlock() {
-	if w.open.rows >= w.s.cfg.BlockRows || w.open.bytes >= w.s.cfg.BlockBytes {
+	if b := w.open; b.rows >= w.s.cfg.BlockRows || b.bytes >= w.s.cfg.BlockBytes || b.log >= w.s.cfg.BlockLog {
 		if err := w.closeBlock(); err != nil {
 			w.s.cfg.Log.Warn("a block stays open beyond its size", "error", err)
 		}

@@ -23,6 +23,10 @@ type Config struct {
 	// they default to 250,000 rows and a sixteenth of MemoryLimit, at most 256 MB,
 	// of Arrow data.
 	BlockRows, BlockBytes int64
+	// BlockLog closes the open block when its messages take so many bytes of the
+	// log, because duplicates are no rows and still fill the log. Defaults to
+	// 512 MB.
+	BlockLog int64
 	// TailRows and TailBytes limit what no archive manifest covers yet. Beyond
 	// them Apply fails with a *TailFullError until blocks are released. They
 	// default to 16 times BlockRows and 8 times BlockBytes, at most a quarter of
@@ -52,6 +56,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.MemoryLimit, 4<<30)
 	def(&c.BlockRows, 250_000)
 	def(&c.BlockBytes, min(256<<20, c.MemoryLimit/16))
+	def(&c.BlockLog, 512<<20)
 	def(&c.TailRows, 16*c.BlockRows)
 	def(&c.TailBytes, min(8*c.BlockBytes, c.MemoryLimit/4)) // DuckDB takes up to twice what Arrow does
 	def(&c.MergeSlack, 100_000)
@@ -67,7 +72,7 @@ func (c Config) withDefaults() (Config, error) {
 		name string
 		n    int64
 	}{
-		{"MemoryLimit", c.MemoryLimit}, {"BlockRows", c.BlockRows}, {"BlockBytes", c.BlockBytes}, {"Readers", int64(c.Readers)},
+		{"MemoryLimit", c.MemoryLimit}, {"BlockRows", c.BlockRows}, {"BlockBytes", c.BlockBytes}, {"BlockLog", c.BlockLog}, {"Readers", int64(c.Readers)},
 		{"TailRows", c.TailRows}, {"TailBytes", c.TailBytes}, {"MergeSlack", c.MergeSlack},
 	} {
 		if v.n < 0 {
