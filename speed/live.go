@@ -95,6 +95,7 @@ type Applied struct {
 	Decoding time.Duration
 	Folding  time.Duration
 	Accounts []event.StreamAccount
+	Messages []event.MessageVerdicts // valid until the hook returns
 }
 
 // Progress says how far the live half has read.

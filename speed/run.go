@@ -285,7 +285,7 @@ func (l *Live) applyItem(ctx context.Context, it item) error {
 	a := Applied{Through: it.through(), LogTime: it.logTime, Decoding: it.decoding, Folding: l.cfg.Now().Sub(begin)}
 	var sessions []event.SessionAccount
 	if it.batch != nil {
-		a.Events, a.Bytes, a.Accounts = it.batch.Events, it.batch.Bytes, it.batch.Accounts()
+		a.Events, a.Bytes, a.Accounts, a.Messages = it.batch.Events, it.batch.Bytes, it.batch.Accounts(), it.batch.Messages()
 		sessions = it.batch.Sessions()
 	}
 	// Run the hook before Wait returns, so that a caller that waits for a position

@@ -29,6 +29,8 @@ type upCommand struct {
 	AllowRemote bool   `help:"Allow addresses that other machines can reach; there is neither authentication nor TLS yet."`
 	Demo        bool   `help:"Run a simulated shop: three weeks of history, then orders, payments and stock moves as they happen."`
 	Ephemeral   bool   `help:"Use a temporary data folder and free ports; print the addresses as JSON."`
+	Drain       bool   `help:"Archive every event of the log, answer nothing, and end. Another version of Duet can then start."`
+	Redecode    bool   `help:"Let this version decode events that another version decoded and that are not archived; report what changes."`
 	Verbose     bool   `short:"v" help:"Log routine events too."`
 }
 
@@ -75,7 +77,7 @@ func (u *upCommand) Run(ctx context.Context, t *terminal) (err error) {
 		return err
 	}
 	shop := make(chan error, 1)
-	if u.Demo {
+	if u.Demo && !u.Drain {
 		go func() { shop <- runDemo(ctx, t, line, n, cfg.Data) }()
 	}
 	for {
@@ -87,6 +89,8 @@ func (u *upCommand) Run(ctx context.Context, t *terminal) (err error) {
 			shop = nil
 		case err := <-n.Failed():
 			return err
+		case <-n.Drained():
+			return nil
 		case <-ctx.Done():
 			cfg.Log.Info("stopping")
 			return nil
@@ -116,6 +120,7 @@ func (u *upCommand) config(log io.Writer) (node.Config, error) {
 	}
 	cfg := node.Config{
 		Data: u.Data, GRPC: u.GRPC, HTTP: u.HTTP, AllowRemote: u.AllowRemote, Version: version,
+		Drain: u.Drain, Redecode: u.Redecode,
 		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})),
 	}
 	switch {

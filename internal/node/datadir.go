@@ -26,6 +26,7 @@ const Format = "duet data 1"
 //	              what became of runs, and those under way (batch)
 //	adoptions.json  the logs that were begun in place of lost ones (adopt.go)
 //	definitions/  the project's folder as control records put it in force
+//	verdicts.log  what was decided for each message that is not archived
 //	tmp/          spill files and exports; emptied at each start
 type dataDir struct {
 	path string

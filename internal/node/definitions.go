@@ -26,6 +26,8 @@ type definitionsFile struct {
 	Format int               `json:"format"`
 	At     schemas.Position  `json:"at,omitempty"` // of the control record; 0 inside it
 	Files  map[string]string `json:"files"`        // text by slash-separated path
+	// Versions are those of the executable that put them in force.
+	Versions versions `json:"versions"`
 }
 
 func definitionsPath(d *dataDir) string {
@@ -89,18 +91,20 @@ func keepInForce(d *dataDir, f definitionsFile) error {
 // Events are read by the same columns for ever, so a stream that differs from
 // what its events were decoded by is refused, with the lines that differ. It
 // comes before anything reads old events by the new definitions.
-func differs(ctx context.Context, d *dataDir, l *eventlog.Log, p *project.Project) (bool, error) {
+//
+// before is nil if no definitions are in force yet.
+func differs(ctx context.Context, d *dataDir, l *eventlog.Log, p *project.Project, v versions) (changed bool, before *versions, err error) {
 	old, file, err := inForce(ctx, d, l)
 	if err != nil || old == nil {
-		return true, err
+		return true, nil, err
 	}
-	return !sameFiles(file.Files, p.Files), compatible(old, p)
+	return !sameFiles(file.Files, p.Files) || file.Versions != v, &file.Versions, compatible(old, p)
 }
 
 // putInForce makes the project's definitions the ones in force: new streams and
 // any change of a view take effect at the control record that this writes.
-func putInForce(ctx context.Context, d *dataDir, l *eventlog.Log, p *project.Project) error {
-	body, err := json.Marshal(definitionsFile{Format: 1, Files: p.Files})
+func putInForce(ctx context.Context, d *dataDir, l *eventlog.Log, p *project.Project, v versions) error {
+	body, err := json.Marshal(definitionsFile{Format: 1, Files: p.Files, Versions: v})
 	if err != nil {
 		return err
 	}
@@ -108,7 +112,7 @@ func putInForce(ctx context.Context, d *dataDir, l *eventlog.Log, p *project.Pro
 	if err != nil {
 		return fmt.Errorf("put the definitions in force: %w", err)
 	}
-	return keepInForce(d, definitionsFile{Format: 1, At: at, Files: p.Files})
+	return keepInForce(d, definitionsFile{Format: 1, At: at, Files: p.Files, Versions: v})
 }
 
 // compatible refuses a project under which old events would be read otherwise.

@@ -10,9 +10,13 @@ import (
 )
 
 // startError starts a node that must refuse, and returns why.
-func startError(t *testing.T, data string, files map[string]string) string {
+func startError(t *testing.T, data string, files map[string]string, change ...func(*Config)) string {
 	t.Helper()
-	n, err := New(Config{Project: folder(files), Data: data, GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Version: "test"})
+	cfg := Config{Project: folder(files), Data: data, GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Version: "test"}
+	for _, f := range change {
+		f(&cfg)
+	}
+	n, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

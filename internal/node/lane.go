@@ -29,6 +29,7 @@ type lane struct {
 	state     *event.State // the sequencer's, at the archive's end; the live half's once that runs
 	live      *speed.Live
 	counters  counters
+	verdicts  *verdictLog
 	archiver  *archive.Archiver
 	trimmer   *trimmer
 	filling   *filling
@@ -78,6 +79,9 @@ func (n *Node) openArchive(ctx context.Context) (err error) {
 func (n *Node) startLive(ctx context.Context) (err error) {
 	l := &n.lane
 	l.counters.begin(l.archive.Current().Streams)
+	if l.verdicts, err = openVerdicts(n.data.sub("verdicts"), n.redecode, l.log.Last(), n.logger); err != nil {
+		return err
+	}
 	l.live, err = speed.New(speed.Config{
 		Open:  func(ctx context.Context, after schemas.Position) (speed.Source, error) { return l.log.Read(ctx, after) },
 		Store: n.store, Sequencer: event.NewSequencer(n.schemas, l.state), After: l.archive.Through(), Target: l.log.Last(),
@@ -85,6 +89,7 @@ func (n *Node) startLive(ctx context.Context) (err error) {
 		Hooks: speed.Hooks{
 			Applied: func(a speed.Applied) {
 				l.counters.add(a)
+				l.verdicts.add(a.Messages)
 				n.metrics.LiveBatch(a.Events, a.Decoding+a.Folding)
 			},
 			Held:    func(err error) { n.logger.Error("the live half waits", "error", err) },
@@ -99,6 +104,11 @@ func (n *Node) startLive(ctx context.Context) (err error) {
 	}
 	n.watch(ctx, l.live.Done(), l.live.Err)
 	return nil
+}
+
+func (n *Node) stopLive(context.Context) error {
+	n.lane.live.Stop()
+	return n.lane.verdicts.close()
 }
 
 func (n *Node) startArchiver(context.Context) error {

@@ -47,6 +47,13 @@ type Config struct {
 	// is appended. Defaults to this executable's batch-child command.
 	Child func() *exec.Cmd
 	Log   *slog.Logger // defaults to slog.Default()
+	// Drain archives every event of the log and serves nothing; see [Node.Drained].
+	Drain bool
+	// Redecode permits this version to decode events that another version has decoded
+	// and that are not archived. The log lists the messages whose verdicts change.
+	Redecode bool
+	// versions defaults to this executable's. Tests run another one.
+	versions versions
 }
 
 // Node is one running platform. Start it once. Stop may be called more than
@@ -66,8 +73,11 @@ type Node struct {
 	runner   *batch.Runner
 	scrubber *scrub.Scrubber
 	ready    atomic.Bool
-	phase    atomic.Value // string: the step that is starting
-	changed  bool         // the project differs from the definitions in force
+	phase    atomic.Value  // string: the step that is starting
+	changed  bool          // the project or a version differs from those in force
+	before   *versions     // the versions in force at start; nil if none are
+	redecode bool          // events of another version are decoded again
+	drained  chan struct{} // see Drained
 
 	list   lifecycle.List
 	cancel context.CancelFunc
@@ -90,10 +100,13 @@ func New(cfg Config) (*Node, error) {
 		}
 		cfg.Child = func() *exec.Cmd { return exec.Command(self, "batch-child") }
 	}
+	if cfg.versions == (versions{}) {
+		cfg.versions = currentVersions
+	}
 	if err := failpoint.Check(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, logger: cfg.Log, metrics: serving.NewMetrics(), failed: make(chan error, 1)}
+	n := &Node{cfg: cfg, logger: cfg.Log, metrics: serving.NewMetrics(), failed: make(chan error, 1), drained: make(chan struct{})}
 	n.list.Steps = n.steps()
 	n.phase.Store(n.list.Steps[0].Name)
 	var err error
@@ -117,27 +130,33 @@ func New(cfg Config) (*Node, error) {
 // stops in the opposite order.
 func (n *Node) steps() []lifecycle.Step {
 	l := &n.lane
-	return []lifecycle.Step{
+	steps := []lifecycle.Step{
 		{Name: "opening the log", Start: n.openLog, Stop: closes(func() error { return l.log.Close() })},
 		{Name: "comparing the definitions", Start: n.compareDefinitions},
 		{Name: "opening the archive", Start: n.openArchive, Stop: closes(func() error { return l.archive.Close() })},
+		{Name: "comparing the versions", Start: n.compareVersions},
 		{Name: "opening the generations", Start: n.openCatalog},
 		{Name: "opening the store", Start: n.openStore, Stop: closes(func() error { return n.store.Close() })},
 		{Name: "recovering from the archive", Start: n.recoverStore},
 		{Name: "putting the definitions in force", Start: n.enforceDefinitions},
-		{Name: "starting the live half", Start: n.startLive, Stop: stops(func() { l.live.Stop() })},
+		{Name: "starting the live half", Start: n.startLive, Stop: n.stopLive},
 		{Name: "starting the archiver", Start: n.startArchiver, Stop: stops(func() { l.archiver.Stop() })},
 		{Name: "starting the trimmer", Start: n.startTrimmer, Stop: stops(func() { l.trimmer.Stop() })},
 		{Name: "opening the scrubber", Start: n.openScrubber},
 		{Name: "opening the batch half", Start: n.openRunner},
 		{Name: "reading the log", Start: n.catchUp},
+	}
+	if n.cfg.Drain {
+		return append(steps, lifecycle.Step{Name: "archiving the log", Start: n.drainAndEnd})
+	}
+	return append(steps, []lifecycle.Step{
 		{Name: "starting the appender", Start: n.startAppender, Stop: stops(func() { l.appender.Close() })},
 		{Name: "starting the batch half", Start: func(ctx context.Context) error { return n.runner.Start(ctx) }, Stop: stops(func() { n.runner.Stop() })},
 		{Name: "watching the log's size", Start: func(ctx context.Context) error { return l.filling.Start(context.WithoutCancel(ctx)) }, Stop: stops(func() { l.filling.Stop() })},
 		{Name: "starting the scrubber", Start: n.startScrubber, Stop: stops(func() { n.scrubber.Stop() })},
-		{Name: "letting calls through", Start: n.serve},
+		{Name: "letting calls through", Start: n.serve, Stop: n.drainOnStop},
 		{Name: "rebuilding views", Start: n.rebuildViews},
-	}
+	}...)
 }
 
 func closes(f func() error) func(context.Context) error {
@@ -184,7 +203,7 @@ func (n *Node) watch(ctx context.Context, done <-chan struct{}, why func() error
 }
 
 func (n *Node) compareDefinitions(ctx context.Context) (err error) {
-	n.changed, err = differs(ctx, n.data, n.lane.log, n.project)
+	n.changed, n.before, err = differs(ctx, n.data, n.lane.log, n.project, n.cfg.versions)
 	return err
 }
 
@@ -192,7 +211,7 @@ func (n *Node) enforceDefinitions(ctx context.Context) error {
 	if !n.changed {
 		return nil
 	}
-	if err := putInForce(ctx, n.data, n.lane.log, n.project); err != nil {
+	if err := putInForce(ctx, n.data, n.lane.log, n.project, n.cfg.versions); err != nil {
 		return err
 	}
 	n.logger.Info("definitions are in force", "at", n.lane.log.Last())
@@ -243,6 +262,7 @@ func (n *Node) openRunner(context.Context) (err error) {
 func (n *Node) catchUp(ctx context.Context) error {
 	select {
 	case <-n.lane.live.CaughtUp():
+		n.lane.verdicts.complete()
 		return nil
 	case <-n.lane.live.Done():
 		return n.lane.live.Err()
@@ -339,6 +359,7 @@ func (n *Node) archiveHooks() archive.Hooks {
 		Committed: func(m *archive.Manifest, took time.Duration) {
 			n.logger.Debug("archived", "manifest", m.Number, "through", m.Through.Position(), "took", took)
 			n.lane.trimmer.wake()
+			n.lane.verdicts.archived(m.Through.Position())
 		},
 		Failed: func(step string, err error, wait time.Duration) {
 			n.logger.Error("archiving failed", "step", step, "error", err, "retry_in", wait)

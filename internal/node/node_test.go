@@ -68,13 +68,14 @@ type running struct {
 	ops    duetv1.OperateServiceClient
 }
 
-func start(t *testing.T, data string, files map[string]string) *running {
+// start starts a node and waits until it answers. change edits its configuration.
+func start(t *testing.T, data string, files map[string]string, change ...func(*Config)) *running {
 	t.Helper()
 	var log io.Writer = io.Discard
 	if testing.Verbose() {
 		log = os.Stderr
 	}
-	n, err := New(Config{
+	cfg := Config{
 		Project: folder(files), Data: data, GRPC: "127.0.0.1:0", HTTP: "127.0.0.1:0", Version: "test",
 		Log: slog.New(slog.NewTextHandler(log, nil)),
 		Child: func() *exec.Cmd {
@@ -82,7 +83,11 @@ func start(t *testing.T, data string, files map[string]string) *running {
 			cmd.Env = append(os.Environ(), childEnv+"=1")
 			return cmd
 		},
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	n, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,6 +111,14 @@ func start(t *testing.T, data string, files map[string]string) *running {
 		}
 	}
 	return r
+}
+
+// end stops the node at once: what is not archived stays in the log.
+func (r *running) end() {
+	r.conn.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	r.Stop(ctx)
 }
 
 func (r *running) stop() {

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"maps"
 	"math"
+	"math/bits"
 	"slices"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/zeebo/xxh3"
 
 	"duet/schemas"
 	"duet/schemas/project"
@@ -74,6 +76,7 @@ type Batch struct {
 	streams   map[string]*rows
 	rejects   *array.RecordBuilder
 	lines     *array.RecordBuilder
+	messages  []MessageVerdicts
 	accounts  map[string]*schemas.Account
 	sessions  map[string]*schemas.Account
 	producers map[string]uint64
@@ -99,6 +102,15 @@ type StreamRecord struct {
 type StreamAccount struct {
 	Stream string
 	schemas.Account
+}
+
+// MessageVerdicts sums up what the sequencer decided for one message.
+type MessageVerdicts struct {
+	Stream string
+	Pos    schemas.Position
+	schemas.Account
+	// Digest covers the verdict of each record and the values of the accepted ones.
+	Digest uint64
 }
 
 // SessionAccount counts one session's events by verdict.
@@ -153,6 +165,10 @@ func (b *Batch) Accounts() []StreamAccount {
 	return out
 }
 
+// Messages returns what was decided for each message, in order of position. It is valid
+// until Reset.
+func (b *Batch) Messages() []MessageVerdicts { return b.messages }
+
 // Sessions returns each session's account, ordered by session.
 func (b *Batch) Sessions() []SessionAccount {
 	out := make([]SessionAccount, 0, len(b.sessions))
@@ -191,6 +207,7 @@ func (b *Batch) Reset() {
 	clear(b.accounts)
 	clear(b.sessions)
 	clear(b.producers)
+	b.messages = b.messages[:0]
 	b.Through, b.Events, b.Bytes = 0, 0, 0
 }
 
@@ -374,11 +391,20 @@ func (r *rows) take() StreamRecord {
 	return out
 }
 
-// append adds the event that d decoded.
-func (r *rows) append(d *decoder, at schemas.Position, record int) {
+// append adds the event that d decoded, and its values to a digest.
+func (r *rows) append(d *decoder, at schemas.Position, record int, digest uint64) uint64 {
 	for i, b := range r.columns {
-		appendCell(b, r.kinds[i], &d.cells[i])
+		c := &d.cells[i]
+		appendCell(b, r.kinds[i], c)
+		if c.state != set {
+			digest = mix(digest, uint64(null))
+		} else if len(c.text) > 0 && (r.kinds[i] == project.Varchar || r.kinds[i] == project.UUID) {
+			digest = mix(digest, xxh3.Hash(c.text))
+		} else {
+			digest = mix(mix(digest, uint64(c.i)), uint64(c.hi))
+		}
 	}
+	digest = mix(digest, xxh3.Hash(d.extra))
 	if len(d.extra) > 0 {
 		r.extra.BinaryBuilder.Append(d.extra)
 	} else {
@@ -389,4 +415,11 @@ func (r *rows) append(d *decoder, at schemas.Position, record int) {
 	if t, ok := d.eventMicros(); ok {
 		r.newest = max(r.newest, t)
 	}
+	return digest
+}
+
+// mix adds a value to a digest.
+func mix(digest, value uint64) uint64 {
+	hi, lo := bits.Mul64(digest^0x9e3779b97f4a7c15, value^0xbf58476d1ce4e5b9)
+	return bits.RotateLeft64(digest, 23) ^ hi ^ lo
 }

@@ -80,7 +80,7 @@ func BenchmarkDecode(b *testing.B) {
 			if r := d.decode(records[i%len(records)], logTime.UnixMicro()); r != nil {
 				b.Fatal(r.Reason)
 			}
-			batch.rowsOf(s).append(d, 1, i)
+			batch.rowsOf(s).append(d, 1, i, 0)
 		}
 		perCore(b, before, 1, "rows")
 	})

@@ -69,6 +69,7 @@ func (q *Sequencer) Apply(m Message, b *Batch) {
 	if err != nil {
 		a := schemas.Account{Received: 1, Rejected: 1}
 		account.Add(a)
+		b.messages = append(b.messages, MessageVerdicts{m.Stream, m.At, a, 0})
 		b.Events++
 		b.reject(m, 0, origin{}, &Reject{Reason: err.Error(), Raw: m.Data})
 		return
@@ -79,14 +80,24 @@ func (q *Sequencer) Apply(m Message, b *Batch) {
 		f.rows.reserve(e.Count())
 	}
 	b.Events += e.Count()
+	var all schemas.Account
 	for i := range e.Runs {
 		a := f.run(&e.Runs[i])
-		account.Add(a)
+		all.Add(a)
 		if s := e.Runs[i].Session; s != "" {
 			b.session(s).Add(a)
 		}
 	}
+	account.Add(all)
+	b.messages = append(b.messages, MessageVerdicts{m.Stream, m.At, all, f.digest})
 }
+
+// Verdicts in the digest of [MessageVerdicts].
+const (
+	digestAccepted = 1 + iota
+	digestDuplicate
+	digestRejected
+)
 
 // fold applies one envelope.
 type fold struct {
@@ -97,7 +108,8 @@ type fold struct {
 	stream *streamState // nil if no such stream is defined
 	rows   *rows
 	micros int64
-	next   int // index of the next record
+	next   int    // index of the next record
+	digest uint64 // of MessageVerdicts
 }
 
 // run decides every record of a run and returns the run's account.
@@ -123,6 +135,7 @@ func (f *fold) run(r *Run) (a schemas.Account) {
 			}
 			if number <= last {
 				a.Duplicate++
+				f.digest = mix(f.digest, digestDuplicate)
 				continue
 			}
 			last = number
@@ -134,6 +147,7 @@ func (f *fold) run(r *Run) (a schemas.Account) {
 		switch known {
 		case lineKnown:
 			a.Duplicate++
+			f.digest = mix(f.digest, digestDuplicate)
 			continue
 		case lineForgotten:
 			a.Rejected++
@@ -147,6 +161,7 @@ func (f *fold) run(r *Run) (a schemas.Account) {
 			f.reject(r, i, reject)
 		case duplicate:
 			a.Duplicate++
+			f.digest = mix(f.digest, digestDuplicate)
 		default:
 			a.Accepted++
 		}
@@ -167,6 +182,7 @@ func (f *fold) run(r *Run) (a schemas.Account) {
 // reject adds record i of run r to the rejects.
 func (f *fold) reject(r *Run, i int, why *Reject) {
 	record := f.next - 1
+	f.digest = mix(f.digest, digestRejected)
 	if why.Raw == nil {
 		why.Raw = f.e.Record(record)
 	}
@@ -197,6 +213,6 @@ func (f *fold) decide(record int) (reject *Reject, duplicate bool) {
 			f.stream.ids.add(h)
 		}
 	}
-	f.rows.append(d, f.m.At, record)
+	f.digest = f.rows.append(d, f.m.At, record, mix(f.digest, digestAccepted))
 	return nil, false
 }

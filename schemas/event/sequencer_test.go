@@ -569,3 +569,44 @@ func TestDefinitionsChangeBetweenBatches(t *testing.T) {
 		t.Fatalf("%v", rec.Record)
 	}
 }
+
+// The digest of a message changes with a verdict, a decoded value and their order, and is
+// the same when the message is decoded again.
+func TestMessageDigestsCoverVerdictsAndValues(t *testing.T) {
+	b := NewBatch(memory.DefaultAllocator)
+	defer b.Release()
+	digest := func(stream string, zone string, records ...string) uint64 {
+		t.Helper()
+		schemas := shopStreams()
+		if zone != "" {
+			s := everyType()
+			s.Name, s.Zone = "every", mustZone(zone)
+			schemas["every"] = NewSchema(s)
+		}
+		b.Reset()
+		q := NewSequencer(schemas, NewState())
+		one(q, b, stream, 1, []Run{{Count: uint32(len(records))}}, records...)
+		m := b.Messages()
+		if len(m) != 1 || m[0].Pos.Sequence() != 1 || m[0].Received != int64(len(records)) || !m[0].Balanced() || m[0].Stream != stream {
+			t.Fatalf("messages are %+v", m)
+		}
+		return m[0].Digest
+	}
+	seen := map[uint64]string{}
+	for _, c := range []struct{ name, stream, zone, records string }{
+		{"a value", "visits", "", `{"a":1}`}, {"another value", "visits", "", `{"a":2}`}, {"a reject", "visits", "", `{"a":"x"}`},
+		{"an undeclared member", "visits", "", `{"a":1,"x":2}`}, {"another text", "orders", "", `{"a":1,"b":"x"}`}, {"a duplicate", "orders", "", `{"a":1,"b":"x"}|{"a":1,"b":"x"}`},
+		{"NULL", "orders", "", `{"a":1}`}, {"a local time", "every", "Europe/London", `{"id":1,"ts":"2010-06-01T00:00:00Z"}`}, {"another zone", "every", "Europe/Paris", `{"id":1,"ts":"2010-06-01T00:00:00Z"}`},
+		{"two records", "visits", "", `{"a":1}|{"a":2}`}, {"another order", "visits", "", `{"a":2}|{"a":1}`},
+	} {
+		records := strings.Split(c.records, "|")
+		d := digest(c.stream, c.zone, records...)
+		if other, ok := seen[d]; ok {
+			t.Errorf("%s has the digest of %s", c.name, other)
+		}
+		if again := digest(c.stream, c.zone, records...); again != d {
+			t.Errorf("%s has the digests %x and %x", c.name, d, again)
+		}
+		seen[d] = c.name
+	}
+}

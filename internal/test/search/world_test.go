@@ -40,6 +40,7 @@ type world struct {
 	producers   map[string]uint64 // last number
 	files       int               // chunks of files drawn
 	events      int               // sent
+	stops       int               // of the node
 	token       string            // of the last append
 	incarnation schemas.Incarnation
 
@@ -144,7 +145,8 @@ func (w *world) start(ctx context.Context) error {
 	return nil
 }
 
-// stop stops the readers and the node; a running run is interrupted.
+// stop stops the readers and the node; a running run is interrupted. Every other stop
+// ends at once, so that the next start finds events that are not archived.
 func (w *world) stop() {
 	w.readers.stop()
 	if w.conn != nil {
@@ -154,6 +156,9 @@ func (w *world) stop() {
 	if w.node != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
+		if w.stops++; w.stops%2 == 0 {
+			cancel()
+		}
 		w.node.Stop(ctx)
 		w.node = nil
 	}
