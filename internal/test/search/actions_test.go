@@ -29,7 +29,7 @@ var weights = []struct {
 	kind   string
 	weight int
 }{
-	{"append", 40}, {"incremental", 8}, {"full", 6}, {"begin-run", 8}, {"failing-run", 9}, {"failing-child", 3}, {"failing-series", 2}, {"burst", 2}, {"rollback", 6},
+	{"append", 40}, {"incremental", 8}, {"full", 6}, {"begin-run", 8}, {"failing-run", 9}, {"failing-child", 3}, {"failing-series", 2}, {"burst", 2}, {"rollback", 6}, {"damage", 6},
 	{"pause", 1}, {"restart", 5}, {"edit", 6}, {"new-stream", 2}, {"check", 10},
 }
 
@@ -70,6 +70,8 @@ func (w *world) do(ctx context.Context, a action) error {
 		return w.failingChild(ctx, r)
 	case "rollback":
 		return w.rollback(ctx, r)
+	case "damage":
+		return w.damage(ctx, r)
 	case "pause":
 		return w.pause(ctx)
 	case "restart":

@@ -6,7 +6,7 @@
 // A seed determines a project (streams of every type, views of everything that
 // merges) and a list of actions: appends (ties, NULLs, extremes, late, future,
 // malformed and resent events), full and incremental runs, runs that fail at a
-// named step, rollbacks, pauses, restarts, edits of definitions. Readers query
+// named step, rollbacks, damaged files, pauses, restarts, edits of definitions. Readers query
 // continuously and keep their answers. After a few actions, and at the end,
 //
 //   - every view's answer, whole, rolled up, filtered and as of a generation,
@@ -15,6 +15,10 @@
 //     before L, agree with each other, and never go back (H2, H4, H9);
 //   - the server's own recomputation and reconciliation find no difference;
 //   - the accounts equal the model's (H1).
+//
+// A stored file that is damaged or deleted is repaired or refused by name, and an
+// answer is right or an error (H6); a command that fails leaves a node that serves
+// (H12).
 //
 // A failing seed prints the command that runs it again, and a shortened list of
 // actions that still fails:

@@ -57,6 +57,7 @@ type world struct {
 	mu       sync.Mutex // guards childArm, which the node's goroutines read
 	childArm string     // failpoints of the next children
 	readers  *readers
+	quiet    bool // start starts no readers
 	log      io.Writer
 	trace    func(format string, args ...any)
 }
@@ -141,7 +142,9 @@ func (w *world) start(ctx context.Context) error {
 	}
 	last := st.GetLog().GetLast()
 	w.incarnation = schemas.Incarnation{Ordinal: last.GetOrdinal(), ID: last.GetIncarnation()}
-	w.readers.start(w.views, w.defs)
+	if !w.quiet {
+		w.readers.start(w.views, w.defs)
+	}
 	return nil
 }
 
