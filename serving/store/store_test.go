@@ -294,6 +294,32 @@ func TestBlocksCloseWhenBigAndAtCuts(t *testing.T) {
 	g.check()
 }
 
+// A block without any row closes, too, when its messages have taken enough of the
+// log: else a log full of duplicates could never be trimmed.
+func TestBlocksCloseByTheLogTheyTake(t *testing.T) {
+	g := newRig(t, Config{BlockLog: 1000})
+	ctx := context.Background()
+	duplicates := func(bytes int64) {
+		g.seq++
+		g.must(g.s.apply(ctx, &microBatch{through: at(g.seq), log: bytes, accounts: map[string]schemas.Account{"sales": {Received: 5, Duplicate: 5}}}))
+	}
+	duplicates(600)
+	if n := g.s.Tail().Blocks; n != 0 {
+		t.Fatalf("%d blocks are closed after 600 of 1000 bytes", n)
+	}
+	duplicates(600)
+	duplicates(600)
+	b, err := g.s.NextBlock(ctx)
+	g.must(err)
+	if b.Through != at(2) || b.Accounts["sales"] != (schemas.Account{Received: 10, Duplicate: 10}) {
+		t.Fatalf("block %+v", b)
+	}
+	g.archive()
+	if n := g.s.Tail().Blocks; n != 0 {
+		t.Fatalf("%d blocks are closed after 600 more bytes", n)
+	}
+}
+
 func TestExportedBlocksReadBackAsTheTail(t *testing.T) {
 	g := newRig(t, Config{})
 	ctx := context.Background()
