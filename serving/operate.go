@@ -11,7 +11,6 @@ import (
 	"duet/schemas"
 	"duet/schemas/duetv1"
 	"duet/serving/query"
-	"duet/serving/store"
 )
 
 // GetStatus implements OperateService.
@@ -102,19 +101,17 @@ func (a *api) streamStatus(ctx context.Context, p *platform, definitions bool, r
 	}
 	res.Streams = nil
 	accounts := p.Accounts()
-	return p.Store.Read(ctx, func(sn *store.Snapshot) error {
-		for _, s := range a.cfg.Project.Streams {
-			out := &duetv1.StreamStatus{Name: s.Name, File: s.File, Account: account(accounts[s.Name])}
-			if t, ok := sn.NewestEventTime(s.Name); ok {
-				out.NewestEventTime = timestamppb.New(t)
-			}
-			if definitions {
-				out.Definition = a.cfg.Project.Files[s.File]
-			}
-			res.Streams = append(res.Streams, out)
+	for _, s := range a.cfg.Project.Streams {
+		out := &duetv1.StreamStatus{Name: s.Name, File: s.File, Account: account(accounts[s.Name])}
+		if t, ok := st.Newest[s.Name]; ok {
+			out.NewestEventTime = timestamppb.New(t)
 		}
-		return nil
-	})
+		if definitions {
+			out.Definition = a.cfg.Project.Files[s.File]
+		}
+		res.Streams = append(res.Streams, out)
+	}
+	return nil
 }
 
 // residentBytes returns the process's resident memory; 0 where the system does
