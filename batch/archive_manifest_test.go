@@ -34,7 +34,7 @@ func commitRow(t *testing.T, a *archive.Archive, producers map[string]uint64) {
 	seq := a.Through().Sequence() + 1
 	tail := fixedTail{fmt.Sprintf(`SELECT %[1]d::BIGINT AS n, 0::USMALLINT AS _duet_lane, 1::UINTEGER AS _duet_incarnation,
 		%[1]d::BIGINT AS _duet_sequence, 0::INTEGER AS _duet_record, 0::INTEGER AS _duet_part`, seq)}
-	b := archive.Block{ID: seq, From: a.Through(), Through: batchtest.At(seq), Producers: producers,
+	b := archive.Block{ID: seq, From: a.Through(), Through: batchtest.At(seq), Envelopes: 1, Producers: producers,
 		Accounts: map[string]schemas.Account{"n": {Received: 1, Accepted: 1}}}
 	if err := a.CommitBlock(context.Background(), tail, b); err != nil {
 		t.Fatal(err)

@@ -137,6 +137,8 @@ func TestArchiveRefusesRowsThatAreNotAccountedFor(t *testing.T) {
 		func() { acc.Accepted++; acc.Received++ },
 		func() { acc.Rejected++; acc.Received++ },
 		func() { acc.Received++ },
+		func() { acc.Duplicate++; acc.Received++ },
+		func() { acc.Duplicate--; acc.Received-- },
 		func() { acc.Rejected = 0; acc.Received -= b.Accounts[batchtest.Stream].Rejected; acc.Accepted-- },
 	} {
 		was := acc

@@ -163,6 +163,14 @@ func (a *attempt) streams(ctx context.Context, job *recompute.Job, names map[str
 		}
 		job.Streams = append(job.Streams, s)
 	}
+	after := job.After
+	if job.Full {
+		after = 0
+	}
+	job.Envelopes = a.snap.FilesFor(archive.Envelopes, after, a.at)
+	if err := a.cfg.Archive.Verify(ctx, job.Envelopes); err != nil {
+		return err
+	}
 	if a.base == nil {
 		return nil
 	}

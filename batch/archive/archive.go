@@ -11,6 +11,7 @@
 //	  manifest/floor.json            detects the loss of the newest (durable.Series)
 //	  orders/5fk3...q.parquet        rows of one stream in one span of positions
 //	  _rejects/..., _lines/...       rejected events, digests of file lines
+//	  _envelopes/...                 counts of each run of each log message
 //	  tmp/                           unfinished files; emptied at start
 //
 // A data file is written once, read back, checksummed, synced and linked under a
@@ -81,7 +82,8 @@
 // log ([Repairer]). Publishing number+1 is exclusive (H10): a writer that finds
 // the number taken gets a [*FencedError]. A block is in the archive exactly once:
 // a published block is recognised by its position, even if its publisher crashed
-// or saw an error. In every manifest, rows in files = accepted events.
+// or saw an error. In every manifest, rows in a stream's files = accepted events,
+// and a block is published only if its account equals what is counted in its files.
 package archive
 
 import (

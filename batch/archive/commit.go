@@ -2,11 +2,13 @@ package archive
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
 
+	"duet/internal/base/duck"
 	"duet/internal/base/failpoint"
 	"duet/schemas"
 )
@@ -29,8 +31,9 @@ type Block struct {
 	// in it. A stream's file has Accepted rows; the rejects' file has the Rejected
 	// of all streams.
 	Accounts map[string]schemas.Account
-	// Lines is the number of digests of file lines that the span added.
-	Lines int64
+	// Lines is the number of digests of file lines that the span added, and
+	// Envelopes the number of runs of its messages: the rows of those data sets.
+	Lines, Envelopes int64
 	// Producers has the last number of each producer that sent in the span.
 	Producers map[string]uint64
 }
@@ -42,10 +45,11 @@ type Tail interface {
 	// is released, NextBlock returns the same block again.
 	NextBlock(ctx context.Context) (Block, error)
 	// ExportBlock writes the block's rows of one data set (a stream's name,
-	// [Rejects] or [Lines]) to path as zstd Parquet, sorted by position: the
-	// columns of the rows in memory, with _duet_at and _duet_record replaced by
-	// the position as the last five columns (_duet_lane, _duet_incarnation,
-	// _duet_sequence, _duet_record, _duet_part). It returns the number of rows.
+	// [Rejects], [Lines] or [Envelopes]) to path as zstd Parquet, sorted by
+	// position: the columns of the rows in memory, with _duet_at and _duet_record
+	// replaced by the position as the last five columns (_duet_lane,
+	// _duet_incarnation, _duet_sequence, _duet_record, _duet_part). It returns the
+	// number of rows.
 	ExportBlock(ctx context.Context, b Block, data, path string) (rows int64, err error)
 	// ReleaseBlock drops the block's rows: a manifest covers them.
 	ReleaseBlock(ctx context.Context, id uint64) error
@@ -77,7 +81,7 @@ func (a *Archive) commit(ctx context.Context, tail Tail, b Block) error {
 	if have := a.Through(); b.From != have {
 		return &GapError{Have: have, Next: b.From}
 	}
-	want := map[string]int64{Lines: b.Lines}
+	want := map[string]int64{Lines: b.Lines, Envelopes: b.Envelopes}
 	for stream, acc := range b.Accounts {
 		if !acc.Balanced() {
 			return fmt.Errorf("archive: block after %s through %s: the account of %s does not balance: %+v", b.From, b.Through, stream, acc)
@@ -96,6 +100,9 @@ func (a *Archive) commit(ctx context.Context, tail Tail, b Block) error {
 		}
 		defer done()
 		files = append(files, f)
+	}
+	if err := a.checkAccounts(ctx, b, files); err != nil {
+		return err
 	}
 	return a.publish(Commit, func(m *Manifest, r *record) error {
 		if have := m.Through.Position(); b.From != have {
@@ -116,6 +123,63 @@ func (a *Archive) commit(ctx context.Context, tail Tail, b Block) error {
 		}
 		return nil
 	})
+}
+
+// checkAccounts counts the events of a block in its files, by stream and verdict,
+// and fails if the block's accounts say otherwise.
+func (a *Archive) checkAccounts(ctx context.Context, b Block, files []File) error {
+	counted := map[string]schemas.Account{}
+	for _, f := range files {
+		switch f.Data {
+		case Rejects, Lines:
+		case Envelopes:
+			envelopes, err := CountEnvelopes(ctx, a.db, "read_parquet("+duck.Literal(a.path(f.Path))+")")
+			if err != nil {
+				return fmt.Errorf("archive: block after %s through %s: count its events: %w", b.From, b.Through, err)
+			}
+			for stream, c := range envelopes {
+				c.Accepted = counted[stream].Accepted
+				counted[stream] = c
+			}
+		default:
+			c := counted[f.Data]
+			c.Accepted = f.Rows
+			counted[f.Data] = c
+		}
+	}
+	for _, stream := range slices.Sorted(maps.Keys(b.Accounts)) {
+		want := b.Accounts[stream]
+		if counted[stream] != want {
+			return fmt.Errorf("archive: block after %s through %s: its files hold %+v events of %s, its account says %+v", b.From, b.Through, counted[stream], stream, want)
+		}
+		delete(counted, stream)
+	}
+	if len(counted) > 0 {
+		return fmt.Errorf("archive: block after %s through %s: its files hold events of %v, which have no account", b.From, b.Through, slices.Sorted(maps.Keys(counted)))
+	}
+	return nil
+}
+
+// CountEnvelopes counts received, duplicate and rejected events by stream, over a
+// relation with the columns of [Envelopes]. Accepted stays 0.
+func CountEnvelopes(ctx context.Context, db interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}, relation string) (map[string]schemas.Account, error) {
+	rows, err := db.QueryContext(ctx, "SELECT stream, sum(received)::BIGINT, sum(duplicate)::BIGINT, sum(rejected)::BIGINT FROM "+relation+" GROUP BY stream")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := map[string]schemas.Account{}
+	for rows.Next() {
+		var stream string
+		var c schemas.Account
+		if err := rows.Scan(&stream, &c.Received, &c.Duplicate, &c.Rejected); err != nil {
+			return nil, err
+		}
+		out[stream] = c
+	}
+	return out, rows.Err()
 }
 
 // export has the tail write one data set and adopts the file. The caller calls

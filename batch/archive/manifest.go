@@ -21,6 +21,10 @@ const Format = 1
 const (
 	Rejects = "_rejects" // rejected events: stream, column, reason, raw bytes
 	Lines   = "_lines"   // digests of file lines, for deduplication by content
+	// Envelopes has a row for each run of each log message: stream, received,
+	// duplicate and rejected events. With the streams' rows, which are the accepted
+	// ones, it makes accounts countable from files.
+	Envelopes = "_envelopes"
 )
 
 // Kind is the reason for which a manifest was published.
@@ -52,7 +56,7 @@ type Manifest struct {
 
 // File is one immutable Parquet file: the rows of one data set in (From, Through].
 type File struct {
-	Data    string           `json:"data"`    // a stream's name, [Rejects] or [Lines]
+	Data    string           `json:"data"`    // a stream's name, [Rejects], [Lines] or [Envelopes]
 	Path    string           `json:"path"`    // below the archive's folder, slash-separated
 	From    schemas.Position `json:"from"`    // exclusive
 	Through schemas.Position `json:"through"` // inclusive

@@ -223,7 +223,7 @@ func (a *Archive) readBack(ctx context.Context, data, path string, from, through
 	exprs = append(exprs, "min("+event+")::VARCHAR", "max("+event+")::VARCHAR", "coalesce("+contentSQL(columns)+", '0')")
 	var sums []string
 	for _, c := range columns {
-		if data != Rejects && data != Lines && summable(c.sqlType) && !strings.HasPrefix(c.name, "_duet_") {
+		if data != Rejects && data != Lines && data != Envelopes && summable(c.sqlType) && !strings.HasPrefix(c.name, "_duet_") {
 			sums = append(sums, c.name)
 			exprs = append(exprs, "coalesce(sum("+duck.Ident(c.name)+"), 0)::VARCHAR")
 		}

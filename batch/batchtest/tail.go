@@ -44,6 +44,9 @@ func (w *World) block(through schemas.Position) archive.Block {
 	b := archive.Block{ID: through.Sequence(), From: from, Through: through, Accounts: map[string]schemas.Account{}, Producers: map[string]uint64{"shop": through.Sequence()}}
 	if a := w.account(from, through); a.Received > 0 {
 		b.Accounts[Stream] = a
+		if err := w.db.QueryRow("SELECT count(DISTINCT _duet_at) FROM verdicts WHERE " + within(from, through)).Scan(&b.Envelopes); err != nil {
+			panic(err) // the world is broken, not what is tested
+		}
 	}
 	return b
 }
@@ -69,6 +72,9 @@ func (w *World) export(ctx context.Context, data string, after, through schemas.
 		query = "SELECT * EXCLUDE (_duet_at, _duet_record), " + spelled + " FROM events WHERE " + within(after, through) + " ORDER BY _duet_at, _duet_record"
 	case archive.Rejects:
 		query = "SELECT '" + Stream + "' AS stream, verdict AS reason, " + spelled + " FROM verdicts WHERE verdict = 'rejected' AND " + within(after, through) + " ORDER BY _duet_at, _duet_record"
+	case archive.Envelopes:
+		query = "SELECT stream, received, duplicate, rejected, " + spelled + " FROM (SELECT '" + Stream + "' AS stream, count(*) AS received, count(*) FILTER (verdict = 'duplicate') AS duplicate, " +
+			"count(*) FILTER (verdict = 'rejected') AS rejected, _duet_at, 0 AS _duet_record FROM verdicts WHERE " + within(after, through) + " GROUP BY _duet_at) ORDER BY _duet_at"
 	default:
 		return 0, fmt.Errorf("no data set %s", data)
 	}

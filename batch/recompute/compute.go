@@ -71,9 +71,16 @@ func (w *worker) countStreams(ctx context.Context) error {
 	if w.job.Full {
 		from = 0
 	}
+	accounts := map[string]schemas.Account{}
+	if files := within(w.job.Envelopes, from, w.job.Through); len(files) > 0 {
+		var err error
+		if accounts, err = archive.CountEnvelopes(ctx, w.conn, archive.Relation(w.job.Archive, files, from, w.job.Through)); err != nil {
+			return fmt.Errorf("count events by verdict: %w", err)
+		}
+	}
 	for _, sj := range w.job.Streams {
 		start := time.Now()
-		s := &stream{StreamJob: sj, batch: archive.Totals{Account: sj.Totals.Account}}
+		s := &stream{StreamJob: sj, batch: archive.Totals{Account: accounts[sj.Name]}}
 		w.streams[sj.Name] = s
 		for _, f := range sj.Files {
 			if f.Through <= w.job.Through {

@@ -97,8 +97,8 @@ type ViewJob struct {
 type StreamJob struct {
 	Name  string         `json:"name"`
 	Files []archive.File `json:"files"` // every file that may hold rows of the span
-	// Totals are the manifest's over the compared span. The child counts and sums
-	// the rows again; they must agree (H6).
+	// Totals are the manifest's over the compared span. The child counts events by
+	// verdict and sums the rows in the files; they must agree (H6).
 	Totals archive.Totals `json:"totals"`
 }
 
@@ -112,7 +112,9 @@ type Job struct {
 	Through schemas.Position `json:"through"` // the cut
 	Full    bool             `json:"full"`    // the report covers everything up to Through, not (After, Through]
 	Streams []StreamJob      `json:"streams"`
-	Views   []ViewJob        `json:"views"`
+	// Envelopes are the files of archive.Envelopes that may hold the span's counts.
+	Envelopes []archive.File `json:"envelopes"`
+	Views     []ViewJob      `json:"views"`
 
 	Threads      int    `json:"threads"`       // at least 1
 	Memory       int64  `json:"memory"`        // DuckDB's memory limit, bytes; 0 means DuckDB's default

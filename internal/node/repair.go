@@ -29,7 +29,7 @@ func (r *repairer) Repair(ctx context.Context, f archive.File, path string) erro
 	if first := r.log.First(); first.Sequence() != 1 || r.log.Continues() != 0 {
 		return fmt.Errorf("the log begins at %s; deciding which events are duplicates takes every message before it", first)
 	}
-	columns := map[string]string{archive.Rejects: event.RejectSQLColumns, archive.Lines: event.LinesSQLColumns}[f.Data]
+	columns := map[string]string{archive.Rejects: event.RejectSQLColumns, archive.Lines: event.LinesSQLColumns, archive.Envelopes: event.EnvelopesSQLColumns}[f.Data]
 	if columns == "" {
 		s := r.schemas[f.Data]
 		if s == nil {
@@ -107,6 +107,8 @@ func recordOf(b *event.Batch, data string) arrow.RecordBatch {
 		return b.RejectRecord()
 	case archive.Lines:
 		return b.LinesRecord()
+	case archive.Envelopes:
+		return b.EnvelopesRecord()
 	}
 	for _, s := range b.Records() {
 		if s.Stream == data {

@@ -61,10 +61,26 @@ var LinesArrow = arrow.NewSchema([]arrow.Field{
 const LinesSQLColumns = "stream VARCHAR, chunk BLOB, digests BLOB, rejected BLOB, definition BIGINT, " +
 	schemas.ColAt + " BIGINT, " + schemas.ColRecord + " INTEGER"
 
+// EnvelopesArrow is the schema of [Batch.EnvelopesRecord]. Each row counts the
+// events of one run of a message; its position is that of the run's first record.
+// The accepted ones are not counted here: they are rows of the stream.
+var EnvelopesArrow = arrow.NewSchema([]arrow.Field{
+	{Name: "stream", Type: arrow.BinaryTypes.String},
+	{Name: "received", Type: arrow.PrimitiveTypes.Int64},
+	{Name: "duplicate", Type: arrow.PrimitiveTypes.Int64},
+	{Name: "rejected", Type: arrow.PrimitiveTypes.Int64},
+	{Name: schemas.ColAt, Type: arrow.PrimitiveTypes.Int64},
+	{Name: schemas.ColRecord, Type: arrow.PrimitiveTypes.Int32},
+}, nil)
+
+// EnvelopesSQLColumns lists the columns of EnvelopesArrow for CREATE TABLE.
+const EnvelopesSQLColumns = "stream VARCHAR, received BIGINT, duplicate BIGINT, rejected BIGINT, " +
+	schemas.ColAt + " BIGINT, " + schemas.ColRecord + " INTEGER"
+
 // Batch collects the results of messages for one transaction of the store.
-// [Sequencer.Apply] fills it. Records, RejectRecord and LinesRecord finish the
-// batch; the records they return belong to the batch and are valid until Reset
-// or Release. A Batch is not safe for concurrent use.
+// [Sequencer.Apply] fills it. Records, RejectRecord, LinesRecord and
+// EnvelopesRecord finish the batch; the records they return belong to the batch
+// and are valid until Reset or Release. A Batch is not safe for concurrent use.
 type Batch struct {
 	// Through is the last message applied: everything at or before it is in
 	// this batch or an earlier one.
@@ -77,6 +93,7 @@ type Batch struct {
 	rejects   *array.RecordBuilder
 	lines     *array.RecordBuilder
 	messages  []MessageVerdicts
+	envelopes *array.RecordBuilder
 	accounts  map[string]*schemas.Account
 	sessions  map[string]*schemas.Account
 	producers map[string]uint64
@@ -85,6 +102,8 @@ type Batch struct {
 	records      []StreamRecord
 	rejectRecord arrow.RecordBatch
 	linesRecord  arrow.RecordBatch
+
+	envelopesRecord arrow.RecordBatch
 }
 
 // StreamRecord holds the accepted events of one stream, ordered by position, in
@@ -130,7 +149,8 @@ func NewBatch(alloc memory.Allocator) *Batch {
 	return &Batch{
 		alloc: alloc, streams: map[string]*rows{},
 		rejects: array.NewRecordBuilder(alloc, RejectArrow), lines: array.NewRecordBuilder(alloc, LinesArrow),
-		accounts: map[string]*schemas.Account{}, sessions: map[string]*schemas.Account{}, producers: map[string]uint64{},
+		envelopes: array.NewRecordBuilder(alloc, EnvelopesArrow),
+		accounts:  map[string]*schemas.Account{}, sessions: map[string]*schemas.Account{}, producers: map[string]uint64{},
 	}
 }
 
@@ -154,6 +174,12 @@ func (b *Batch) RejectRecord() arrow.RecordBatch {
 func (b *Batch) LinesRecord() arrow.RecordBatch {
 	b.close()
 	return b.linesRecord
+}
+
+// EnvelopesRecord returns the counts of each run, or nil if there are none.
+func (b *Batch) EnvelopesRecord() arrow.RecordBatch {
+	b.close()
+	return b.envelopesRecord
 }
 
 // Accounts returns each stream's account, ordered by stream.
@@ -202,8 +228,11 @@ func (b *Batch) Reset() {
 	if b.linesRecord != nil {
 		b.linesRecord.Release()
 	}
+	if b.envelopesRecord != nil {
+		b.envelopesRecord.Release()
+	}
 	clear(b.records)
-	b.records, b.rejectRecord, b.linesRecord, b.closed = b.records[:0], nil, nil, false
+	b.records, b.rejectRecord, b.linesRecord, b.envelopesRecord, b.closed = b.records[:0], nil, nil, nil, false
 	clear(b.accounts)
 	clear(b.sessions)
 	clear(b.producers)
@@ -219,6 +248,7 @@ func (b *Batch) Release() {
 	}
 	b.rejects.Release()
 	b.lines.Release()
+	b.envelopes.Release()
 }
 
 // begin counts a message.
@@ -246,6 +276,9 @@ func (b *Batch) close() {
 	}
 	if b.lines.Field(0).Len() > 0 {
 		b.linesRecord = b.lines.NewRecordBatch()
+	}
+	if b.envelopes.Field(0).Len() > 0 {
+		b.envelopesRecord = b.envelopes.NewRecordBatch()
 	}
 }
 
@@ -294,6 +327,22 @@ func appendName(b array.Builder, name string) {
 		return
 	}
 	b.(*array.StringBuilder).Append(name)
+}
+
+// count adds the account of one run, whose first record is at index record, to
+// the stream's account and, if it received events, to the envelopes.
+func (b *Batch) count(m Message, record int, a schemas.Account) {
+	b.account(m.Stream).Add(a)
+	if a.Received == 0 {
+		return
+	}
+	f := b.envelopes.Field
+	f(0).(*array.StringBuilder).Append(m.Stream)
+	f(1).(*array.Int64Builder).Append(a.Received)
+	f(2).(*array.Int64Builder).Append(a.Duplicate)
+	f(3).(*array.Int64Builder).Append(a.Rejected)
+	f(4).(*array.Int64Builder).Append(int64(m.At))
+	f(5).(*array.Int32Builder).Append(int32(record))
 }
 
 func (b *Batch) addLines(m Message, record int, r *lineRun) {

@@ -65,10 +65,10 @@ func (q *Sequencer) Apply(m Message, b *Batch) {
 	if err == nil && e.Stream != m.Stream {
 		err = fmt.Errorf("envelope: it names the stream %s, but the message's subject is %s", shown([]byte(e.Stream)), m.Stream)
 	}
-	account := b.account(m.Stream)
+	b.account(m.Stream) // also for an envelope without records
 	if err != nil {
 		a := schemas.Account{Received: 1, Rejected: 1}
-		account.Add(a)
+		b.count(m, 0, a)
 		b.messages = append(b.messages, MessageVerdicts{m.Stream, m.At, a, 0})
 		b.Events++
 		b.reject(m, 0, origin{}, &Reject{Reason: err.Error(), Raw: m.Data})
@@ -82,13 +82,14 @@ func (q *Sequencer) Apply(m Message, b *Batch) {
 	b.Events += e.Count()
 	var all schemas.Account
 	for i := range e.Runs {
+		first := f.next
 		a := f.run(&e.Runs[i])
 		all.Add(a)
+		b.count(m, first, a)
 		if s := e.Runs[i].Session; s != "" {
 			b.session(s).Add(a)
 		}
 	}
-	account.Add(all)
 	b.messages = append(b.messages, MessageVerdicts{m.Stream, m.At, all, f.digest})
 }
 

@@ -84,6 +84,7 @@ func dump(b *Batch) string {
 	}
 	dumpRecord(&out, b.RejectRecord())
 	dumpRecord(&out, b.LinesRecord())
+	dumpRecord(&out, b.EnvelopesRecord())
 	return out.String()
 }
 
@@ -218,6 +219,16 @@ func TestSequencerAgreesWithTheModel(t *testing.T) {
 			}
 			if a := b.Accounts()[0]; a.Account != want || !a.Balanced() || int64(b.Events) != a.Received || a.Stream != m.Stream {
 				t.Fatalf("%v: the account is %+v, want %+v", m.At, a, want)
+			}
+			var counted schemas.Account
+			if rec := b.EnvelopesRecord(); rec != nil {
+				column := func(i, row int) int64 { return rec.Column(i).(*array.Int64).Value(row) }
+				for row := range int(rec.NumRows()) {
+					counted.Add(schemas.Account{Received: column(1, row), Duplicate: column(2, row), Rejected: column(3, row)})
+				}
+			}
+			if counted.Accepted = want.Accepted; counted != want {
+				t.Fatalf("%v: the runs count %+v, want %+v", m.At, counted, want)
 			}
 			for _, s := range b.Sessions() {
 				if !s.Balanced() || s.Received == 0 {

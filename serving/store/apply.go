@@ -37,7 +37,9 @@ type setRows struct {
 
 func (in *microBatch) rows() (rows, bytes int64) {
 	for _, r := range in.sets {
-		rows += r.rec.NumRows()
+		if r.name != archive.Envelopes { // limits of rows are about events
+			rows += r.rec.NumRows()
+		}
 		bytes += util.TotalRecordSize(r.rec)
 	}
 	return rows, bytes
@@ -69,7 +71,7 @@ func (s *Store) Apply(ctx context.Context, b *event.Batch) error {
 			in.newest[r.Stream] = r.NewestEventTime
 		}
 	}
-	for _, r := range []setRows{{archive.Rejects, b.RejectRecord()}, {archive.Lines, b.LinesRecord()}} {
+	for _, r := range []setRows{{archive.Rejects, b.RejectRecord()}, {archive.Lines, b.LinesRecord()}, {archive.Envelopes, b.EnvelopesRecord()}} {
 		if r.rec != nil {
 			in.sets = append(in.sets, r)
 		}
@@ -147,7 +149,7 @@ func (w *writer) try(in *microBatch, failed map[string]*recompute.Suspension) er
 			if err != nil {
 				return err
 			}
-			if r.name == archive.Rejects || r.name == archive.Lines {
+			if r.name == archive.Rejects || r.name == archive.Lines || r.name == archive.Envelopes {
 				continue
 			}
 			if err := w.fold(ctx, m, r.name, table, made, current); err != nil {
@@ -192,6 +194,8 @@ func blockTable(set string, id int64) string {
 		return fmt.Sprintf("r_%d", id)
 	case archive.Lines:
 		return fmt.Sprintf("f_%d", id)
+	case archive.Envelopes:
+		return fmt.Sprintf("n_%d", id)
 	}
 	return fmt.Sprintf("t_%s_%d", set, id)
 }

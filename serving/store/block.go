@@ -66,8 +66,11 @@ func (w *writer) account(in *microBatch) {
 	b.bytes += bytes
 	b.log += in.log
 	for _, r := range in.sets {
-		if r.name == archive.Lines {
+		switch r.name {
+		case archive.Lines:
 			b.Lines += r.rec.NumRows()
+		case archive.Envelopes:
+			b.Envelopes += r.rec.NumRows()
 		}
 	}
 	for stream, a := range in.accounts {
@@ -159,8 +162,8 @@ func (s *Store) Tail() TailUse {
 	return u
 }
 
-// ExportBlock writes the rows of one data set (a stream, archive.Rejects or
-// archive.Lines) of a block that is not released to path, as zstd Parquet, in
+// ExportBlock writes the rows of one data set (a stream, archive.Rejects, Lines or
+// Envelopes) of a block that is not released to path, as zstd Parquet, in
 // order of position: the columns in memory without _duet_at and _duet_record,
 // then _duet_lane, _duet_incarnation, _duet_sequence, _duet_record, _duet_part.
 // It returns the number of rows; if that is 0 it writes no file. The file is not

@@ -26,7 +26,7 @@
 //	b_<view>_<id>         cells of the generation, one row a group
 //	l_<view>_<id>         live partials; a segment of a view has one or more
 //	t_<stream>_<id>       accepted rows of one block
-//	r_<id>, f_<id>        rejects and file lines of one block
+//	r_<id>, f_<id>, n_<id>  rejects, file lines and counts of runs of one block
 //	e_<view>, es_<set>    always empty: what a relation without tables reads
 //
 // Ids come from one counter. Rows of state are appended and never updated, and

@@ -25,7 +25,7 @@ type Store struct {
 	cfg   Config
 	db    *duck.DB
 	views map[string]*definition
-	sets  map[string]*dataset // streams, archive.Rejects, archive.Lines
+	sets  map[string]*dataset // streams, archive.Rejects, archive.Lines, archive.Envelopes
 
 	// ids numbers segments, blocks and tables; the writer and side work share it.
 	ids     atomic.Int64
@@ -96,6 +96,7 @@ func Open(cfg Config, streams []*event.Schema, views []*view.View) (*Store, erro
 	sets := []*dataset{
 		newDataset(archive.Rejects, event.RejectSQLColumns, event.RejectArrow),
 		newDataset(archive.Lines, event.LinesSQLColumns, event.LinesArrow),
+		newDataset(archive.Envelopes, event.EnvelopesSQLColumns, event.EnvelopesArrow),
 	}
 	for _, s := range streams {
 		sets = append(sets, newDataset(s.Stream().Name, s.SQLColumns(), s.Arrow()))
