@@ -24,6 +24,9 @@ func child(spec string) int {
 	if mode == "trim" {
 		limit = smallBlocks
 	}
+	if mode == "traced" || mode == "traced-lazily" {
+		limit, syncAlways = tracedLimit, mode == "traced"
+	}
 	l, err := Open(context.Background(), Config{Dir: dir, Project: "shop", MaxBytes: limit, Logger: quiet()})
 	if err != nil {
 		fmt.Println("error", err)
@@ -36,6 +39,8 @@ func child(spec string) int {
 		return childDisk(l, dir)
 	case "trim":
 		return childTrim(l)
+	case "traced", "traced-lazily":
+		return childTraced(l, dir)
 	}
 	return 2
 }

@@ -28,6 +28,10 @@ const (
 	metaIncarnation = "duet.incarnation"
 )
 
+// syncAlways makes the server sync each message before it answers (H8). A test
+// turns it off to prove that it would notice.
+var syncAlways = true
+
 // engine is a running embedded server with its connections. The Log replaces it
 // after a write error, because the server refuses all writes after a failed one.
 type engine struct {
@@ -57,7 +61,7 @@ func startEngine(ctx context.Context, cfg Config) (_ *engine, err error) {
 		MaxPending:             256 << 20,
 		JetStream:              true,
 		StoreDir:               storePath(cfg.Dir),
-		SyncAlways:             true,
+		SyncAlways:             syncAlways,
 		JetStreamMaxMemory:     64 << 20,
 		JetStreamMaxStore:      cfg.MaxBytes + 64<<20, // above the stream's limit, which is the one that counts
 		DisableJetStreamBanner: true,
