@@ -12,6 +12,8 @@ import (
 const (
 	averageTolerance = 1e-12
 	doubleTolerance  = 1e-9
+
+	rounding = "1e-9::DOUBLE" // doubleTolerance of a magnitude
 )
 
 // aggregate is one distinct aggregate call over the stream's columns.
@@ -133,6 +135,7 @@ func (x *compilation) sum(a *aggregate, f *formula) {
 	switch {
 	case t.float():
 		f.sql = x.floatSumCell(a)
+		f.bound = rounding + " * " + x.magnitudes[f.sql]
 		x.inexact(a, f)
 	case a.typ.base == "HUGEINT" || a.typ.decimal():
 		f.sql = x.sumCell(a)
@@ -181,7 +184,9 @@ func (x *compilation) average(a *aggregate, f *formula) {
 	f.tolerance = averageTolerance
 	switch {
 	case t.float():
-		f.sql = x.floatSumCell(a) + " / " + x.countCell(a)
+		s, n := x.floatSumCell(a), x.countCell(a)
+		f.sql = s + " / " + n
+		f.bound = rounding + " * " + x.magnitudes[s] + " / " + n
 		x.inexact(a, f)
 	case t.integer() || t.decimal():
 		if t.base == "UHUGEINT" {

@@ -79,19 +79,20 @@ func conjuncts(n node) []node {
 	return out
 }
 
-// measureConjuncts bounds each part of a condition. The parts that make texts share
-// conditionBytes; limit is the share of each.
-func measureConjuncts(parts []node, types map[string]string) (measures []*measure, limit float64) {
-	sharing := 1
+// measureConjuncts bounds each part of a condition. The parts that make texts, or cost
+// more than linearly, share the limits of a condition; limit is the share of each.
+func measureConjuncts(parts []node, types map[string]string) (measures []*measure, limit limits) {
+	sharing := 0.0
 	for _, part := range parts {
 		m := &measure{length: lengthOf(types, ""), single: true}
 		m.expression(part)
-		if len(m.made.factors) > 0 && len(parts) > 1 {
+		if len(m.made.factors)+len(m.costs) > 0 {
 			sharing++
 		}
 		measures = append(measures, m)
 	}
-	return measures, float64(conditionBytes / sharing)
+	sharing = max(sharing, 1)
+	return measures, limits{conditionBytes / sharing, maxSteps / sharing}
 }
 
 // conditionCache keeps compiled conditions, so that a dashboard's queries are not

@@ -79,7 +79,7 @@ func (v *View) FinalSQL(from string, o Options) (sql string, cols []Column, err 
 	for _, i := range columns {
 		cols = append(cols, v.Columns[i])
 	}
-	inner := v.answerSQL(from, keys, columns, where)
+	inner := v.answerSQL(from, keys, columns, where, false)
 	if o.Having == "" && len(o.OrderBy) == 0 && o.Limit == 0 {
 		return inner, cols, nil
 	}
@@ -104,11 +104,27 @@ func (v *View) FinalSQL(from string, o Options) (sql string, cols []Column, err 
 	return b.String(), cols, nil
 }
 
-// answerSQL returns the statement of merge, formulas and the view's own HAVING:
+// VerifySQL returns the statement of FinalSQL without options, followed by one DOUBLE
+// column for each of its columns: how far rounding can move the value. It is 0 for an
+// exact column, and for an expression over inexact aggregates, of which only the
+// relative tolerance is known. See [Column.DiffersSQL].
+func (v *View) VerifySQL(from string) string {
+	var keys, columns []int
+	for i := range v.Keys {
+		keys = append(keys, i)
+	}
+	for i := range v.Columns {
+		columns = append(columns, i)
+	}
+	return v.answerSQL(from, keys, columns, "", true)
+}
+
+// answerSQL returns the statement of merge, formulas and the view's own HAVING, and
+// with bounds the columns that VerifySQL appends:
 //
 //	SELECT CAST(<expr over k, a> AS T) AS "name" FROM (
 //	  SELECT k.., CAST(<formula over c> AS T) AS a.. FROM (<merge by keys>)) WHERE <having>
-func (v *View) answerSQL(from string, keys, columns []int, where string) string {
+func (v *View) answerSQL(from string, keys, columns []int, where string, bounds bool) string {
 	needed := map[int]bool{}
 	for _, i := range columns {
 		for _, a := range v.columns[i].aggs {
@@ -130,6 +146,9 @@ func (v *View) answerSQL(from string, keys, columns []int, where string) string 
 		if needed[a] {
 			inner = append(inner, cast(f.sql, f.typ.name)+" AS "+duck.Ident("a"+itoa(a)))
 			squared = squared || strings.Contains(f.sql, `"q`)
+			if bounds && f.bound != "" {
+				inner = append(inner, cast(f.bound, "DOUBLE")+" AS "+duck.Ident("b"+itoa(a)))
+			}
 		}
 	}
 	if len(inner) == 0 {
@@ -142,6 +161,13 @@ func (v *View) answerSQL(from string, keys, columns []int, where string) string 
 	var outer []string
 	for _, i := range columns {
 		outer = append(outer, cast(v.columns[i].sql, v.columns[i].typ.name)+" AS "+duck.Ident(v.Columns[i].Name))
+	}
+	for _, i := range columns {
+		if f := v.columns[i]; bounds && f.tree.text("class") == "COLUMN_REF" && len(f.aggs) == 1 && v.formulas[f.aggs[0]].bound != "" {
+			outer = append(outer, duck.Ident("b"+itoa(f.aggs[0])))
+		} else if bounds {
+			outer = append(outer, "0::DOUBLE")
+		}
 	}
 	sql := "SELECT " + strings.Join(outer, ", ") + " FROM (SELECT " + strings.Join(inner, ", ") + " FROM " + merged + ")"
 	if v.having != nil {

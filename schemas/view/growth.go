@@ -42,11 +42,15 @@ const (
 	// linearBytes bytes for each byte of an event's texts.
 	viewBytes   = 256 << 10
 	linearBytes = 4
-	// usualText is a length of texts that an accepted expression must allow.
+	// usualText is a length of texts for which an accepted expression must make few
+	// enough bytes, usualWord one for which it must take few enough steps.
 	usualText = 256
+	usualWord = 16
 	// maxText is the greatest length of a column's text, that of a record.
 	maxText = 1 << 20
-	// maxSteps is the cost of a function whose cost is a product of lengths.
+	// maxSteps is the cost of the functions in an expression whose cost is a product
+	// of lengths: a few milliseconds. A search within a text, or a step of a regular
+	// expression, counts as a hundredth.
 	maxSteps = 1e6
 	// fixedBytes bounds a value of a type of fixed size, as text. valueBytes is its
 	// size in a vector.
@@ -616,59 +620,60 @@ func lengthOf(types map[string]string, qualified string) func(node) (string, boo
 	}
 }
 
-// tooLarge returns why the expression is refused whatever the data is, if it is.
-func (m *measure) tooLarge(n node, limit float64) *fault {
+// limits of one expression, for one row.
+type limits struct{ bytes, steps float64 }
+
+// tooLarge returns why the expression is refused whatever the data is, nil if it is
+// not.
+func (m *measure) tooLarge(n node, limit limits) *fault {
 	if m.fault != nil {
 		return m.fault
 	}
-	const remedy = "write fewer or other functions, or compute the text before the event is sent"
-	if bytes := m.made.at(usualText); bytes > limit {
-		reason := fmt.Sprintf("makes more than %s bytes of text a row from texts of %d bytes", bytesText(limit), usualText)
-		if m.made.fixed > limit {
-			reason = fmt.Sprintf("makes more than %s bytes of text a row", bytesText(limit))
+	if m.made.at(usualText) > limit.bytes {
+		reason := fmt.Sprintf("makes more than %.0f bytes of text a row from texts of %d bytes", limit.bytes, usualText)
+		if m.made.fixed > limit.bytes {
+			reason = fmt.Sprintf("makes more than %.0f bytes of text a row", limit.bytes)
 		}
-		return &fault{m.worst, reason, remedy}
+		return &fault{m.worst, reason, "write fewer or other functions, or compute the text before the event is sent"}
 	}
+	total := 0.0
 	for _, s := range m.costs {
-		length := float64(usualText)
-		if len(s.sizes) > 1 {
-			length = 16
-		}
-		if s.at(length) > maxSteps {
-			return &fault{n, "costs too much: a pattern with many wildcards, or the distance of long texts, takes a product of their lengths", "write a shorter pattern, or compare with =, contains() or starts_with()"}
-		}
+		total += s.at(usualWord)
+	}
+	if total > limit.steps {
+		return &fault{n, "costs too much: the distance of texts, and a pattern with wildcards, take a product of their lengths", "write fewer of them or shorter patterns, or compare with =, contains() or starts_with()"}
 	}
 	return nil
 }
 
-func bytesText(limit float64) string { return strconv.FormatFloat(limit, 'f', -1, 64) }
-
-// guarded adds the check of the texts' lengths that the bounds need, if any.
-func (m *measure) guarded(sql, what, typ string, limit float64) string {
-	var over []string
-	if m.made.at(maxText) > limit {
-		over = append(over, m.made.sql()+" > "+number(limit))
+// guarded returns the expression's SQL with the check that its bounds need, if any.
+func (m *measure) guarded(sql, what, typ string, limit limits) string {
+	var over, costs []string
+	if m.made.at(maxText) > limit.bytes {
+		over = append(over, m.made.sql()+" > "+number(limit.bytes))
 	}
+	total := 0.0
 	for _, s := range m.costs {
-		if s.at(maxText) > maxSteps {
-			over = append(over, s.sql()+" > "+number(maxSteps))
-		}
+		total += s.at(maxText)
+		costs = append(costs, s.sql())
+	}
+	if total > limit.steps {
+		over = append(over, strings.Join(costs, " + ")+" > "+number(limit.steps))
 	}
 	if len(over) == 0 {
 		return sql
 	}
-	slices.Sort(over)
-	message := fmt.Sprintf("%s: a text is too long for this expression: it may make %s bytes of text a row and compare %s pairs of bytes", what, bytesText(min(limit, viewBytes)), bytesText(maxSteps))
+	message := fmt.Sprintf("%s: a text is too long for this expression: it may make %.0f bytes of text a row and compare %.0f pairs of bytes", what, min(limit.bytes, viewBytes), limit.steps)
 	raise := "CAST(error(" + duck.Literal(message) + ") AS " + typ + ")"
-	return "CASE WHEN " + strings.Join(slices.Compact(over), " OR ") + " THEN " + raise + " ELSE " + sql + " END"
+	return "CASE WHEN " + strings.Join(over, " OR ") + " THEN " + raise + " ELSE " + sql + " END"
 }
 
-// viewLimit is the limit of an expression of a view.
-func (m *measure) viewLimit() float64 {
+// viewLimits are the limits of an expression of a view.
+func (m *measure) viewLimits() limits {
 	if m.grown == "" && m.made.factor() <= linearBytes && m.made.fixed <= viewBytes {
-		return math.Inf(1)
+		return limits{math.Inf(1), maxSteps}
 	}
-	return viewBytes
+	return limits{viewBytes, maxSteps}
 }
 
 // checkGrowth refuses expressions that are too large whatever the events are. It
@@ -683,7 +688,7 @@ func (x *compilation) checkGrowth() {
 			continue
 		}
 		m := x.rowMeasure(e)
-		if f := m.tooLarge(e, m.viewLimit()); f != nil {
+		if f := m.tooLarge(e, m.viewLimits()); f != nil {
 			x.fail(f.at.firstAt(), f.reason, f.remedy)
 		}
 	}
@@ -705,7 +710,7 @@ func (x *compilation) guardRows(v *View, keySQL []string, keyTypes []sqlType) {
 	guard := func(e node, sql *string, typ string) {
 		if e != nil {
 			m := x.rowMeasure(e)
-			*sql = m.guarded(*sql, "view "+x.def.Name, typ, m.viewLimit())
+			*sql = m.guarded(*sql, "view "+x.def.Name, typ, m.viewLimits())
 		}
 	}
 	for i, k := range x.keys {
@@ -732,7 +737,7 @@ func (x *compilation) guardFinals(v *View, keyTypes []sqlType) {
 	guard := func(f *finalColumn, typ string) {
 		m := &measure{length: lengthOf(types, "")}
 		m.expression(f.tree)
-		f.sql = m.guarded(f.sql, "view "+x.def.Name, typ, m.viewLimit())
+		f.sql = m.guarded(f.sql, "view "+x.def.Name, typ, m.viewLimits())
 	}
 	for i := range v.columns {
 		guard(&v.columns[i], v.columns[i].typ.name)

@@ -155,7 +155,7 @@ func (e *engine) compare(what string, cols []Column, got, want string) {
 		if c.Role == Key || c.Role == TimeKey {
 			on = append(on, g+" IS NOT DISTINCT FROM "+w)
 		} else {
-			differs = append(differs, c.DiffersSQL(g, w))
+			differs = append(differs, c.DiffersSQL(g, w, "0"))
 		}
 	}
 	sql := "FROM (SELECT *, 1 AS _row FROM _got) _g FULL JOIN (SELECT *, 1 AS _row FROM _want) _w ON " + strings.Join(on, " AND ") + " WHERE " + strings.Join(differs, " OR ")

@@ -84,7 +84,7 @@ func TestOptions(t *testing.T) {
 		keys, _ := v.rollUp(o)
 		columns, _ := v.answered(keys)
 		where, _ := v.filterSQL(o)
-		if _, rest, ok := strings.Cut(sql, "("+v.answerSQL("cells", keys, columns, where)+")"); ok {
+		if _, rest, ok := strings.Cut(sql, "("+v.answerSQL("cells", keys, columns, where, false)+")"); ok {
 			out += "then   " + rest + "\n"
 		}
 		return out

@@ -232,6 +232,54 @@ func TestSumsBeyond38DigitsRaise(t *testing.T) {
 	}
 }
 
+// Sums of incomes and costs that cancel differ from plain DuckDB's by more than a
+// billionth of themselves, but not by more than the bound that VerifySQL gives.
+func TestVerifyToleratesTheRoundingOfSumsThatCancel(t *testing.T) {
+	r := newRand(t)
+	c := newCompiler(t)
+	e := newEngine(t)
+	e.exec("CREATE TABLE orders (" + tableColumns(c.streams["orders"]) + ")")
+	var rows []string
+	for i := range 3000 {
+		x := 1e9 * (0.5 + r.Float64())
+		for _, amount := range []float64{x, -x + r.Float64()} {
+			rows = append(rows, fmt.Sprintf("('c%d', %v::DOUBLE, %v::DOUBLE, %d)", i%3, amount, 1e9+r.Float64(), r.IntN(1e9)))
+		}
+	}
+	e.exec("INSERT INTO orders (country, d, x, _duet_at) VALUES " + strings.Join(rows, ", "))
+	v := mustCompile(t, c, "SELECT country, sum(d) AS profit, avg(d) AS mean, stddev(d) AS spread, var_pop(x) AS v, stddev_pop(x) AS s, count(*) AS n FROM orders GROUP BY ALL")
+	e.exec("CREATE TABLE cells (" + v.CellColumns() + ")")
+	for part := range 7 {
+		e.exec("INSERT INTO cells " + v.PartialSQL(fmt.Sprintf("(SELECT * FROM orders WHERE _duet_at %% 7 = %d ORDER BY _duet_at DESC)", part)))
+	}
+	names := func(prefix string) string {
+		var list []string
+		for i := range v.Columns {
+			list = append(list, fmt.Sprintf("%s%d", prefix, i))
+		}
+		return strings.Join(list, ", ")
+	}
+	join := fmt.Sprintf("FROM (%s) m(%s, %s) JOIN (%s) p(%s) ON m.v0 = p.v0", v.VerifySQL("cells"), names("v"), names("b"), v.PlainSQL("orders"), names("v"))
+	different := func(bound func(i int) string, tamper string) (out []string) {
+		for i, col := range v.Columns {
+			if len(e.rows("SELECT m.v0 "+join+" WHERE "+col.DiffersSQL(fmt.Sprintf("(m.v%d%s)", i, map[bool]string{true: tamper}[i == 1]), fmt.Sprintf("p.v%d", i), bound(i)))) > 0 {
+				out = append(out, col.Name)
+			}
+		}
+		return out
+	}
+	if got := different(func(int) string { return "0" }, ""); !slices.Contains(got, "profit") {
+		t.Errorf("without bounds only %v differ: the test proves nothing", got)
+	}
+	bound := func(i int) string { return fmt.Sprintf("m.b%d", i) }
+	if got := different(bound, ""); len(got) > 0 {
+		t.Errorf("%v differ", got)
+	}
+	if got := different(bound, " + 1e8"); !slices.Equal(got, []string{"profit"}) {
+		t.Errorf("of a wrong profit, %v differ", got)
+	}
+}
+
 // Names that look like cells, and a stream named like a SQL keyword.
 func TestNamesThatCollide(t *testing.T) {
 	c := newCompiler(t)

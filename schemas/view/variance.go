@@ -41,9 +41,10 @@ func (x *compilation) variance(a *aggregate, f *formula) {
 		return
 	}
 	f.tolerance = averageTolerance
-	var n, m2, scale string
+	var n, m2, scale, rounded string
 	if t.float() || t.wide() {
 		n, m2 = x.centredCells(a)
+		rounded = rounding + " * " + x.magnitudes[m2]
 		x.inexact(a, f)
 	} else {
 		sq := x.squareCells(a)
@@ -56,11 +57,17 @@ func (x *compilation) variance(a *aggregate, f *formula) {
 	if strings.HasSuffix(a.name, "samp") {
 		degrees, least = "("+n+" - 1)", "2"
 	}
-	f.sql = "greatest(" + m2 + " / " + degrees + scale + ", 0)"
-	if strings.HasPrefix(a.name, "stddev") {
-		f.sql = "sqrt(" + f.sql + ")"
+	value := func(m2 string) string {
+		sql := "greatest(" + m2 + " / " + degrees + scale + ", 0)"
+		if strings.HasPrefix(a.name, "stddev") {
+			sql = "sqrt(" + sql + ")"
+		}
+		return "CASE WHEN " + n + " >= " + least + " THEN " + sql + " END"
 	}
-	f.sql = "CASE WHEN " + n + " >= " + least + " THEN " + f.sql + " END"
+	f.sql = value(m2)
+	if rounded != "" {
+		f.bound = value("("+m2+" + "+rounded+")") + " - " + f.sql
+	}
 }
 
 func (x *compilation) squareCells(a *aggregate) squares {

@@ -115,6 +115,9 @@ type formula struct {
 	typ       sqlType
 	exact     bool
 	tolerance float64
+	// bound is SQL like sql, for how far rounding can move an inexact result; "" for
+	// an exact one.
+	bound string
 }
 
 // Names of relations in the printed statements. No column of a stream can begin
@@ -245,20 +248,23 @@ func (v *View) PlainSQL(from string) string {
 	return "WITH " + plainRows + " AS (SELECT * FROM " + from + ") " + v.plain
 }
 
-// DiffersSQL is a condition that holds where a and b, two values of the
-// column, differ by more than they may. An exact column must be equal (NULL
-// equals NULL, NaN equals NaN, -0.0 equals 0.0). A column with a tolerance t
-// is a number that may differ by t times the larger of the two: 1e-12 for
-// avg, stddev and variance, whose last digits DuckDB itself computes from the
-// order of the rows, and 1e-9 for what is computed from DOUBLE sums.
+// DiffersSQL returns a condition that holds if a and b, values of the column, differ
+// by more than they may. Values of an exact column must be equal (NULL equals NULL,
+// NaN equals NaN, -0.0 equals 0.0). A column with a tolerance t is a number that may
+// differ by t times the larger of the two: 1e-12 for avg, stddev and variance, whose
+// last digits DuckDB itself computes from the order of the rows, and 1e-9 for what is
+// computed from DOUBLE sums. It may also differ by bound, a DOUBLE expression: see
+// [View.VerifySQL].
+//
 // An expression that magnifies such a difference (a difference of averages, a
-// rounded average) may differ by more; so may DuckDB's own variance, which
-// loses digits where the deviation is a thousandth of the mean or less.
-func (c Column) DiffersSQL(a, b string) string {
+// rounded average) may differ by more; so may DuckDB's own variance, which loses
+// digits if the deviation is a thousandth of the mean or less.
+func (c Column) DiffersSQL(a, b, bound string) string {
 	equal := a + " IS NOT DISTINCT FROM " + b
 	if c.Tolerance == 0 || !parseSQLType(c.Type).numeric() {
 		return "NOT (" + equal + ")"
 	}
-	return "NOT (" + equal + " OR coalesce(isfinite(" + a + "::DOUBLE) AND isfinite(" + b + "::DOUBLE) AND abs(" + a + "::DOUBLE - " + b + "::DOUBLE) <= " +
-		ftoa(c.Tolerance) + "::DOUBLE * greatest(abs(" + a + "::DOUBLE), abs(" + b + "::DOUBLE)), false))"
+	a, b = cast(a, "DOUBLE"), cast(b, "DOUBLE")
+	return "NOT (" + equal + " OR coalesce(isfinite(" + a + ") AND isfinite(" + b + ") AND abs(" + a + " - " + b + ") <= greatest(" + bound + ", " +
+		ftoa(c.Tolerance) + "::DOUBLE * greatest(abs(" + a + "), abs(" + b + "))), false))"
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -81,11 +82,7 @@ func (e *Engine) verify(ctx context.Context, s *store.Snapshot, v View, req *due
 	if err != nil || req.GetExplainOnly() {
 		return out, err
 	}
-	merged, _, err := v.Compiled.FinalSQL(src.partials, view.Options{})
-	if err != nil {
-		return nil, err
-	}
-	return out, e.compare(ctx, s, v, merged, v.Compiled.PlainSQL(rows), limit, out)
+	return out, e.compare(ctx, s, v, v.Compiled.VerifySQL(src.partials), v.Compiled.PlainSQL(rows), limit, out)
 }
 
 // archived is a stream's archived events.
@@ -134,10 +131,10 @@ func (e *Engine) rows(ctx context.Context, s *store.Snapshot, v View, a archived
 // equal keys (a view may leave keys out of its SELECT) are paired in the order
 // of their values.
 func (e *Engine) compare(ctx context.Context, s *store.Snapshot, v View, merged, plain string, limit int, out *duetv1.VerifyResponse) error {
-	var keys, cols []string
+	var keys, cols, bounds []string
 	for i, c := range v.Compiled.Columns {
 		name := fmt.Sprintf("v%d", i)
-		cols = append(cols, name)
+		cols, bounds = append(cols, name), append(bounds, fmt.Sprintf("b%d", i))
 		if c.Role == view.Key || c.Role == view.TimeKey {
 			keys = append(keys, name)
 		}
@@ -150,7 +147,7 @@ func (e *Engine) compare(ctx context.Context, s *store.Snapshot, v View, merged,
 		}
 		pair = fmt.Sprintf("row_number() OVER (%s ORDER BY %s)", partition, strings.Join(cols, ", "))
 	}
-	side := func(text string) string {
+	side := func(text string, cols []string) string {
 		return fmt.Sprintf("SELECT %s AS %s, * FROM (%s) AS t(%s)", pair, keyName, text, strings.Join(cols, ", "))
 	}
 	on := []string{fmt.Sprintf("m.%s = p.%s", keyName, keyName)}
@@ -160,14 +157,14 @@ func (e *Engine) compare(ctx context.Context, s *store.Snapshot, v View, merged,
 	differ := []string{"m." + keyName + " IS NULL", "p." + keyName + " IS NULL"}
 	var selected []string
 	for i, c := range v.Compiled.Columns {
-		differ = append(differ, c.DiffersSQL(fmt.Sprintf("m.v%d", i), fmt.Sprintf("p.v%d", i)))
+		differ = append(differ, c.DiffersSQL(fmt.Sprintf("m.v%d", i), fmt.Sprintf("p.v%d", i), fmt.Sprintf("m.b%d", i)))
 		selected = append(selected, fmt.Sprintf("m.v%d AS m%d, p.v%d AS p%d", i, i, i, i))
 	}
 	text := fmt.Sprintf(`WITH %[1]s AS MATERIALIZED (%[2]s), %[3]s AS MATERIALIZED (%[4]s), _duet_differ AS MATERIALIZED (
 		SELECT m.%[5]s IS NOT NULL AS in_merged, p.%[5]s IS NOT NULL AS in_plain, %[6]s FROM %[1]s AS m FULL OUTER JOIN %[3]s AS p ON %[7]s WHERE %[8]s)
 		SELECT (SELECT count(*) FROM %[1]s) AS groups, (SELECT count(*) FROM _duet_differ) AS different, d.*
 		FROM (SELECT 1) LEFT JOIN _duet_differ AS d ON true LIMIT %[9]d`,
-		mergedName, side(merged), plainName, side(plain), keyName, strings.Join(selected, ", "), strings.Join(on, " AND "), strings.Join(differ, " OR "), limit)
+		mergedName, side(merged, slices.Concat(cols, bounds)), plainName, side(plain, cols), keyName, strings.Join(selected, ", "), strings.Join(on, " AND "), strings.Join(differ, " OR "), limit)
 	rows, _, err := e.collect(ctx, s, text, 4+2*len(cols), limit)
 	if err != nil {
 		return err

@@ -237,7 +237,7 @@ func (sh *shop) check() {
 				if c.Role == view.Key || c.Role == view.TimeKey {
 					same = append(same, a+" IS NOT DISTINCT FROM "+b)
 				} else {
-					differ = append(differ, "("+c.DiffersSQL(a, b)+")")
+					differ = append(differ, "("+c.DiffersSQL(a, b, "0")+")")
 				}
 			}
 			q := fmt.Sprintf("SELECT count(*) FILTER (a IS NULL OR b IS NULL OR %s), count(*) FROM (%s) a FULL JOIN (%s) b ON %s",
