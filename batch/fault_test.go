@@ -284,7 +284,7 @@ func TestAStoppedChildIsKilledAndStartedOnceMore(t *testing.T) {
 	}{{"the first", 1, batch.Published}, {"both", 2, batch.Failed}} {
 		t.Run(c.name, func(t *testing.T) {
 			var calls atomic.Int64
-			s := mustOpen(t, t.TempDir(), options{runner: batch.Config{StallTimeout: 4 * time.Second, Child: func() *exec.Cmd {
+			s := mustOpen(t, t.TempDir(), options{runner: batch.Config{StallTimeout: 5 * time.Second, Child: func() *exec.Cmd {
 				if calls.Add(1) <= c.stopped {
 					return play("stopped")
 				}
@@ -312,10 +312,10 @@ func TestAStoppedChildIsKilledAndStartedOnceMore(t *testing.T) {
 			if run.State != c.state || run.Attempts != 2 || run.Warning != "" {
 				t.Fatalf("run %+v", run)
 			}
-			if c.state == batch.Failed && !strings.Contains(run.Reason, "made no progress for 4s") {
+			if c.state == batch.Failed && !strings.Contains(run.Reason, "made no progress for 5s") {
 				t.Errorf("reason %q", run.Reason)
 			}
-			if !warnings["the child process has made no progress"] || !warnings["the first child process made no progress for 4s and was killed; a second one is at work"] {
+			if !warnings["the child process has made no progress"] || !warnings["the first child process made no progress for 5s and was killed; a second one is at work"] {
 				t.Errorf("warnings %v", warnings)
 			}
 			s.mustCheck(t)

@@ -32,7 +32,13 @@
 // Numbers only grow, and publishing one is exclusive: the second of two runners
 // gets an *archive.FencedError (H10). The highest generation must verify, or
 // opening fails and names the file; an older one never takes its place (H6). A
-// rollback is a new number with the old one's files (H9).
+// rollback is a new number with the old one's files (H9). So is a [Withdrawal],
+// which an operator publishes when the highest generation cannot be served:
+//
+//	"number": 43, "kind": "withdrawal", "base": 42, "of": 41, "withdrawn": 42, "reason": "...", ...
+//
+// A view that the live half cannot hold is published suspended, but with its file
+// ("unfit": true), from which the next run continues.
 //
 // Cleaning follows the archive's rule: list, publish a number, delete only what
 // was listed. Each generation names those that are kept when it is published; a
