@@ -71,7 +71,7 @@ func (c *checkCommand) verdict(t *terminal, p *project.Project, faults project.F
 }
 
 // plural returns a number with its noun.
-func plural(n int, noun string) string {
+func plural[N int | int64](n N, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,7 +101,7 @@ func (i *ingestCommand) send(ctx context.Context, t *terminal, c *client.Client,
 		return fileError(err)
 	}
 	rate := int64(float64(done.Lines) / max(done.Elapsed.Seconds(), 0.001))
-	fmt.Fprintf(t.err, "%s lines in %s, %s/s\n", count(done.Lines), short(done.Elapsed), count(rate))
+	fmt.Fprintf(t.err, "%s in %s, %s/s\n", plural(done.Lines, "line"), short(done.Elapsed), count(rate))
 	if done.Partial {
 		fmt.Fprintf(t.err, "all %s lines are in the log, but the server restarted meanwhile: the account counts only what came after\n", count(done.Lines))
 	}
@@ -170,7 +171,7 @@ func (i *ingestCommand) dryRun(t *terminal, s *project.Stream) error {
 			return fileError(err)
 		}
 		rejected = rejected || counts.rejected > 0
-		fmt.Fprintf(t.out, "%s: %s lines, %s accepted, %s rejected; nothing was sent\n", name, count(counts.typed+counts.rejected), count(counts.typed), count(counts.rejected))
+		fmt.Fprintf(t.out, "%s: %s, %s accepted, %s rejected; nothing was sent\n", name, plural(counts.typed+counts.rejected, "line"), count(counts.typed), count(counts.rejected))
 	}
 	if rejected {
 		return errNo
@@ -230,6 +231,15 @@ func (i *ingestCommand) dryRunFile(t *terminal, s *project.Stream, decoder *even
 	header := decoder.Columns()
 	for n, column := range s.Columns {
 		header[n] += " " + column.Type.SQL()
+	}
+	// The last column holds members of the record that no column declares.
+	last := len(header) - 1
+	header[last] = "undeclared"
+	if !slices.ContainsFunc(rows, func(row []string) bool { return row[last] != "NULL" }) {
+		header = header[:last]
+		for n := range rows {
+			rows[n] = rows[n][:last]
+		}
 	}
 	return counts, printGrid(t, header, right, rows)
 }

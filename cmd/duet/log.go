@@ -16,7 +16,7 @@ import (
 )
 
 type logCommand struct {
-	Adopt logAdoptCommand `cmd:"" help:"Begin a new log in place of one that is lost, older, recreated or damaged; first show what is lost."`
+	Adopt logAdoptCommand `cmd:"" help:"Replace a log that is lost, older than the archive, recreated or damaged; shows what is lost, and asks first."`
 }
 
 type logAdoptCommand struct {
@@ -34,7 +34,7 @@ func (c *logAdoptCommand) Run(ctx context.Context, t *terminal) error {
 	}
 	adopted, err := node.Adopt(ctx, cfg, func(a node.Adopting) (bool, error) {
 		printAdopting(t.out, a)
-		return c.Yes || confirmed(t), nil
+		return c.Yes || confirmed(t, "Give up what is lost and begin a new log?"), nil
 	})
 	var faults project.Faults
 	switch {
@@ -77,9 +77,9 @@ func printAdopting(w io.Writer, a node.Adopting) {
 	fmt.Fprintf(w, "A new log, number %d, would begin behind the archive.\n", l.Ordinal)
 }
 
-// confirmed asks, and returns whether the answer is yes.
-func confirmed(t *terminal) bool {
-	fmt.Fprint(t.err, "Give up what is lost and begin a new log? [y/N] ")
+// confirmed asks a question and returns whether the answer is yes.
+func confirmed(t *terminal, question string) bool {
+	fmt.Fprint(t.out, question+" [y/N] ")
 	line, _ := bufio.NewReader(t.in).ReadString('\n') // no answer is no
 	answer := strings.ToLower(strings.TrimSpace(line))
 	return answer == "y" || answer == "yes"

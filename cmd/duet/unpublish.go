@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"strings"
 
 	"duet/internal/node"
 )
@@ -36,12 +34,8 @@ func (b *batchUnpublishCommand) Run(ctx context.Context, t *terminal) error {
 	}
 	fmt.Fprintf(t.out, "generation %d would be withdrawn, and generation %d published: the numbers of generation %d, to %s. The schedule would be paused.\n",
 		u.Withdrawn, u.Number, u.To.Number, u.To.Cut.Position())
-	if !b.Yes {
-		fmt.Fprint(t.out, "Do that? Write yes: ")
-		answer, _ := bufio.NewReader(t.in).ReadString('\n') // the end of the input is a no
-		if strings.TrimSpace(answer) != "yes" {
-			return no("nothing was changed")
-		}
+	if !b.Yes && !confirmed(t, "Do that?") {
+		return no("nothing was changed")
 	}
 	g, err := u.Execute(ctx, b.Reason)
 	if err != nil {
