@@ -257,7 +257,7 @@ func (a *attempt) cut(ctx context.Context) error {
 	defer cancel()
 	if err := a.cfg.Archive.Wait(waiting, a.at); err != nil {
 		if a.cfg.Archiver != nil {
-			err = errors.Join(err, a.cfg.Archiver.Err())
+			err = errors.Join(err, a.cfg.Archiver.LastErr())
 		}
 		return err
 	}

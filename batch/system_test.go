@@ -121,7 +121,7 @@ func open(dir string, o options) (_ *system, err error) {
 		s.failed = append(s.failed, fmt.Errorf("%s: %w", step, err))
 	}})
 	if !o.noLoop {
-		if err := s.archiver.Start(); err != nil {
+		if err := s.archiver.Start(context.Background()); err != nil {
 			return nil, err
 		}
 	}

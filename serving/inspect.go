@@ -191,12 +191,12 @@ func (p *platform) inspectArchive(_ context.Context, args map[string]string) ([]
 		sums, _ := json.Marshal(t.Sums) // a map of texts
 		streams.add(name, t.Received, t.Accepted, t.Duplicate, t.Rejected, string(sums))
 	}
-	files := newTable("files", "data", "after", "through", "rows BIGINT", "bytes BIGINT", "oldest_event", "newest_event", "path", "xxh3_128")
+	files := newTable("files", "data", "after", "through", "rows BIGINT", "bytes BIGINT", "oldest_event", "newest_event", "path", "xxh3_128", "content")
 	for _, f := range m.Files {
 		if want := args["data"]; want != "" && f.Data != want {
 			continue
 		}
-		files.add(f.Data, f.From, f.Through, f.Rows, f.Bytes, f.OldestEvent, f.NewestEvent, f.Path, f.XXH3)
+		files.add(f.Data, f.From, f.Through, f.Rows, f.Bytes, f.OldestEvent, f.NewestEvent, f.Path, f.XXH3, f.Content)
 	}
 	return []*duetv1.InspectTable{head.t, streams.t, files.t}, nil
 }

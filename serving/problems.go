@@ -19,7 +19,7 @@ func (a *api) problems(p *platform, res *duetv1.GetStatusResponse) []string {
 	if err := p.Live.Progress().Held; err != nil {
 		out = append(out, "the live half waits: "+err.Error())
 	}
-	if err := p.Archiver.Err(); err != nil {
+	if err := p.Archiver.LastErr(); err != nil {
 		out = append(out, "archiving fails and is tried again: "+err.Error())
 	}
 	if err := p.Runner.Err(); err != nil {

@@ -178,7 +178,7 @@ func (r *rig) openLive(dir string, p *Platform) {
 	r.must(err)
 	r.t.Cleanup(func() { r.must(p.Archive.Close()) })
 	p.Archiver = archive.NewArchiver(p.Archive, p.Store, archive.Hooks{})
-	r.must(p.Archiver.Start())
+	r.must(p.Archiver.Start(context.Background()))
 	r.t.Cleanup(p.Archiver.Stop)
 	p.Log, p.Live = r.log, r.live
 }
@@ -198,7 +198,7 @@ func (r *rig) openBatch(dir string, p *Platform) {
 	r.must(err)
 	r.t.Cleanup(r.world.Close)
 	archiver := archive.NewArchiver(files, r.world, archive.Hooks{})
-	r.must(archiver.Start())
+	r.must(archiver.Start(context.Background()))
 	r.t.Cleanup(archiver.Stop)
 	r.runner, err = batch.NewRunner(batch.Config{
 		Dir: dir, Archive: files, Catalog: p.Catalog, Live: r.world, Views: batchtest.Views, Archiver: archiver,

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"duet/internal/base/lifecycle"
 )
 
 // Hooks are called by an [Archiver], from its goroutine; they must not block.
@@ -17,19 +19,18 @@ type Hooks struct {
 }
 
 // Archiver commits a tail's blocks as they close, and merges and cleans after
-// each commit. Use [NewArchiver].
+// each commit. It is a [lifecycle.Service]; use [NewArchiver]. Stop cancels a
+// commit in progress: the next Open finds it either published or not.
 type Archiver struct {
+	lifecycle.Base
 	archive *Archive
 	tail    Tail
 	hooks   Hooks
-	retry   time.Duration
 
 	compactAfter time.Time // set after a failure; only the archiver's goroutine uses it
 
-	mu     sync.Mutex
-	err    error // of the last attempt; nil if it succeeded
-	cancel context.CancelFunc
-	done   chan struct{}
+	mu      sync.Mutex
+	lastErr error // of the last attempt; nil if it succeeded
 }
 
 // firstRetry and lastRetry bound the wait between attempts. It doubles after
@@ -41,60 +42,33 @@ const (
 
 // NewArchiver returns an archiver that is not started.
 func NewArchiver(a *Archive, tail Tail, hooks Hooks) *Archiver {
-	return &Archiver{archive: a, tail: tail, hooks: hooks, retry: firstRetry}
+	return &Archiver{archive: a, tail: tail, hooks: hooks}
 }
 
-// Start starts committing in the background. A second Start is an error.
-func (r *Archiver) Start() error {
+// Start starts committing in the background.
+func (r *Archiver) Start(ctx context.Context) error { return r.Go(ctx, r.run) }
+
+// LastErr returns why the last attempt failed; nil if it succeeded.
+func (r *Archiver) LastErr() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.cancel != nil {
-		return errors.New("archiver: started already")
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	r.cancel, r.done = cancel, make(chan struct{})
-	go func() {
-		defer close(r.done)
-		r.run(ctx)
-	}()
-	return nil
-}
-
-// Stop cancels the archiver and waits for its goroutine. The next Open finds a
-// cancelled commit either published or not. Stopping twice, or without a start,
-// is fine.
-func (r *Archiver) Stop() {
-	r.mu.Lock()
-	cancel, done := r.cancel, r.done
-	r.mu.Unlock()
-	if cancel == nil {
-		return
-	}
-	cancel()
-	<-done
-}
-
-// Err returns why the last attempt failed; nil if it succeeded.
-func (r *Archiver) Err() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.err
+	return r.lastErr
 }
 
 // run commits blocks until ctx ends or the archive is fenced. It retries a failed
 // attempt (a full disk, say) with a doubling wait.
-func (r *Archiver) run(ctx context.Context) {
-	wait := r.retry
-	for ctx.Err() == nil {
+func (r *Archiver) run(ctx context.Context) error {
+	wait := firstRetry
+	for {
 		step, err := r.step(ctx)
 		if ctx.Err() != nil {
-			return
+			return context.Cause(ctx)
 		}
 		r.mu.Lock()
-		r.err = err
+		r.lastErr = err
 		r.mu.Unlock()
 		if err == nil {
-			wait = r.retry
+			wait = firstRetry
 			continue
 		}
 		var fenced *FencedError
@@ -105,14 +79,14 @@ func (r *Archiver) run(ctx context.Context) {
 			r.hooks.Failed(step, err, wait)
 		}
 		if wait == 0 {
-			return
+			return err
 		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return
+			return context.Cause(ctx)
 		}
 		wait = min(2*wait, lastRetry)
 	}

@@ -25,6 +25,7 @@ const Format = "duet data 1"
 //	runs/, reports/, schedule.json, tmp-runs/
 //	              what became of runs, and those under way (batch)
 //	adoptions.json  the logs that were begun in place of lost ones (adopt.go)
+//	scrub.json    how far the scrub is, and what the last one found (batch/scrub)
 //	definitions/  the project's folder as control records put it in force
 //	verdicts.log  what was decided for each message that is not archived
 //	tmp/          spill files and exports; emptied at each start

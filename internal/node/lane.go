@@ -111,11 +111,11 @@ func (n *Node) stopLive(context.Context) error {
 	return n.lane.verdicts.close()
 }
 
-func (n *Node) startArchiver(context.Context) error {
+func (n *Node) startArchiver(ctx context.Context) error {
 	l := &n.lane
 	l.trimmer = newTrimmer(l.log, l.archive, n.store, n.logger)
 	l.archiver = archive.NewArchiver(l.archive, n.store, n.archiveHooks())
-	return l.archiver.Start()
+	return l.archiver.Start(context.WithoutCancel(ctx))
 }
 
 func (n *Node) startTrimmer(ctx context.Context) error {
