@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"duet/schemas/project"
+	"duet/serving/query"
 	"duet/serving/reason"
 	"duet/speed/eventlog"
 )
@@ -21,13 +22,14 @@ type api struct {
 	cfg      Config
 	gate     *gate
 	started  time.Time
+	changed  *changedFiles
 	platform atomic.Pointer[platform]          // nil until attach; set for methods that are not early
 	appender atomic.Pointer[eventlog.Appender] // nil until open
 	closed   atomic.Bool
 }
 
 func newAPI(cfg Config) *api {
-	a := &api{cfg: cfg, started: cfg.Now()}
+	a := &api{cfg: cfg, started: cfg.Now(), changed: &changedFiles{folder: cfg.Folder, runs: cfg.Project.Files, now: cfg.Now}}
 	a.gate = newGate(cfg, a.ready)
 	return a
 }
@@ -110,7 +112,7 @@ func checkGeneration(n uint64) error {
 	return nil
 }
 
-// stream finds a stream by a name that a client sent.
+// stream returns the stream of a name that a client sent.
 func (a *api) stream(name string) (*project.Stream, error) {
 	if err := checkName("stream", name); err != nil {
 		return nil, err
@@ -122,5 +124,5 @@ func (a *api) stream(name string) (*project.Stream, error) {
 		}
 		names = append(names, s.Name)
 	}
-	return nil, reason.New(reason.StreamUnknown, "stream %q: there is no such stream; there are %v", name, names)
+	return nil, reason.New(reason.StreamUnknown, "stream %q: there is no such stream; %s", name, query.DidYouMean(name, names))
 }

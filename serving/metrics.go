@@ -128,6 +128,7 @@ var (
 	descArchive    = gauge("duet_archive_bytes", "Bytes of the archive.")
 	descMemory     = gauge("duet_store_memory_bytes", "Memory that the store uses.")
 	descMemLimit   = gauge("duet_store_memory_limit_bytes", "Memory that the store may use.")
+	descAbandoned  = gauge("duet_abandoned_queries", "Statements that still run although their query has ended.")
 	descEvents     = gauge("duet_events", "Events received, by stream and verdict.", "stream", "verdict")
 	descNewest     = gauge("duet_newest_event_seconds", "The largest event time counted, Unix seconds, by stream.", "stream")
 	descRows       = gauge("duet_view_rows", "Partial rows of a view, both halves.", "view")
@@ -168,6 +169,7 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 	send(descArchive, float64(s.GetArchive().GetBytes()))
 	send(descMemory, float64(s.StoreMemoryBytes))
 	send(descMemLimit, float64(s.StoreMemoryLimitBytes))
+	send(descAbandoned, float64(s.AbandonedQueries))
 	send(descPaused, oneIf(s.GetBatch().GetPaused()))
 	if s.GetBatch().GetLastVerdict() != "" {
 		send(descEqual, oneIf(s.GetBatch().GetLastEqual()))

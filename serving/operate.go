@@ -28,6 +28,7 @@ func (a *api) GetStatus(ctx context.Context, req *duetv1.GetStatusRequest) (*due
 			res.Streams = append(res.Streams, &duetv1.StreamStatus{Name: s.Name, File: s.File, Definition: a.cfg.Project.Files[s.File]})
 		}
 	}
+	res.ProjectChangedFiles = a.changed.list()
 	progress, words := a.progress()
 	res.Live = &duetv1.LiveStatus{Progress: progress}
 	p := a.platform.Load()
@@ -58,6 +59,7 @@ func (a *api) GetStatus(ctx context.Context, req *duetv1.GetStatusRequest) (*due
 	res.Batch = p.batchStatus()
 	running, scrubbed := p.Scrubber.Status()
 	res.Scrub, res.LastScrub = scrubPass(running), scrubPass(scrubbed)
+	res.AbandonedQueries = int32(p.engine.Abandoned())
 	if err := a.streamStatus(ctx, p, req.GetDefinitions(), res); err != nil {
 		return nil, err
 	}

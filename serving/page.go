@@ -48,6 +48,7 @@ type (
 	page struct {
 		Project, Version, Time string
 		State, StateClass      string
+		Banner                 string
 		Refresh                int
 		Problems               []string
 		Facts                  []fact
@@ -152,6 +153,7 @@ func (p *pages) frame(ctx context.Context) page {
 // health adds what a status says.
 func (p *pages) health(out *page, s *duetv1.GetStatusResponse, now time.Time) {
 	out.Version, out.Problems = s.GetVersion(), s.GetProblems()
+	out.Banner = changedSentence(s.GetProjectChangedFiles())
 	switch s.GetHealth() {
 	case duetv1.Health_HEALTH_OK:
 		out.State, out.StateClass = "well", "good"
@@ -236,12 +238,15 @@ func (p *pages) card(ctx context.Context, v *duetv1.View, rows int32) card {
 		}
 		out.Columns = append(out.Columns, h)
 	}
-	for _, r := range resp.GetRows() {
-		cells := make([]cell, len(r.GetValues()))
-		for i, val := range r.GetValues() {
-			cells[i] = show(val, resp.GetColumns()[i].GetBucket())
+	out.Rows = make([][]cell, len(resp.GetRows()))
+	for j, c := range resp.GetColumns() {
+		values := make([]*duetv1.Value, len(resp.GetRows()))
+		for i, r := range resp.GetRows() {
+			values[i] = r.GetValues()[j]
 		}
-		out.Rows = append(out.Rows, cells)
+		for i, shown := range show(c, values) {
+			out.Rows[i] = append(out.Rows[i], shown)
+		}
 	}
 	out.Note = noteText(resp.GetProof())
 	if resp.GetTruncated() {
@@ -268,27 +273,88 @@ func numeric(typ string) bool {
 	return false
 }
 
-// show formats a value: thousands grouped, at least two decimals, a time bucket
-// without the parts that are always zero.
-func show(v *duetv1.Value, bucket string) cell {
-	switch k := v.GetKind().(type) {
-	case nil:
-		return cell{"null", "null"}
-	case *duetv1.Value_IntValue, *duetv1.Value_DecimalValue:
-		return cell{group(trim(query.Text(v))), "number"}
-	case *duetv1.Value_DoubleValue:
-		return cell{group(trim(strconv.FormatFloat(k.DoubleValue, 'f', 4, 64))), "number"}
-	case *duetv1.Value_LocalValue:
-		t := strings.Replace(k.LocalValue, "T", " ", 1)
-		switch unit := strings.TrimSuffix(bucket[strings.IndexByte(bucket, ' ')+1:], "s"); unit {
-		case "day", "week", "month", "quarter", "year":
-			t = strings.TrimSuffix(t, " 00:00:00")
-		case "hour", "minute":
-			t = strings.TrimSuffix(t, ":00")
+// show formats the values of a column. The numbers of a column have one scale, at
+// least two decimals if they have any. Digits are grouped for measures only:
+// keys may be ids and years. A time bucket is shown without the parts that are
+// always zero.
+func show(c *duetv1.Column, values []*duetv1.Value) []cell {
+	measure := c.GetRole() == duetv1.ColumnRole_COLUMN_ROLE_MEASURE
+	texts, scale := make([]string, len(values)), 0
+	for i, v := range values {
+		if texts[i] = numberText(v); texts[i] != "" && measure {
+			scale = max(scale, decimals(trim(texts[i])))
 		}
-		return cell{t, "text"}
 	}
-	return cell{query.Text(v), "text"}
+	out := make([]cell, len(values))
+	for i, v := range values {
+		switch k := v.GetKind().(type) {
+		case nil:
+			out[i] = cell{"–", "null"}
+			if numeric(c.GetType()) {
+				out[i].Class = "null number"
+			}
+		case *duetv1.Value_IntValue, *duetv1.Value_DecimalValue, *duetv1.Value_DoubleValue:
+			if text := texts[i]; measure {
+				out[i] = cell{group(rescale(text, scale)), "number"}
+			} else {
+				out[i] = cell{text, "number"}
+			}
+		case *duetv1.Value_LocalValue:
+			out[i] = cell{bucketText(k.LocalValue, c.GetBucket()), "text"}
+		default:
+			out[i] = cell{query.Text(v), "text"}
+		}
+	}
+	return out
+}
+
+// numberText formats a number, a double with four decimals; "" if v is none.
+func numberText(v *duetv1.Value) string {
+	switch k := v.GetKind().(type) {
+	case *duetv1.Value_IntValue, *duetv1.Value_DecimalValue:
+		return query.Text(v)
+	case *duetv1.Value_DoubleValue:
+		return strconv.FormatFloat(k.DoubleValue, 'f', 4, 64)
+	}
+	return ""
+}
+
+// bucketText formats the start of a time bucket.
+func bucketText(start, bucket string) string {
+	t := strings.Replace(start, "T", " ", 1)
+	switch strings.TrimSuffix(bucket[strings.IndexByte(bucket, ' ')+1:], "s") {
+	case "day", "week", "month", "quarter", "year":
+		t = strings.TrimSuffix(t, " 00:00:00")
+	case "hour", "minute":
+		t = strings.TrimSuffix(t, ":00")
+	}
+	return t
+}
+
+// decimals returns the number of decimals of a number's text.
+func decimals(s string) int {
+	if i := strings.IndexByte(s, '.'); i >= 0 {
+		return len(s) - i - 1
+	}
+	return 0
+}
+
+// rescale gives a number's text a number of decimals. It never cuts digits other
+// than zeros.
+func rescale(s string, scale int) string {
+	if strings.Trim(s, "-0123456789.") != "" {
+		return s // NaN, Inf
+	}
+	for decimals(s) > scale && strings.HasSuffix(s, "0") {
+		s = s[:len(s)-1]
+	}
+	if scale > 0 && decimals(s) == 0 {
+		s += "."
+	}
+	for decimals(s) < scale {
+		s += "0"
+	}
+	return strings.TrimSuffix(s, ".")
 }
 
 // trim removes zeros from the end of a number, down to two decimals.

@@ -22,6 +22,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -47,6 +48,9 @@ type Config struct {
 	AllowRemote bool
 
 	Project *project.Project
+	// Folder is the project's folder; status reports files of it that differ from
+	// Project. May be nil.
+	Folder  fs.FS
 	Version string // Duet's
 	// Phase says what starting does, until Attach. Defaults to "starting".
 	Phase func() string

@@ -19,7 +19,14 @@ func (a *api) GetView(ctx context.Context, req *duetv1.GetViewRequest) (*duetv1.
 
 // Query implements ViewService.
 func (a *api) Query(ctx context.Context, req *duetv1.QueryRequest) (*duetv1.QueryResponse, error) {
-	return a.platform.Load().engine.Query(ctx, req)
+	out, err := a.platform.Load().engine.Query(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if note := changedSentence(a.changed.list()); note != "" {
+		out.Notes = append(out.Notes, note)
+	}
+	return out, nil
 }
 
 // Verify implements ViewService.

@@ -2,6 +2,7 @@ package serving
 
 import (
 	"flag"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -108,7 +109,7 @@ func TestPagesAreGolden(t *testing.T) {
 		return out
 	}
 	home, one := frame(), frame()
-	for _, name := range []string{"countries", "everything", "sales", "small"} {
+	for _, name := range []string{"busy", "countries", "everything", "sales", "small"} {
 		v, err := r.api.platform.Load().engine.Describe(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
@@ -216,9 +217,40 @@ func TestPageBeforeTheFirstGeneration(t *testing.T) {
 	if got := noteText(proof); got != "no generation yet, live through 1:5" {
 		t.Error(got)
 	}
-	for in, want := range map[string]string{"1000": "1000", "4.5000": "4.50", "4.5020": "4.502", "-0.00": "-0.00", "7.5": "7.5", "NaN": "NaN"} {
-		if got := trim(in); got != want {
-			t.Errorf("%s: %s, want %s", in, got, want)
+}
+
+// Digits are grouped for measures only, the numbers of a column have one scale,
+// and NULL is a dash.
+func TestColumnsOfThePage(t *testing.T) {
+	dec := func(s string) *duetv1.Value {
+		return &duetv1.Value{Kind: &duetv1.Value_DecimalValue{DecimalValue: s}}
+	}
+	number := func(n int64) *duetv1.Value { return &duetv1.Value{Kind: &duetv1.Value_IntValue{IntValue: n}} }
+	double := func(f float64) *duetv1.Value {
+		return &duetv1.Value{Kind: &duetv1.Value_DoubleValue{DoubleValue: f}}
+	}
+	local := func(s string) *duetv1.Value { return &duetv1.Value{Kind: &duetv1.Value_LocalValue{LocalValue: s}} }
+	const key, measure, at = duetv1.ColumnRole_COLUMN_ROLE_KEY, duetv1.ColumnRole_COLUMN_ROLE_MEASURE, duetv1.ColumnRole_COLUMN_ROLE_TIME
+	for _, c := range []struct {
+		column *duetv1.Column
+		values []*duetv1.Value
+		want   string
+	}{
+		{&duetv1.Column{Role: key, Type: "BIGINT"}, []*duetv1.Value{number(2026), number(17850), {}}, "2026|17850|–"},
+		{&duetv1.Column{Role: key, Type: "DECIMAL(18,0)"}, []*duetv1.Value{dec("1234567")}, "1234567"},
+		{&duetv1.Column{Role: measure, Type: "BIGINT"}, []*duetv1.Value{number(2026), number(-1234567), {}}, "2,026|-1,234,567|–"},
+		{&duetv1.Column{Role: measure, Type: "DECIMAL(38,4)"}, []*duetv1.Value{dec("1234.5000"), dec("0.1250"), dec("-7.0000")}, "1,234.500|0.125|-7.000"},
+		{&duetv1.Column{Role: measure, Type: "DECIMAL(38,4)"}, []*duetv1.Value{dec("4.0000"), dec("1000.0000")}, "4.00|1,000.00"},
+		{&duetv1.Column{Role: measure, Type: "DOUBLE"}, []*duetv1.Value{double(0.5), double(1234.125), double(math.NaN())}, "0.500|1,234.125|NaN"},
+		{&duetv1.Column{Role: at, Type: "TIMESTAMP", Bucket: "1 hour"}, []*duetv1.Value{local("2026-11-21T08:00:00")}, "2026-11-21 08:00"},
+		{&duetv1.Column{Role: at, Type: "TIMESTAMP", Bucket: "1 month"}, []*duetv1.Value{local("2026-11-01T00:00:00")}, "2026-11-01"},
+	} {
+		var got []string
+		for _, shown := range show(c.column, c.values) {
+			got = append(got, shown.Text)
+		}
+		if strings.Join(got, "|") != c.want {
+			t.Errorf("got %s, want %s", strings.Join(got, "|"), c.want)
 		}
 	}
 }

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"duet/schemas/duetv1"
 )
 
@@ -17,8 +15,8 @@ type queryCommand struct {
 	Total     bool          `help:"One row over everything." xor:"grouping"`
 	Where     *string       `help:"Condition on keys." placeholder:"SQL"`
 	Having    *string       `help:"Condition on keys and measures, after grouping." placeholder:"SQL"`
-	Since     string        `help:"Only buckets of the time key that begin at this time or later: RFC 3339, or YYYY-MM-DD[ HH:MM:SS] in UTC." placeholder:"TIME"`
-	Until     string        `help:"Only buckets that begin before this time." placeholder:"TIME"`
+	Since     string        `help:"Only buckets of the time key from this time on: RFC 3339, or YYYY-MM-DD[ HH:MM[:SS]] on the clock of the time key." placeholder:"TIME"`
+	Until     string        `help:"Only buckets before this time." placeholder:"TIME"`
 	OrderBy   []string      `help:"Columns to order by." placeholder:"COLUMN"`
 	Desc      bool          `help:"Descending order."`
 	Limit     int32         `help:"Maximum number of rows, 1 to 10000." default:"1000"`
@@ -66,16 +64,15 @@ func (q *queryCommand) request() (*duetv1.QueryRequest, error) {
 	}
 	for _, bound := range []struct {
 		flag, value string
-		into        **timestamppb.Timestamp
+		into        *string
 	}{{"--since", q.Since, &request.Since}, {"--until", q.Until, &request.Until}} {
 		if bound.value == "" {
 			continue
 		}
-		at, err := instant(bound.value)
-		if err != nil {
+		if _, err := instant(bound.value); err != nil {
 			return nil, usageError("%s: %v", bound.flag, err)
 		}
-		*bound.into = timestamppb.New(at)
+		*bound.into = bound.value
 	}
 	return request, nil
 }
@@ -106,6 +103,9 @@ func (q *queryCommand) Run(ctx context.Context, t *terminal) error {
 	}
 	if answer.GetTruncated() {
 		rows += fmt.Sprintf(" (--limit %d; there are more)", q.Limit)
+	}
+	for _, note := range answer.GetNotes() {
+		fmt.Fprintln(t.err, "note: "+note)
 	}
 	fmt.Fprintf(t.err, "%s; %s\n", rows, proofLine(answer.GetProof()))
 	return nil

@@ -114,7 +114,7 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	if n.server, err = serving.New(serving.Config{
-		GRPC: cfg.GRPC, HTTP: cfg.HTTP, AllowRemote: cfg.AllowRemote, Project: n.project, Version: cfg.Version,
+		GRPC: cfg.GRPC, HTTP: cfg.HTTP, AllowRemote: cfg.AllowRemote, Project: n.project, Folder: cfg.Project, Version: cfg.Version,
 		Phase: func() string { return n.phase.Load().(string) }, Failure: n.failure, Metrics: n.metrics, Log: cfg.Log,
 	}); err == nil {
 		n.data, err = openData(cfg.Data)
@@ -232,6 +232,7 @@ func (n *Node) openStore(context.Context) (err error) {
 	}
 	n.store, err = store.Open(store.Config{
 		MemoryLimit: n.project.Limits.Memory, BlockLog: n.project.Limits.Log / 16, TempDir: n.data.sub("tmp"), MaxGroups: groups, OnSuspend: n.suspended, Log: n.logger,
+		Readers: query.Readers + 4, // and those of status, rejects, exports and the archiver
 	}, n.streamSchemas(), n.allViews())
 	return err
 }

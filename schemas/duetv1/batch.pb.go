@@ -22,24 +22,24 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// RunState is how a run stands.
+// RunState is the state of a run.
 type RunState int32
 
 const (
-	// Not said.
+	// Not specified.
 	RunState_RUN_STATE_UNSPECIFIED RunState = 0
-	// Waits for the running one.
+	// Waiting for the running run.
 	RunState_RUN_STATE_QUEUED RunState = 1
-	// Runs.
+	// Running.
 	RunState_RUN_STATE_RUNNING RunState = 2
-	// Its generation is published.
+	// Published its generation.
 	RunState_RUN_STATE_PUBLISHED RunState = 3
 	// Ended without publishing; the old generation serves.
 	RunState_RUN_STATE_FAILED RunState = 4
-	// Another runner published the number first; this run's numbers are void.
+	// Another process published the number first; the run's result is discarded.
 	RunState_RUN_STATE_FENCED RunState = 5
-	// The halves differ without a known cause: the old generation serves until
-	// a run is started with accept.
+	// The halves differ without a known cause. The old generation serves until a
+	// run is started with accept.
 	RunState_RUN_STATE_HELD RunState = 6
 	// Nothing has changed since the base generation, which still serves; nothing
 	// was published.
@@ -97,17 +97,17 @@ func (RunState) EnumDescriptor() ([]byte, []int) {
 	return file_duet_v1_batch_proto_rawDescGZIP(), []int{0}
 }
 
-// RunTrigger is why a run was started.
+// RunTrigger is what started a run.
 type RunTrigger int32
 
 const (
-	// Not said.
+	// Not specified.
 	RunTrigger_RUN_TRIGGER_UNSPECIFIED RunTrigger = 0
 	// A call of StartRun.
 	RunTrigger_RUN_TRIGGER_REQUEST RunTrigger = 1
 	// The schedule.
 	RunTrigger_RUN_TRIGGER_SCHEDULE RunTrigger = 2
-	// The schedule, once for the runs missed while the server was down.
+	// The schedule, once for all runs missed while the server was down.
 	RunTrigger_RUN_TRIGGER_CATCH_UP RunTrigger = 3
 	// A rollback.
 	RunTrigger_RUN_TRIGGER_ROLLBACK RunTrigger = 4
@@ -158,13 +158,14 @@ func (RunTrigger) EnumDescriptor() ([]byte, []int) {
 	return file_duet_v1_batch_proto_rawDescGZIP(), []int{1}
 }
 
-// Cause is why two numbers differ. It is known from records or unknown, never guessed.
+// Cause is why two values differ. It is known from records, or unknown; never
+// guessed.
 type Cause int32
 
 const (
-	// Not said.
+	// Not specified.
 	Cause_CAUSE_UNSPECIFIED Cause = 0
-	// Not explained.
+	// Unknown.
 	Cause_CAUSE_UNKNOWN Cause = 1
 	// A late duplicate.
 	Cause_CAUSE_DUPLICATE Cause = 2
@@ -176,7 +177,7 @@ const (
 	Cause_CAUSE_CORRECTION Cause = 5
 	// Within the stated bound of an inexact column.
 	Cause_CAUSE_INEXACT Cause = 6
-	// A fault of ours, known as such.
+	// A known fault of Duet.
 	Cause_CAUSE_FAULT Cause = 7
 )
 
@@ -236,17 +237,17 @@ type Run struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Whether it computes from all history, not from the base generation.
+	// Whether it computes from all history instead of from the base generation.
 	Full bool `protobuf:"varint,2,opt,name=full,proto3" json:"full,omitempty"`
-	// How it stands.
+	// Its state.
 	State RunState `protobuf:"varint,3,opt,name=state,proto3,enum=duet.v1.RunState" json:"state,omitempty"`
-	// Up to where it counts.
+	// The cut: it counts everything at or before.
 	Cut []*Position `protobuf:"bytes,4,rep,name=cut,proto3" json:"cut,omitempty"`
-	// The number that it published; 0 until then.
+	// The number of the published generation; 0 until then.
 	Generation uint64 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
 	// From 0 to 1.
 	Progress float64 `protobuf:"fixed64,6,opt,name=progress,proto3" json:"progress,omitempty"`
-	// What it is doing: "archive", "compute", ...
+	// The current step: "archive", "compute", ...
 	Step string `protobuf:"bytes,7,opt,name=step,proto3" json:"step,omitempty"`
 	// Why it did not publish, and what to do; of a running one, what is wrong.
 	Problem string `protobuf:"bytes,8,opt,name=problem,proto3" json:"problem,omitempty"`
@@ -254,15 +255,16 @@ type Run struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// When it ended; unset while it runs.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// Why it was started.
+	// What started it.
 	Trigger RunTrigger `protobuf:"varint,11,opt,name=trigger,proto3,enum=duet.v1.RunTrigger" json:"trigger,omitempty"`
-	// The generation that it builds upon and is compared with; 0 if none.
+	// The generation that it builds on and is compared with; 0 if none.
 	BaseGeneration uint64 `protobuf:"varint,12,opt,name=base_generation,json=baseGeneration,proto3" json:"base_generation,omitempty"`
-	// Ticks of the schedule that met this run and were skipped.
+	// Scheduled runs that were skipped because this one was running.
 	SkippedTicks uint32 `protobuf:"varint,13,opt,name=skipped_ticks,json=skippedTicks,proto3" json:"skipped_ticks,omitempty"`
-	// Ticks missed while the server was down that this run stands for, beyond its own.
+	// Scheduled runs missed while the server was down, beyond the one that this run
+	// makes up for.
 	MissedTicks uint32 `protobuf:"varint,14,opt,name=missed_ticks,json=missedTicks,proto3" json:"missed_ticks,omitempty"`
-	// Views that could not be computed and have no numbers in the generation.
+	// Views that could not be computed and are not in the generation.
 	SuspendedViews []string `protobuf:"bytes,15,rep,name=suspended_views,json=suspendedViews,proto3" json:"suspended_views,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -403,14 +405,14 @@ func (x *Run) GetSuspendedViews() []string {
 	return nil
 }
 
-// StartRunRequest starts a run.
+// StartRunRequest describes a run to start.
 type StartRunRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Compute from all history.
 	Full bool `protobuf:"varint,1,opt,name=full,proto3" json:"full,omitempty"`
 	// Publish even if the halves differ without a known cause.
 	Accept bool `protobuf:"varint,2,opt,name=accept,proto3" json:"accept,omitempty"`
-	// Drawn by the caller, up to 200 characters as in AppendRequest.producer.
+	// Chosen by the caller: up to 200 characters, as in AppendRequest.producer.
 	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -513,7 +515,7 @@ func (x *StartRunResponse) GetRun() *Run {
 	return nil
 }
 
-// GetRunRequest asks for a run.
+// GetRunRequest names a run.
 type GetRunRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its id.
@@ -605,12 +607,12 @@ func (x *GetRunResponse) GetRun() *Run {
 	return nil
 }
 
-// ListRunsRequest asks for a page of runs.
+// ListRunsRequest describes a page of runs.
 type ListRunsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How many at most: 0 means 50, at most 1,000.
+	// The largest number of runs: 0 means 50; at most 1,000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// next_page_token of the page before; empty for the first.
+	// next_page_token of the previous page; empty for the first.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -782,7 +784,7 @@ func (x *RollbackRequest) GetRequestId() string {
 // RollbackResponse holds the started run.
 type RollbackResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The run that publishes the old numbers under a new number.
+	// The run that publishes the old numbers again.
 	Run           *Run `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -825,7 +827,7 @@ func (x *RollbackResponse) GetRun() *Run {
 	return nil
 }
 
-// PauseRequest holds the schedule.
+// PauseRequest stops the schedule.
 type PauseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Why, for the record.
@@ -908,7 +910,7 @@ func (*PauseResponse) Descriptor() ([]byte, []int) {
 	return file_duet_v1_batch_proto_rawDescGZIP(), []int{10}
 }
 
-// ResumeRequest lets the schedule run.
+// ResumeRequest starts the schedule.
 type ResumeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1065,7 +1067,7 @@ func (*PinResponse) Descriptor() ([]byte, []int) {
 	return file_duet_v1_batch_proto_rawDescGZIP(), []int{14}
 }
 
-// UnpinRequest names the generation to leave to the policy.
+// UnpinRequest names the generation to return to the keep policy.
 type UnpinRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its number.
@@ -1148,7 +1150,7 @@ func (*UnpinResponse) Descriptor() ([]byte, []int) {
 	return file_duet_v1_batch_proto_rawDescGZIP(), []int{16}
 }
 
-// ListGenerationsRequest asks for the kept generations.
+// ListGenerationsRequest is empty.
 type ListGenerationsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1236,17 +1238,17 @@ type Generation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its number.
 	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
-	// Up to where it counts.
+	// The cut: it counts everything at or before.
 	Cut []*Position `protobuf:"bytes,2,rep,name=cut,proto3" json:"cut,omitempty"`
 	// When it was published.
 	PublishTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
 	// The run that published it.
 	Run string `protobuf:"bytes,4,opt,name=run,proto3" json:"run,omitempty"`
-	// Whether it is kept whatever the policy says.
+	// Whether it is pinned.
 	Pinned bool `protobuf:"varint,5,opt,name=pinned,proto3" json:"pinned,omitempty"`
 	// Whether it is the one that serves.
 	Current bool `protobuf:"varint,6,opt,name=current,proto3" json:"current,omitempty"`
-	// The generation whose numbers it took over by a rollback; 0 otherwise.
+	// The generation whose numbers a rollback published again; 0 otherwise.
 	RollbackOf uint64 `protobuf:"varint,7,opt,name=rollback_of,json=rollbackOf,proto3" json:"rollback_of,omitempty"`
 	// Bytes of its files.
 	Bytes int64 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
@@ -1354,9 +1356,9 @@ type GenerationView struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The view's name.
 	View string `protobuf:"bytes,1,opt,name=view,proto3" json:"view,omitempty"`
-	// The definition version it was computed under.
+	// The definition version that it was computed under.
 	Definition string `protobuf:"bytes,2,opt,name=definition,proto3" json:"definition,omitempty"`
-	// How many groups it has.
+	// Its number of groups.
 	Groups        int64 `protobuf:"varint,3,opt,name=groups,proto3" json:"groups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1416,7 +1418,7 @@ func (x *GenerationView) GetGroups() int64 {
 // GetReconciliationRequest names a run.
 type GetReconciliationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The run's id; empty means the latest that compared.
+	// The run's id; empty means the latest that has a reconciliation.
 	Run           string `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1469,12 +1471,13 @@ type GetReconciliationResponse struct {
 	Equal bool `protobuf:"varint,2,opt,name=equal,proto3" json:"equal,omitempty"`
 	// The verdict in a sentence.
 	Verdict string `protobuf:"bytes,3,opt,name=verdict,proto3" json:"verdict,omitempty"`
-	// The span compared: after this ...
+	// The span begins after this position ...
 	After []*Position `protobuf:"bytes,4,rep,name=after,proto3" json:"after,omitempty"`
-	// ... and through this. An incremental run compares (base cut, cut], a full
-	// run everything.
+	// ... and ends with this one. An incremental run compares (base cut, cut], a
+	// full run everything.
 	Through []*Position `protobuf:"bytes,5,rep,name=through,proto3" json:"through,omitempty"`
-	// Events by stream and verdict, and each money column, by both halves.
+	// Events by stream and verdict, and the sums of exact numeric columns, by both
+	// halves.
 	Totals []*ControlTotal `protobuf:"bytes,6,rep,name=totals,proto3" json:"totals,omitempty"`
 	// View by view.
 	Views         []*ViewReconciliation `protobuf:"bytes,7,rep,name=views,proto3" json:"views,omitempty"`
@@ -1561,7 +1564,7 @@ func (x *GetReconciliationResponse) GetViews() []*ViewReconciliation {
 	return nil
 }
 
-// ControlTotal is one total by both halves.
+// ControlTotal is one total, counted by both halves.
 type ControlTotal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The stream.
@@ -1654,11 +1657,11 @@ type ViewReconciliation struct {
 	Cells uint64 `protobuf:"varint,3,opt,name=cells,proto3" json:"cells,omitempty"`
 	// Cells that differ beyond their bound.
 	CellsDifferent uint64 `protobuf:"varint,4,opt,name=cells_different,json=cellsDifferent,proto3" json:"cells_different,omitempty"`
-	// Groups with such a cell, or that one half has and the other has not.
+	// Groups with such a cell, and groups that one half lacks.
 	GroupsDifferent uint64 `protobuf:"varint,5,opt,name=groups_different,json=groupsDifferent,proto3" json:"groups_different,omitempty"`
 	// The largest differences.
 	Largest []*Difference `protobuf:"bytes,6,rep,name=largest,proto3" json:"largest,omitempty"`
-	// What the values of each difference's key are.
+	// The columns of each difference's key.
 	Keys []*Column `protobuf:"bytes,7,rep,name=keys,proto3" json:"keys,omitempty"`
 	// Why the view was not compared, if it was not.
 	Note          string `protobuf:"bytes,8,opt,name=note,proto3" json:"note,omitempty"`
@@ -1752,7 +1755,7 @@ func (x *ViewReconciliation) GetNote() string {
 	return ""
 }
 
-// Difference is one number on which the halves differ.
+// Difference is one value on which the halves differ.
 type Difference struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The group.
@@ -1763,9 +1766,9 @@ type Difference struct {
 	Before *Value `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"`
 	// As computed by the run.
 	After *Value `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`
-	// Why, if it is known.
+	// The cause, if it is known.
 	Cause Cause `protobuf:"varint,5,opt,name=cause,proto3,enum=duet.v1.Cause" json:"cause,omitempty"`
-	// More about the cause.
+	// Details of the cause.
 	Detail        string `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

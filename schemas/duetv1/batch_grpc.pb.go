@@ -35,29 +35,30 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// BatchService runs and steers the batch half.
+// BatchService starts runs of the batch half and controls its schedule and
+// generations.
 type BatchServiceClient interface {
-	// StartRun starts a run, or queues one behind the running one, and answers at
-	// once. The same request_id is the same run.
+	// StartRun starts a run, or queues one behind the running one, and returns
+	// without waiting for it. Calls with the same request_id start one run.
 	StartRun(ctx context.Context, in *StartRunRequest, opts ...grpc.CallOption) (*StartRunResponse, error)
-	// GetRun tells how a run stands.
+	// GetRun returns the state of a run.
 	GetRun(ctx context.Context, in *GetRunRequest, opts ...grpc.CallOption) (*GetRunResponse, error)
 	// ListRuns lists runs, the latest first.
 	ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error)
 	// Rollback publishes a kept generation's numbers under a new number and
-	// pauses the schedule. Events after its cut are counted by the live half.
+	// pauses the schedule. The live half counts the events after its cut.
 	Rollback(ctx context.Context, in *RollbackRequest, opts ...grpc.CallOption) (*RollbackResponse, error)
-	// Pause holds the schedule, across restarts.
+	// Pause stops the schedule, also across restarts.
 	Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*PauseResponse, error)
-	// Resume lets the schedule run again.
+	// Resume starts the schedule again.
 	Resume(ctx context.Context, in *ResumeRequest, opts ...grpc.CallOption) (*ResumeResponse, error)
-	// Pin keeps a generation whatever the policy says.
+	// Pin keeps a generation, whatever the keep policy says.
 	Pin(ctx context.Context, in *PinRequest, opts ...grpc.CallOption) (*PinResponse, error)
-	// Unpin leaves a generation to the policy again.
+	// Unpin returns a generation to the keep policy.
 	Unpin(ctx context.Context, in *UnpinRequest, opts ...grpc.CallOption) (*UnpinResponse, error)
 	// ListGenerations lists the kept generations, the latest first.
 	ListGenerations(ctx context.Context, in *ListGenerationsRequest, opts ...grpc.CallOption) (*ListGenerationsResponse, error)
-	// GetReconciliation returns a run's comparison of both halves.
+	// GetReconciliation returns a run's reconciliation of both halves.
 	GetReconciliation(ctx context.Context, in *GetReconciliationRequest, opts ...grpc.CallOption) (*GetReconciliationResponse, error)
 }
 
@@ -173,29 +174,30 @@ func (c *batchServiceClient) GetReconciliation(ctx context.Context, in *GetRecon
 // All implementations should embed UnimplementedBatchServiceServer
 // for forward compatibility.
 //
-// BatchService runs and steers the batch half.
+// BatchService starts runs of the batch half and controls its schedule and
+// generations.
 type BatchServiceServer interface {
-	// StartRun starts a run, or queues one behind the running one, and answers at
-	// once. The same request_id is the same run.
+	// StartRun starts a run, or queues one behind the running one, and returns
+	// without waiting for it. Calls with the same request_id start one run.
 	StartRun(context.Context, *StartRunRequest) (*StartRunResponse, error)
-	// GetRun tells how a run stands.
+	// GetRun returns the state of a run.
 	GetRun(context.Context, *GetRunRequest) (*GetRunResponse, error)
 	// ListRuns lists runs, the latest first.
 	ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error)
 	// Rollback publishes a kept generation's numbers under a new number and
-	// pauses the schedule. Events after its cut are counted by the live half.
+	// pauses the schedule. The live half counts the events after its cut.
 	Rollback(context.Context, *RollbackRequest) (*RollbackResponse, error)
-	// Pause holds the schedule, across restarts.
+	// Pause stops the schedule, also across restarts.
 	Pause(context.Context, *PauseRequest) (*PauseResponse, error)
-	// Resume lets the schedule run again.
+	// Resume starts the schedule again.
 	Resume(context.Context, *ResumeRequest) (*ResumeResponse, error)
-	// Pin keeps a generation whatever the policy says.
+	// Pin keeps a generation, whatever the keep policy says.
 	Pin(context.Context, *PinRequest) (*PinResponse, error)
-	// Unpin leaves a generation to the policy again.
+	// Unpin returns a generation to the keep policy.
 	Unpin(context.Context, *UnpinRequest) (*UnpinResponse, error)
 	// ListGenerations lists the kept generations, the latest first.
 	ListGenerations(context.Context, *ListGenerationsRequest) (*ListGenerationsResponse, error)
-	// GetReconciliation returns a run's comparison of both halves.
+	// GetReconciliation returns a run's reconciliation of both halves.
 	GetReconciliation(context.Context, *GetReconciliationRequest) (*GetReconciliationResponse, error)
 }
 

@@ -32,18 +32,18 @@ type AppendRequest struct {
 	//
 	//	*AppendRequest_JsonLines
 	Payload isAppendRequest_Payload `protobuf_oneof:"payload"`
-	// Who sends: up to 200 characters of letters, digits and "._:-". With
-	// producer_sequence, a request that is sent again after an unknown outcome is
-	// counted once, however late.
+	// The sender: up to 200 letters, digits and "._:-". With producer_sequence, a
+	// request that is sent again after an unknown outcome is counted once, however
+	// late.
 	Producer string `protobuf:"bytes,4,opt,name=producer,proto3" json:"producer,omitempty"`
-	// The producer's number of this request's first event, from 1; each event,
-	// also a rejected one, takes one number.
+	// The producer's number of this request's first event, from 1. Every event has
+	// a number, including rejected ones.
 	ProducerSequence uint64 `protobuf:"varint,5,opt,name=producer_sequence,json=producerSequence,proto3" json:"producer_sequence,omitempty"`
-	// A name for the account of this work, such as one run of `duet ingest`:
-	// the same characters as a producer.
+	// Names the account of these events, such as one run of `duet ingest`: the same
+	// characters as a producer.
 	Session string `protobuf:"bytes,6,opt,name=session,proto3" json:"session,omitempty"`
-	// Where the events stand in a file, for content that may be sent again by
-	// somebody else: the same content adds nothing, whatever the file is called.
+	// The events' place in a file, if its content may be sent again by another
+	// sender: the same content is counted once, whatever the file is called.
 	File          *FileIdentity `protobuf:"bytes,7,opt,name=file,proto3" json:"file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -141,14 +141,14 @@ type AppendRequest_JsonLines struct {
 
 func (*AppendRequest_JsonLines) isAppendRequest_Payload() {}
 
-// FileIdentity says which part of a file a request holds. A file's lines are
+// FileIdentity identifies the part of a file that a request holds. A file's lines are
 // chained: h(i) = hash128(h(i-1), line i), h(0) = 0; a chunk is up to 1,024
 // lines, beginning at a multiple of 1,024.
 type FileIdentity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// h before the chunk's first line, 16 bytes.
 	Chunk []byte `protobuf:"bytes,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
-	// For each event of the request the low 64 bits of its line's h.
+	// For each event of the request, the low 64 bits of its line's h.
 	Digests []uint64 `protobuf:"fixed64,2,rep,packed,name=digests,proto3" json:"digests,omitempty"`
 	// The file's name, up to 1,024 bytes; "" if it has none. Rejects name it.
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
@@ -217,14 +217,14 @@ func (x *FileIdentity) GetLines() []uint32 {
 	return nil
 }
 
-// AppendResponse says that the log holds the events.
+// AppendResponse confirms that the log holds the events.
 type AppendResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Events appended to the log by this request.
 	Appended uint32 `protobuf:"varint,1,opt,name=appended,proto3" json:"appended,omitempty"`
 	// Events that the log held already, by producer number.
 	Duplicate uint32 `protobuf:"varint,2,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
-	// Opaque. As `not_before` it means: nothing older than these events.
+	// Opaque. As not_before it asks for answers that count these events.
 	Token         string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -373,13 +373,12 @@ func (x *AppendStreamResponse) GetAppended() *AppendResponse {
 	return nil
 }
 
-// GetAccountRequest asks for a session's account.
+// GetAccountRequest names a session.
 type GetAccountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The session, as given to Append.
 	Session string `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
-	// Waits until the live half has passed this token, up to the call's
-	// deadline, else DEADLINE_EXCEEDED.
+	// As in QueryRequest.
 	NotBefore     string `protobuf:"bytes,2,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -434,7 +433,7 @@ type GetAccountResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What became of the session's events up to live_through.
 	Account *Account `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"`
-	// Up to where it is counted.
+	// The position through which it is counted.
 	LiveThrough   []*Position `protobuf:"bytes,2,rep,name=live_through,json=liveThrough,proto3" json:"live_through,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -28,16 +28,17 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// IngestService takes events in.
+// IngestService appends events.
 type IngestServiceClient interface {
-	// Append appends events to a stream. It answers when the log has synced
-	// them: all of the request, or nothing. What each event's verdict is
-	// (accepted, duplicate, rejected) is decided after that; see GetAccount.
+	// Append appends events to a stream, all of the request or nothing. It returns
+	// when the log has synced them. The verdict of each event (accepted, duplicate,
+	// rejected) is decided after that; see GetAccount.
 	Append(ctx context.Context, in *AppendRequest, opts ...grpc.CallOption) (*AppendResponse, error)
-	// AppendStream answers each request once, in their order. Requests may be
-	// sent ahead of the answers.
+	// AppendStream answers each request once, in order. Requests may be sent ahead
+	// of the answers. A stream without requests is ended after five minutes
+	// (STREAM_IDLE).
 	AppendStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AppendStreamRequest, AppendStreamResponse], error)
-	// GetAccount tells what became of the events of one session, counted since
+	// GetAccount returns what became of the events of one session, counted since
 	// the server started.
 	GetAccount(ctx context.Context, in *GetAccountRequest, opts ...grpc.CallOption) (*GetAccountResponse, error)
 }
@@ -87,16 +88,17 @@ func (c *ingestServiceClient) GetAccount(ctx context.Context, in *GetAccountRequ
 // All implementations should embed UnimplementedIngestServiceServer
 // for forward compatibility.
 //
-// IngestService takes events in.
+// IngestService appends events.
 type IngestServiceServer interface {
-	// Append appends events to a stream. It answers when the log has synced
-	// them: all of the request, or nothing. What each event's verdict is
-	// (accepted, duplicate, rejected) is decided after that; see GetAccount.
+	// Append appends events to a stream, all of the request or nothing. It returns
+	// when the log has synced them. The verdict of each event (accepted, duplicate,
+	// rejected) is decided after that; see GetAccount.
 	Append(context.Context, *AppendRequest) (*AppendResponse, error)
-	// AppendStream answers each request once, in their order. Requests may be
-	// sent ahead of the answers.
+	// AppendStream answers each request once, in order. Requests may be sent ahead
+	// of the answers. A stream without requests is ended after five minutes
+	// (STREAM_IDLE).
 	AppendStream(grpc.BidiStreamingServer[AppendStreamRequest, AppendStreamResponse]) error
-	// GetAccount tells what became of the events of one session, counted since
+	// GetAccount returns what became of the events of one session, counted since
 	// the server started.
 	GetAccount(context.Context, *GetAccountRequest) (*GetAccountResponse, error)
 }

@@ -22,19 +22,19 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Health is the verdict over a server.
+// Health is the health of a server.
 type Health int32
 
 const (
-	// Not said.
+	// Not specified.
 	Health_HEALTH_UNSPECIFIED Health = 0
-	// Ready and well.
+	// Answers calls; nothing needs an operator.
 	Health_HEALTH_OK Health = 1
-	// Catching up after a start: nothing is answered yet.
+	// Catching up after a start; calls are refused until then.
 	Health_HEALTH_STARTING Health = 2
-	// Answers, but something needs a person: see the problems.
+	// Answers calls, but something needs an operator: see the problems.
 	Health_HEALTH_DEGRADED Health = 3
-	// Does not answer.
+	// Does not answer calls.
 	Health_HEALTH_FAILED Health = 4
 )
 
@@ -83,7 +83,7 @@ func (Health) EnumDescriptor() ([]byte, []int) {
 	return file_duet_v1_operate_proto_rawDescGZIP(), []int{0}
 }
 
-// GetStatusRequest asks for the status.
+// GetStatusRequest describes what to return.
 type GetStatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Also return each stream's definition.
@@ -138,9 +138,9 @@ type GetStatusResponse struct {
 	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
 	// When the process started.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// The verdict.
+	// Its health.
 	Health Health `protobuf:"varint,4,opt,name=health,proto3,enum=duet.v1.Health" json:"health,omitempty"`
-	// What is wrong, each with what to do.
+	// Everything that needs an operator, each with what to do.
 	Problems []string `protobuf:"bytes,5,rep,name=problems,proto3" json:"problems,omitempty"`
 	// The log.
 	Log *LogStatus `protobuf:"bytes,6,opt,name=log,proto3" json:"log,omitempty"`
@@ -154,18 +154,24 @@ type GetStatusResponse struct {
 	Streams []*StreamStatus `protobuf:"bytes,10,rep,name=streams,proto3" json:"streams,omitempty"`
 	// Each view, ordered by name.
 	Views []*ViewStatus `protobuf:"bytes,11,rep,name=views,proto3" json:"views,omitempty"`
-	// What the store's DuckDB holds in memory, bytes.
+	// Bytes of memory that the store's DuckDB uses.
 	StoreMemoryBytes int64 `protobuf:"varint,12,opt,name=store_memory_bytes,json=storeMemoryBytes,proto3" json:"store_memory_bytes,omitempty"`
-	// The limit on it, bytes.
+	// The limit on store_memory_bytes.
 	StoreMemoryLimitBytes int64 `protobuf:"varint,13,opt,name=store_memory_limit_bytes,json=storeMemoryLimitBytes,proto3" json:"store_memory_limit_bytes,omitempty"`
-	// The process's resident memory, bytes; 0 if it cannot be told.
+	// Bytes of the process's resident memory; 0 if the system does not report it.
 	ProcessMemoryBytes int64 `protobuf:"varint,14,opt,name=process_memory_bytes,json=processMemoryBytes,proto3" json:"process_memory_bytes,omitempty"`
-	// The scrub that runs; unset if none.
+	// The running scrub; unset if none.
 	Scrub *Scrub `protobuf:"bytes,15,opt,name=scrub,proto3" json:"scrub,omitempty"`
 	// The last scrub that ended; unset if none has.
-	LastScrub     *Scrub `protobuf:"bytes,16,opt,name=last_scrub,json=lastScrub,proto3" json:"last_scrub,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	LastScrub *Scrub `protobuf:"bytes,16,opt,name=last_scrub,json=lastScrub,proto3" json:"last_scrub,omitempty"`
+	// Files of the project folder that differ from what the server runs; restart it
+	// to apply them.
+	ProjectChangedFiles []string `protobuf:"bytes,17,rep,name=project_changed_files,json=projectChangedFiles,proto3" json:"project_changed_files,omitempty"`
+	// Statements that still run although their query has ended, because DuckDB does
+	// not interrupt them in time. They occupy a reader each.
+	AbandonedQueries int32 `protobuf:"varint,18,opt,name=abandoned_queries,json=abandonedQueries,proto3" json:"abandoned_queries,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -310,10 +316,24 @@ func (x *GetStatusResponse) GetLastScrub() *Scrub {
 	return nil
 }
 
-// LogStatus is how the log stands.
+func (x *GetStatusResponse) GetProjectChangedFiles() []string {
+	if x != nil {
+		return x.ProjectChangedFiles
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetAbandonedQueries() int32 {
+	if x != nil {
+		return x.AbandonedQueries
+	}
+	return 0
+}
+
+// LogStatus is the state of the log.
 type LogStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The first message held.
+	// The first message that it holds.
 	First *Position `protobuf:"bytes,1,opt,name=first,proto3" json:"first,omitempty"`
 	// The last message.
 	Last *Position `protobuf:"bytes,2,opt,name=last,proto3" json:"last,omitempty"`
@@ -392,16 +412,16 @@ func (x *LogStatus) GetAdoptions() []*Adoption {
 	return nil
 }
 
-// LiveStatus is how the live half stands.
+// LiveStatus is the state of the live half.
 type LiveStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Up to where it has counted.
+	// The position through which it has counted.
 	Through []*Position `protobuf:"bytes,1,rep,name=through,proto3" json:"through,omitempty"`
-	// Log messages between it and the log's end.
+	// Log messages after that position.
 	LagMessages uint64 `protobuf:"varint,2,opt,name=lag_messages,json=lagMessages,proto3" json:"lag_messages,omitempty"`
-	// Whether it has reached the end that the log had at the start.
+	// Whether it has reached what was the end of the log at the start.
 	CaughtUp bool `protobuf:"varint,3,opt,name=caught_up,json=caughtUp,proto3" json:"caught_up,omitempty"`
-	// From 0 to 1, while catching up.
+	// Progress of catching up, from 0 to 1.
 	Progress      float64 `protobuf:"fixed64,4,opt,name=progress,proto3" json:"progress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -465,7 +485,7 @@ func (x *LiveStatus) GetProgress() float64 {
 	return 0
 }
 
-// BatchStatus is how the batch half stands.
+// BatchStatus is the state of the batch half.
 type BatchStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The generation that serves.
@@ -474,7 +494,7 @@ type BatchStatus struct {
 	Running *Run `protobuf:"bytes,2,opt,name=running,proto3" json:"running,omitempty"`
 	// The last run that ended.
 	Last *Run `protobuf:"bytes,3,opt,name=last,proto3" json:"last,omitempty"`
-	// Whether the schedule is held.
+	// Whether the schedule is paused.
 	Paused bool `protobuf:"varint,4,opt,name=paused,proto3" json:"paused,omitempty"`
 	// Why.
 	PauseReason string `protobuf:"bytes,5,opt,name=pause_reason,json=pauseReason,proto3" json:"pause_reason,omitempty"`
@@ -482,9 +502,9 @@ type BatchStatus struct {
 	NextIncremental *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=next_incremental,json=nextIncremental,proto3" json:"next_incremental,omitempty"`
 	// The next full run of the schedule; unset if none.
 	NextFull *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_full,json=nextFull,proto3" json:"next_full,omitempty"`
-	// The verdict of the last comparison of both halves; empty if there was none.
+	// The verdict of the last reconciliation; empty if there was none.
 	LastVerdict string `protobuf:"bytes,8,opt,name=last_verdict,json=lastVerdict,proto3" json:"last_verdict,omitempty"`
-	// Whether that comparison found nothing beyond its bound.
+	// Whether that reconciliation found no difference beyond its bound.
 	LastEqual     bool `protobuf:"varint,9,opt,name=last_equal,json=lastEqual,proto3" json:"last_equal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -583,10 +603,10 @@ func (x *BatchStatus) GetLastEqual() bool {
 	return false
 }
 
-// ArchiveStatus is how the archive stands.
+// ArchiveStatus is the state of the archive.
 type ArchiveStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Up to where events are archived.
+	// The position through which events are archived.
 	Through []*Position `protobuf:"bytes,1,rep,name=through,proto3" json:"through,omitempty"`
 	// The manifest's number.
 	Manifest uint64 `protobuf:"varint,2,opt,name=manifest,proto3" json:"manifest,omitempty"`
@@ -594,7 +614,7 @@ type ArchiveStatus struct {
 	Files int64 `protobuf:"varint,3,opt,name=files,proto3" json:"files,omitempty"`
 	// Their bytes.
 	Bytes int64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	// Log messages between it and the live half.
+	// Log messages that are counted but not archived.
 	LagMessages   uint64 `protobuf:"varint,5,opt,name=lag_messages,json=lagMessages,proto3" json:"lag_messages,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -665,19 +685,19 @@ func (x *ArchiveStatus) GetLagMessages() uint64 {
 	return 0
 }
 
-// StreamStatus is how a stream stands.
+// StreamStatus is the state of a stream.
 type StreamStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// What became of its events, over all time.
+	// What became of all its events.
 	Account *Account `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
-	// The largest event time counted; unset when there is none.
+	// The largest event time counted; unset if there is none.
 	NewestEventTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=newest_event_time,json=newestEventTime,proto3" json:"newest_event_time,omitempty"`
 	// Where the project defines it, such as "streams/orders.yaml".
 	File string `protobuf:"bytes,4,opt,name=file,proto3" json:"file,omitempty"`
-	// That file's text, if definitions were asked for: what a client needs to
-	// read a file as the server does.
+	// The text of that file, if definitions were requested. A client needs it to
+	// read data files as the server does.
 	Definition    string `protobuf:"bytes,5,opt,name=definition,proto3" json:"definition,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -748,14 +768,14 @@ func (x *StreamStatus) GetDefinition() string {
 	return ""
 }
 
-// ViewStatus is how a view stands.
+// ViewStatus is the state of a view.
 type ViewStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Groups, over both halves, before merging.
+	// Partial rows of both halves, before merging.
 	PartialRows int64 `protobuf:"varint,2,opt,name=partial_rows,json=partialRows,proto3" json:"partial_rows,omitempty"`
-	// Why it cannot answer now and what to do; empty when it can.
+	// Why it cannot answer, and what to do; empty if it can.
 	Problem       string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -812,14 +832,14 @@ func (x *ViewStatus) GetProblem() string {
 	return ""
 }
 
-// ListRejectsRequest asks for refused events.
+// ListRejectsRequest selects rejected events.
 type ListRejectsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only of this stream; empty means all.
 	Stream string `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
 	// Only of this session; empty means all.
 	Session string `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
-	// How many at most: 0 means 100, at most 10,000.
+	// The largest number of events: 0 means 100; at most 10,000.
 	Limit int32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Also count the events by reason.
 	ByReason      bool `protobuf:"varint,4,opt,name=by_reason,json=byReason,proto3" json:"by_reason,omitempty"`
@@ -885,14 +905,14 @@ func (x *ListRejectsRequest) GetByReason() bool {
 	return false
 }
 
-// ListRejectsResponse holds refused events.
+// ListRejectsResponse holds rejected events.
 type ListRejectsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The events, the latest first.
 	Rejects []*Reject `protobuf:"bytes,1,rep,name=rejects,proto3" json:"rejects,omitempty"`
 	// Whether there are more.
 	Truncated bool `protobuf:"varint,2,opt,name=truncated,proto3" json:"truncated,omitempty"`
-	// How many there are in all, within the stream and session asked for.
+	// The number of all events that match the request.
 	Total int64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
 	// If by_reason: the 100 most frequent reasons, the most frequent first.
 	Reasons       []*RejectReason `protobuf:"bytes,4,rep,name=reasons,proto3" json:"reasons,omitempty"`
@@ -958,12 +978,12 @@ func (x *ListRejectsResponse) GetReasons() []*RejectReason {
 	return nil
 }
 
-// RejectReason counts the events that were refused for one reason.
+// RejectReason counts the events that were rejected for one reason.
 type RejectReason struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The reason; "…" stands for quoted values, which differ from event to event.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
-	// How many events.
+	// The number of events.
 	Count int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
 	// The first of them.
 	First         *Reject `protobuf:"bytes,3,opt,name=first,proto3" json:"first,omitempty"`
@@ -1022,16 +1042,16 @@ func (x *RejectReason) GetFirst() *Reject {
 	return nil
 }
 
-// Reject is a refused event.
+// Reject is a rejected event.
 type Reject struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The stream that it was sent to.
 	Stream string `protobuf:"bytes,1,opt,name=stream,proto3" json:"stream,omitempty"`
-	// Where it stands.
+	// Its position.
 	Position *Position `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
 	// The column at fault, if one is.
 	Column string `protobuf:"bytes,3,opt,name=column,proto3" json:"column,omitempty"`
-	// Why it was refused.
+	// Why it was rejected.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What was sent, up to 4,096 bytes.
 	Raw []byte `protobuf:"bytes,5,opt,name=raw,proto3" json:"raw,omitempty"`
@@ -1140,13 +1160,13 @@ func (x *Reject) GetLine() uint32 {
 	return 0
 }
 
-// InspectRequest asks for a look inside.
+// InspectRequest selects what to inspect.
 type InspectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "log", "archive", "generation" or "live".
 	What string `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
-	// Narrows it; which arguments there are depends on what. An unknown one is
-	// refused, and the error lists those that there are.
+	// Arguments that narrow it; they depend on what. The error for an unknown one
+	// lists those that exist.
 	Args          map[string]string `protobuf:"bytes,2,rep,name=args,proto3" json:"args,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1306,7 +1326,7 @@ func (x *InspectTable) GetRows() []*Row {
 	return nil
 }
 
-// StartScrubRequest starts a scrub.
+// StartScrubRequest is empty.
 type StartScrubRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1346,7 +1366,7 @@ func (*StartScrubRequest) Descriptor() ([]byte, []int) {
 // StartScrubResponse holds the scrub.
 type StartScrubResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The scrub that runs.
+	// The running scrub.
 	Scrub         *Scrub `protobuf:"bytes,1,opt,name=scrub,proto3" json:"scrub,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1389,7 +1409,7 @@ func (x *StartScrubResponse) GetScrub() *Scrub {
 	return nil
 }
 
-// GetScrubRequest asks for scrubs.
+// GetScrubRequest is empty.
 type GetScrubRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1429,7 +1449,7 @@ func (*GetScrubRequest) Descriptor() ([]byte, []int) {
 // GetScrubResponse holds scrubs.
 type GetScrubResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The scrub that runs; unset if none.
+	// The running scrub; unset if none.
 	Running *Scrub `protobuf:"bytes,1,opt,name=running,proto3" json:"running,omitempty"`
 	// The last scrub that ended; unset if none has.
 	Last          *Scrub `protobuf:"bytes,2,opt,name=last,proto3" json:"last,omitempty"`
@@ -1586,9 +1606,9 @@ type ScrubDamage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The file.
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	// What is wrong, which positions it holds, and what to do.
+	// What is wrong with it, which positions it holds, and what to do.
 	Problem string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
-	// Whether the server has rebuilt it: nothing is left to do.
+	// Whether the server has rebuilt it, so that nothing is left to do.
 	Repaired      bool `protobuf:"varint,3,opt,name=repaired,proto3" json:"repaired,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1651,7 +1671,7 @@ const file_duet_v1_operate_proto_rawDesc = "" +
 	"\n" +
 	"\x15duet/v1/operate.proto\x12\aduet.v1\x1a\x13duet/v1/batch.proto\x1a\x16duet/v1/position.proto\x1a\x13duet/v1/value.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"4\n" +
 	"\x10GetStatusRequest\x12 \n" +
-	"\vdefinitions\x18\x01 \x01(\bR\vdefinitions\"\xbe\x05\n" +
+	"\vdefinitions\x18\x01 \x01(\bR\vdefinitions\"\x9f\x06\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x129\n" +
@@ -1671,7 +1691,9 @@ const file_duet_v1_operate_proto_rawDesc = "" +
 	"\x14process_memory_bytes\x18\x0e \x01(\x03R\x12processMemoryBytes\x12$\n" +
 	"\x05scrub\x18\x0f \x01(\v2\x0e.duet.v1.ScrubR\x05scrub\x12-\n" +
 	"\n" +
-	"last_scrub\x18\x10 \x01(\v2\x0e.duet.v1.ScrubR\tlastScrub\"\xcc\x01\n" +
+	"last_scrub\x18\x10 \x01(\v2\x0e.duet.v1.ScrubR\tlastScrub\x122\n" +
+	"\x15project_changed_files\x18\x11 \x03(\tR\x13projectChangedFiles\x12+\n" +
+	"\x11abandoned_queries\x18\x12 \x01(\x05R\x10abandonedQueries\"\xcc\x01\n" +
 	"\tLogStatus\x12'\n" +
 	"\x05first\x18\x01 \x01(\v2\x11.duet.v1.PositionR\x05first\x12%\n" +
 	"\x04last\x18\x02 \x01(\v2\x11.duet.v1.PositionR\x04last\x12\x1d\n" +

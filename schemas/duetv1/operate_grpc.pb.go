@@ -30,20 +30,20 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// OperateService tells operators how the server does. It answers also while
-// the server is catching up.
+// OperateService is for operators. GetStatus and Inspect also answer while the
+// server is catching up.
 type OperateServiceClient interface {
-	// GetStatus tells whether it is up and well.
+	// GetStatus returns the health and state of the server.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
-	// ListRejects lists refused events, the latest first, with their reasons.
+	// ListRejects lists rejected events, the latest first, with their reasons.
 	ListRejects(ctx context.Context, in *ListRejectsRequest, opts ...grpc.CallOption) (*ListRejectsResponse, error)
-	// Inspect shows what is stored, as it is stored.
+	// Inspect returns what is stored, as it is stored.
 	Inspect(ctx context.Context, in *InspectRequest, opts ...grpc.CallOption) (*InspectResponse, error)
 	// StartScrub starts to read and verify every file of the archive and of the
-	// kept generations from the disk, and answers at once. If such a scrub runs
-	// already, it is the one returned.
+	// kept generations from the disk, and returns without waiting for it. If a scrub
+	// is running, it returns that one.
 	StartScrub(ctx context.Context, in *StartScrubRequest, opts ...grpc.CallOption) (*StartScrubResponse, error)
-	// GetScrub returns the scrub that runs and the last one that ended.
+	// GetScrub returns the running scrub and the last one that ended.
 	GetScrub(ctx context.Context, in *GetScrubRequest, opts ...grpc.CallOption) (*GetScrubResponse, error)
 }
 
@@ -109,20 +109,20 @@ func (c *operateServiceClient) GetScrub(ctx context.Context, in *GetScrubRequest
 // All implementations should embed UnimplementedOperateServiceServer
 // for forward compatibility.
 //
-// OperateService tells operators how the server does. It answers also while
-// the server is catching up.
+// OperateService is for operators. GetStatus and Inspect also answer while the
+// server is catching up.
 type OperateServiceServer interface {
-	// GetStatus tells whether it is up and well.
+	// GetStatus returns the health and state of the server.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
-	// ListRejects lists refused events, the latest first, with their reasons.
+	// ListRejects lists rejected events, the latest first, with their reasons.
 	ListRejects(context.Context, *ListRejectsRequest) (*ListRejectsResponse, error)
-	// Inspect shows what is stored, as it is stored.
+	// Inspect returns what is stored, as it is stored.
 	Inspect(context.Context, *InspectRequest) (*InspectResponse, error)
 	// StartScrub starts to read and verify every file of the archive and of the
-	// kept generations from the disk, and answers at once. If such a scrub runs
-	// already, it is the one returned.
+	// kept generations from the disk, and returns without waiting for it. If a scrub
+	// is running, it returns that one.
 	StartScrub(context.Context, *StartScrubRequest) (*StartScrubResponse, error)
-	// GetScrub returns the scrub that runs and the last one that ended.
+	// GetScrub returns the running scrub and the last one that ended.
 	GetScrub(context.Context, *GetScrubRequest) (*GetScrubResponse, error)
 }
 

@@ -22,19 +22,20 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Position is a place in the log. A cut, and how far the live half has come,
-// are lists of positions, one a lane, ordered by lane; there is one lane today.
+// Position is a place in the log. A cut and live-through are lists of positions,
+// one for each lane, ordered by lane; there is one lane today.
 type Position struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The lane, from 0.
 	Lane uint32 `protobuf:"varint,1,opt,name=lane,proto3" json:"lane,omitempty"`
-	// The log's incarnation: sequences compare only within one.
+	// The log's incarnation; sequences compare only within one.
 	Incarnation string `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	// The incarnation's ordinal, from 1, in the order of their beginning.
+	// The incarnation's ordinal, from 1, in the order in which they began.
 	Ordinal uint32 `protobuf:"varint,3,opt,name=ordinal,proto3" json:"ordinal,omitempty"`
 	// The sequence of the log message, from 1; 0 is before every message.
 	Sequence uint64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// The event's index in its message, from 0. Only set where one event is meant.
+	// The index of the event in its message, from 0. Set only where a single event
+	// is meant.
 	Record        uint32 `protobuf:"varint,5,opt,name=record,proto3" json:"record,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -115,7 +116,7 @@ type Account struct {
 	Accepted int64 `protobuf:"varint,2,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	// Events dropped because they were received before.
 	Duplicate int64 `protobuf:"varint,3,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
-	// Events refused; each has a reason and its raw bytes on record.
+	// Events rejected; each is recorded with its reason and raw bytes.
 	Rejected      int64 `protobuf:"varint,4,opt,name=rejected,proto3" json:"rejected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -179,7 +180,7 @@ func (x *Account) GetRejected() int64 {
 	return 0
 }
 
-// Proof is what an answer says about itself. The answer equals the view's
+// Proof describes what an answer is made of. The answer equals the view's
 // SELECT, under `definition`, over the accepted events at or before
 // `live_through`: those at or before `cut` counted by the batch half's
 // generation, those after it by the live half.
@@ -187,22 +188,22 @@ type Proof struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The batch half's generation; 0 before the first. It only grows.
 	Generation uint64 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
-	// Up to where the generation counts: one position a lane.
+	// The cut of the generation, one position for each lane.
 	Cut []*Position `protobuf:"bytes,2,rep,name=cut,proto3" json:"cut,omitempty"`
-	// Up to where the answer counts: one position a lane. Equal to `cut` in an
-	// answer as of a generation.
+	// The position through which the answer counts, one for each lane. Equal to cut
+	// in an answer as of a generation.
 	LiveThrough []*Position `protobuf:"bytes,3,rep,name=live_through,json=liveThrough,proto3" json:"live_through,omitempty"`
 	// The definition version: a hash over the view, its stream and the engine's settings.
 	Definition string `protobuf:"bytes,4,opt,name=definition,proto3" json:"definition,omitempty"`
-	// The largest event time counted in the view's stream; unset when there is none.
+	// The largest event time counted in the view's stream; unset if there is none.
 	NewestEventTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=newest_event_time,json=newestEventTime,proto3" json:"newest_event_time,omitempty"`
-	// Columns of the answer that are sums of floating-point numbers: their last
-	// digits may differ between the halves. All others are exact.
+	// Columns that are sums of floating-point numbers: their last digits may differ
+	// between the halves. All others are exact.
 	InexactColumns []string `protobuf:"bytes,6,rep,name=inexact_columns,json=inexactColumns,proto3" json:"inexact_columns,omitempty"`
-	// Opaque. As `not_before` it means: nothing older than this answer.
+	// Opaque. As not_before it asks for answers that are not older than this one.
 	Token string `protobuf:"bytes,7,opt,name=token,proto3" json:"token,omitempty"`
-	// The logs that were begun in place of lost ones. What they gave up cannot be
-	// counted by any answer. Empty unless a log was lost.
+	// The logs that replaced lost ones. No answer counts what was lost with those.
+	// Empty unless a log was lost.
 	Adoptions     []*Adoption `protobuf:"bytes,8,rep,name=adoptions,proto3" json:"adoptions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -294,7 +295,7 @@ func (x *Proof) GetAdoptions() []*Adoption {
 	return nil
 }
 
-// Adoption is a log that was begun, by `duet log adopt`, in place of a lost one.
+// Adoption is a log that `duet log adopt` began in place of a lost one.
 type Adoption struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The new log's incarnation.
@@ -305,9 +306,9 @@ type Adoption struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// The last position of the lost log that still counts; unset if none does.
 	Continues *Position `protobuf:"bytes,4,opt,name=continues,proto3" json:"continues,omitempty"`
-	// The last position that the lost log is known to have held: events behind
-	// `continues` and through this position are lost. It may have held more. Unset
-	// if nothing was left of it.
+	// The last position that the lost log is known to have held: events after
+	// continues and through this position are lost. It may have held more. Unset if
+	// nothing was left of it.
 	GivenUp       *Position `protobuf:"bytes,5,opt,name=given_up,json=givenUp,proto3" json:"given_up,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -22,19 +22,19 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ColumnRole says what a column of a view is for.
+// ColumnRole is the role of a column in a view.
 type ColumnRole int32
 
 const (
-	// Not said.
+	// Not specified.
 	ColumnRole_COLUMN_ROLE_UNSPECIFIED ColumnRole = 0
 	// A group key.
 	ColumnRole_COLUMN_ROLE_KEY ColumnRole = 1
-	// The group key over which `since` and `until` select.
+	// The group key that since and until select by.
 	ColumnRole_COLUMN_ROLE_TIME ColumnRole = 2
 	// An aggregate.
 	ColumnRole_COLUMN_ROLE_MEASURE ColumnRole = 3
-	// Computed from keys alone; it goes away with them when rows are grouped by fewer.
+	// Computed from keys alone. It is left out when rows are grouped without them.
 	ColumnRole_COLUMN_ROLE_ATTRIBUTE ColumnRole = 4
 )
 
@@ -83,10 +83,10 @@ func (ColumnRole) EnumDescriptor() ([]byte, []int) {
 	return file_duet_v1_value_proto_rawDescGZIP(), []int{0}
 }
 
-// Value is one SQL value. Nothing set is NULL.
+// Value is one SQL value. A Value with nothing set is NULL.
 type Value struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What it is.
+	// The value.
 	//
 	// Types that are valid to be assigned to Kind:
 	//
@@ -247,8 +247,8 @@ type Value_StringValue struct {
 }
 
 type Value_DecimalValue struct {
-	// A DECIMAL, exact, with all declared decimals: "1234.5000"; also a
-	// HUGEINT or an unsigned 64-bit integer, such as sum(INTEGER).
+	// A DECIMAL, exact, with all declared decimals: "1234.5000". Also a HUGEINT,
+	// such as sum(INTEGER), or an unsigned 64-bit integer.
 	DecimalValue string `protobuf:"bytes,5,opt,name=decimal_value,json=decimalValue,proto3,oneof"`
 }
 
@@ -259,8 +259,8 @@ type Value_InstantValue struct {
 
 type Value_LocalValue struct {
 	// A DATE, TIME or TIMESTAMP, which have no zone: "2026-11-21", "14:00:00",
-	// "2026-11-21T14:00:00" (with up to six decimals of a second if there are
-	// any); also an INTERVAL, as DuckDB prints it.
+	// "2026-11-21T14:00:00", with up to six decimals of a second. Also an
+	// INTERVAL, as DuckDB prints it.
 	LocalValue string `protobuf:"bytes,7,opt,name=local_value,json=localValue,proto3,oneof"`
 }
 
@@ -343,13 +343,13 @@ type Column struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name, as the view's SELECT has it.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Its SQL type, as DuckDB prints it: "DECIMAL(38,4)".
+	// Its SQL type as DuckDB prints it: "DECIMAL(38,4)".
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
-	// What it is for.
+	// Its role.
 	Role ColumnRole `protobuf:"varint,3,opt,name=role,proto3,enum=duet.v1.ColumnRole" json:"role,omitempty"`
-	// The unit of its values, if the project says one: "GBP".
+	// The unit of its values, if the project has one: "GBP".
 	Unit string `protobuf:"bytes,4,opt,name=unit,proto3" json:"unit,omitempty"`
-	// Whether both halves agree on it to the last bit.
+	// Whether both halves agree on it bit for bit.
 	Exact bool `protobuf:"varint,5,opt,name=exact,proto3" json:"exact,omitempty"`
 	// The width of a time key's buckets, if known: "1 hour".
 	Bucket        string `protobuf:"bytes,6,opt,name=bucket,proto3" json:"bucket,omitempty"`
@@ -429,7 +429,7 @@ func (x *Column) GetBucket() string {
 	return ""
 }
 
-// Row is one row of an answer: a value for each column, in their order.
+// Row is one row of an answer: a value for each column, in order.
 type Row struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The values.

@@ -10,7 +10,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
-	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -30,16 +30,16 @@ type View struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The stream that it aggregates.
 	Stream string `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
-	// Its columns, in the SELECT's order.
+	// Its columns, in the order of the SELECT.
 	Columns []*Column `protobuf:"bytes,3,rep,name=columns,proto3" json:"columns,omitempty"`
 	// The SELECT, as written.
 	Sql string `protobuf:"bytes,4,opt,name=sql,proto3" json:"sql,omitempty"`
 	// The definition version.
 	Definition string `protobuf:"bytes,5,opt,name=definition,proto3" json:"definition,omitempty"`
-	// Why it cannot answer now (suspended, being rebuilt) and what to do; empty
-	// when it can.
+	// Why it cannot answer (suspended, being rebuilt) and what to do; empty if it
+	// can.
 	Problem string `protobuf:"bytes,6,opt,name=problem,proto3" json:"problem,omitempty"`
-	// The project's words about it.
+	// The project's description of it.
 	Description   string `protobuf:"bytes,7,opt,name=description,proto3" json:"description,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -124,7 +124,7 @@ func (x *View) GetDescription() string {
 	return ""
 }
 
-// ListViewsRequest asks for every view.
+// ListViewsRequest is empty.
 type ListViewsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -207,7 +207,7 @@ func (x *ListViewsResponse) GetViews() []*View {
 	return nil
 }
 
-// GetViewRequest asks for one view.
+// GetViewRequest names a view.
 type GetViewRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
@@ -258,7 +258,7 @@ type GetViewResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The view.
 	View *View `protobuf:"bytes,1,opt,name=view,proto3" json:"view,omitempty"`
-	// How fresh it is; unset when the view has a problem.
+	// Its freshness; unset if the view has a problem.
 	Proof         *Proof `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -308,7 +308,7 @@ func (x *GetViewResponse) GetProof() *Proof {
 	return nil
 }
 
-// QueryRequest asks for rows of a view.
+// QueryRequest describes the rows to return.
 type QueryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The view's name.
@@ -324,22 +324,28 @@ type QueryRequest struct {
 	Having string `protobuf:"bytes,5,opt,name=having,proto3" json:"having,omitempty"`
 	// Values for $name in where and having.
 	Params map[string]*Value `protobuf:"bytes,6,rep,name=params,proto3" json:"params,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Buckets that begin in [since, until). The instant is compared as the time
-	// key's wall clock, which is UTC unless the key is a local time.
-	Since *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	// Only buckets in [since, until). Both must be bounds of buckets, unless the time
+	// key is not bucketed. Written as RFC 3339, or as a date with an optional time:
+	// "2026-11-01", "2026-11-01 14:00". The wall clock is the time key's own: UTC,
+	// unless the key is a local time.
+	Since string `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
 	// The end, exclusive.
-	Until *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=until,proto3" json:"until,omitempty"`
+	Until string `protobuf:"bytes,8,opt,name=until,proto3" json:"until,omitempty"`
 	// Columns to order by: "revenue desc", "country". NULLs come last.
 	OrderBy []string `protobuf:"bytes,9,rep,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
-	// How many rows at most: 0 means 1,000; more than 10,000 is refused.
+	// The largest number of rows: 0 means 1,000; at most 10,000.
 	Limit int32 `protobuf:"varint,10,opt,name=limit,proto3" json:"limit,omitempty"`
-	// The token of an append or of an answer: waits until the answer is not older
-	// than that, up to the call's deadline, else DEADLINE_EXCEEDED.
+	// The token of an append or of an answer. The call waits until its answer is not
+	// older than that, and fails with DEADLINE_OVER if its deadline passes first. A
+	// token beyond the end of the log is refused at once (TOKEN_INVALID).
 	NotBefore string `protobuf:"bytes,11,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
-	// The numbers as this kept generation published them; 0 means now.
+	// Answer as of this kept generation; 0 means now.
 	AsOfGeneration uint64 `protobuf:"varint,12,opt,name=as_of_generation,json=asOfGeneration,proto3" json:"as_of_generation,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The form of the rows: "VALUES" (the default) fills rows, "OBJECTS" fills
+	// objects.
+	Format        string `protobuf:"bytes,13,opt,name=format,proto3" json:"format,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueryRequest) Reset() {
@@ -414,18 +420,18 @@ func (x *QueryRequest) GetParams() map[string]*Value {
 	return nil
 }
 
-func (x *QueryRequest) GetSince() *timestamppb.Timestamp {
+func (x *QueryRequest) GetSince() string {
 	if x != nil {
 		return x.Since
 	}
-	return nil
+	return ""
 }
 
-func (x *QueryRequest) GetUntil() *timestamppb.Timestamp {
+func (x *QueryRequest) GetUntil() string {
 	if x != nil {
 		return x.Until
 	}
-	return nil
+	return ""
 }
 
 func (x *QueryRequest) GetOrderBy() []string {
@@ -456,17 +462,30 @@ func (x *QueryRequest) GetAsOfGeneration() uint64 {
 	return 0
 }
 
-// QueryResponse is an answer.
+func (x *QueryRequest) GetFormat() string {
+	if x != nil {
+		return x.Format
+	}
+	return ""
+}
+
+// QueryResponse is the answer to a query.
 type QueryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The columns, in the order of each row's values.
 	Columns []*Column `protobuf:"bytes,1,rep,name=columns,proto3" json:"columns,omitempty"`
-	// The rows.
+	// The rows, unless format is "OBJECTS".
 	Rows []*Row `protobuf:"bytes,2,rep,name=rows,proto3" json:"rows,omitempty"`
-	// What the answer says about itself.
+	// What the answer is made of.
 	Proof *Proof `protobuf:"bytes,3,opt,name=proof,proto3" json:"proof,omitempty"`
 	// Whether there are more rows than the limit.
-	Truncated     bool `protobuf:"varint,4,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	Truncated bool `protobuf:"varint,4,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// The rows by column name, if format is "OBJECTS". NULL is null. A decimal is a
+	// string, so that it stays exact; an integer is a number if a double holds it
+	// exactly (up to 2^53), and otherwise a string; dates and times are strings.
+	Objects []*structpb.Struct `protobuf:"bytes,5,rep,name=objects,proto3" json:"objects,omitempty"`
+	// What a reader of the answer should know, in sentences.
+	Notes         []string `protobuf:"bytes,6,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -529,16 +548,30 @@ func (x *QueryResponse) GetTruncated() bool {
 	return false
 }
 
-// VerifyRequest asks for a proof by recomputation.
+func (x *QueryResponse) GetObjects() []*structpb.Struct {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
+func (x *QueryResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+// VerifyRequest describes a verification.
 type VerifyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The view's name.
 	View string `protobuf:"bytes,1,opt,name=view,proto3" json:"view,omitempty"`
 	// Also return the SQL and the files that it read.
 	Explain bool `protobuf:"varint,2,opt,name=explain,proto3" json:"explain,omitempty"`
-	// Only explain: compute nothing.
+	// Return the SQL and the files only, without computing.
 	ExplainOnly bool `protobuf:"varint,3,opt,name=explain_only,json=explainOnly,proto3" json:"explain_only,omitempty"`
-	// How many differing groups to return: 0 means 20, at most 1,000.
+	// The largest number of differing groups to return: 0 means 20; at most 1,000.
 	Limit int32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
 	// As in QueryRequest.
 	NotBefore     string `protobuf:"bytes,5,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
@@ -611,27 +644,28 @@ func (x *VerifyRequest) GetNotBefore() string {
 	return ""
 }
 
-// VerifyResponse says whether the merged answer and the recomputed one agree.
+// VerifyResponse reports whether the merged answer and the recomputed one agree.
 type VerifyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whether they agree in every group and column, inexact columns within their bound.
+	// Whether they agree in every group and column; inexact columns within their
+	// bound.
 	Equal bool `protobuf:"varint,1,opt,name=equal,proto3" json:"equal,omitempty"`
 	// Groups of the merged answer.
 	Groups uint64 `protobuf:"varint,2,opt,name=groups,proto3" json:"groups,omitempty"`
-	// Groups that differ, or that one side has and the other has not.
+	// Groups that differ or that one side lacks.
 	GroupsDifferent uint64 `protobuf:"varint,3,opt,name=groups_different,json=groupsDifferent,proto3" json:"groups_different,omitempty"`
 	// Some of the differing groups.
 	Differences []*VerifyDifference `protobuf:"bytes,4,rep,name=differences,proto3" json:"differences,omitempty"`
 	// The view's columns, in the order of each row's values.
 	Columns []*Column `protobuf:"bytes,5,rep,name=columns,proto3" json:"columns,omitempty"`
-	// What the merged answer says about itself.
+	// What the merged answer is made of.
 	Proof *Proof `protobuf:"bytes,6,opt,name=proof,proto3" json:"proof,omitempty"`
 	// Events read from the archive's files.
 	ArchivedEvents uint64 `protobuf:"varint,7,opt,name=archived_events,json=archivedEvents,proto3" json:"archived_events,omitempty"`
 	// Events after the archive, read from the store's tail.
 	TailEvents uint64 `protobuf:"varint,8,opt,name=tail_events,json=tailEvents,proto3" json:"tail_events,omitempty"`
-	// The recomputation's SELECT over the files, to run in any DuckDB. It does not
-	// see tail_events.
+	// The recomputation's SELECT over the files, for any DuckDB. It does not include
+	// tail_events.
 	Sql string `protobuf:"bytes,9,opt,name=sql,proto3" json:"sql,omitempty"`
 	// The files that it reads.
 	Files []string `protobuf:"bytes,10,rep,name=files,proto3" json:"files,omitempty"`
@@ -751,9 +785,9 @@ func (x *VerifyResponse) GetElapsed() *durationpb.Duration {
 // VerifyDifference is a group on which the two answers differ.
 type VerifyDifference struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The merged answer's row; unset when it has none.
+	// The row of the merged answer; unset if it has none.
 	Merged *Row `protobuf:"bytes,1,opt,name=merged,proto3" json:"merged,omitempty"`
-	// The recomputed row; unset when there is none.
+	// The recomputed row; unset if there is none.
 	Recomputed    *Row `protobuf:"bytes,2,opt,name=recomputed,proto3" json:"recomputed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -807,7 +841,7 @@ var File_duet_v1_view_proto protoreflect.FileDescriptor
 
 const file_duet_v1_view_proto_rawDesc = "" +
 	"\n" +
-	"\x12duet/v1/view.proto\x12\aduet.v1\x1a\x16duet/v1/position.proto\x1a\x13duet/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x01\n" +
+	"\x12duet/v1/view.proto\x12\aduet.v1\x1a\x16duet/v1/position.proto\x1a\x13duet/v1/value.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xcb\x01\n" +
 	"\x04View\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12)\n" +
@@ -825,30 +859,33 @@ const file_duet_v1_view_proto_rawDesc = "" +
 	"\x04view\x18\x01 \x01(\tR\x04view\"Z\n" +
 	"\x0fGetViewResponse\x12!\n" +
 	"\x04view\x18\x01 \x01(\v2\r.duet.v1.ViewR\x04view\x12$\n" +
-	"\x05proof\x18\x02 \x01(\v2\x0e.duet.v1.ProofR\x05proof\"\xe5\x03\n" +
+	"\x05proof\x18\x02 \x01(\v2\x0e.duet.v1.ProofR\x05proof\"\xc5\x03\n" +
 	"\fQueryRequest\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\tR\x04view\x12\x19\n" +
 	"\bgroup_by\x18\x02 \x03(\tR\agroupBy\x12\x14\n" +
 	"\x05total\x18\x03 \x01(\bR\x05total\x12\x14\n" +
 	"\x05where\x18\x04 \x01(\tR\x05where\x12\x16\n" +
 	"\x06having\x18\x05 \x01(\tR\x06having\x129\n" +
-	"\x06params\x18\x06 \x03(\v2!.duet.v1.QueryRequest.ParamsEntryR\x06params\x120\n" +
-	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
-	"\x05until\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x19\n" +
+	"\x06params\x18\x06 \x03(\v2!.duet.v1.QueryRequest.ParamsEntryR\x06params\x12\x14\n" +
+	"\x05since\x18\a \x01(\tR\x05since\x12\x14\n" +
+	"\x05until\x18\b \x01(\tR\x05until\x12\x19\n" +
 	"\border_by\x18\t \x03(\tR\aorderBy\x12\x14\n" +
 	"\x05limit\x18\n" +
 	" \x01(\x05R\x05limit\x12\x1d\n" +
 	"\n" +
 	"not_before\x18\v \x01(\tR\tnotBefore\x12(\n" +
-	"\x10as_of_generation\x18\f \x01(\x04R\x0easOfGeneration\x1aI\n" +
+	"\x10as_of_generation\x18\f \x01(\x04R\x0easOfGeneration\x12\x16\n" +
+	"\x06format\x18\r \x01(\tR\x06format\x1aI\n" +
 	"\vParamsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12$\n" +
-	"\x05value\x18\x02 \x01(\v2\x0e.duet.v1.ValueR\x05value:\x028\x01\"\xa0\x01\n" +
+	"\x05value\x18\x02 \x01(\v2\x0e.duet.v1.ValueR\x05value:\x028\x01\"\xe9\x01\n" +
 	"\rQueryResponse\x12)\n" +
 	"\acolumns\x18\x01 \x03(\v2\x0f.duet.v1.ColumnR\acolumns\x12 \n" +
 	"\x04rows\x18\x02 \x03(\v2\f.duet.v1.RowR\x04rows\x12$\n" +
 	"\x05proof\x18\x03 \x01(\v2\x0e.duet.v1.ProofR\x05proof\x12\x1c\n" +
-	"\ttruncated\x18\x04 \x01(\bR\ttruncated\"\x95\x01\n" +
+	"\ttruncated\x18\x04 \x01(\bR\ttruncated\x121\n" +
+	"\aobjects\x18\x05 \x03(\v2\x17.google.protobuf.StructR\aobjects\x12\x14\n" +
+	"\x05notes\x18\x06 \x03(\tR\x05notes\"\x95\x01\n" +
 	"\rVerifyRequest\x12\x12\n" +
 	"\x04view\x18\x01 \x01(\tR\x04view\x12\x18\n" +
 	"\aexplain\x18\x02 \x01(\bR\aexplain\x12!\n" +
@@ -895,23 +932,23 @@ func file_duet_v1_view_proto_rawDescGZIP() []byte {
 
 var file_duet_v1_view_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_duet_v1_view_proto_goTypes = []any{
-	(*View)(nil),                  // 0: duet.v1.View
-	(*ListViewsRequest)(nil),      // 1: duet.v1.ListViewsRequest
-	(*ListViewsResponse)(nil),     // 2: duet.v1.ListViewsResponse
-	(*GetViewRequest)(nil),        // 3: duet.v1.GetViewRequest
-	(*GetViewResponse)(nil),       // 4: duet.v1.GetViewResponse
-	(*QueryRequest)(nil),          // 5: duet.v1.QueryRequest
-	(*QueryResponse)(nil),         // 6: duet.v1.QueryResponse
-	(*VerifyRequest)(nil),         // 7: duet.v1.VerifyRequest
-	(*VerifyResponse)(nil),        // 8: duet.v1.VerifyResponse
-	(*VerifyDifference)(nil),      // 9: duet.v1.VerifyDifference
-	nil,                           // 10: duet.v1.QueryRequest.ParamsEntry
-	(*Column)(nil),                // 11: duet.v1.Column
-	(*Proof)(nil),                 // 12: duet.v1.Proof
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*Row)(nil),                   // 14: duet.v1.Row
-	(*durationpb.Duration)(nil),   // 15: google.protobuf.Duration
-	(*Value)(nil),                 // 16: duet.v1.Value
+	(*View)(nil),                // 0: duet.v1.View
+	(*ListViewsRequest)(nil),    // 1: duet.v1.ListViewsRequest
+	(*ListViewsResponse)(nil),   // 2: duet.v1.ListViewsResponse
+	(*GetViewRequest)(nil),      // 3: duet.v1.GetViewRequest
+	(*GetViewResponse)(nil),     // 4: duet.v1.GetViewResponse
+	(*QueryRequest)(nil),        // 5: duet.v1.QueryRequest
+	(*QueryResponse)(nil),       // 6: duet.v1.QueryResponse
+	(*VerifyRequest)(nil),       // 7: duet.v1.VerifyRequest
+	(*VerifyResponse)(nil),      // 8: duet.v1.VerifyResponse
+	(*VerifyDifference)(nil),    // 9: duet.v1.VerifyDifference
+	nil,                         // 10: duet.v1.QueryRequest.ParamsEntry
+	(*Column)(nil),              // 11: duet.v1.Column
+	(*Proof)(nil),               // 12: duet.v1.Proof
+	(*Row)(nil),                 // 13: duet.v1.Row
+	(*structpb.Struct)(nil),     // 14: google.protobuf.Struct
+	(*durationpb.Duration)(nil), // 15: google.protobuf.Duration
+	(*Value)(nil),               // 16: duet.v1.Value
 }
 var file_duet_v1_view_proto_depIdxs = []int32{
 	11, // 0: duet.v1.View.columns:type_name -> duet.v1.Column
@@ -919,31 +956,30 @@ var file_duet_v1_view_proto_depIdxs = []int32{
 	0,  // 2: duet.v1.GetViewResponse.view:type_name -> duet.v1.View
 	12, // 3: duet.v1.GetViewResponse.proof:type_name -> duet.v1.Proof
 	10, // 4: duet.v1.QueryRequest.params:type_name -> duet.v1.QueryRequest.ParamsEntry
-	13, // 5: duet.v1.QueryRequest.since:type_name -> google.protobuf.Timestamp
-	13, // 6: duet.v1.QueryRequest.until:type_name -> google.protobuf.Timestamp
-	11, // 7: duet.v1.QueryResponse.columns:type_name -> duet.v1.Column
-	14, // 8: duet.v1.QueryResponse.rows:type_name -> duet.v1.Row
-	12, // 9: duet.v1.QueryResponse.proof:type_name -> duet.v1.Proof
-	9,  // 10: duet.v1.VerifyResponse.differences:type_name -> duet.v1.VerifyDifference
-	11, // 11: duet.v1.VerifyResponse.columns:type_name -> duet.v1.Column
-	12, // 12: duet.v1.VerifyResponse.proof:type_name -> duet.v1.Proof
-	15, // 13: duet.v1.VerifyResponse.elapsed:type_name -> google.protobuf.Duration
-	14, // 14: duet.v1.VerifyDifference.merged:type_name -> duet.v1.Row
-	14, // 15: duet.v1.VerifyDifference.recomputed:type_name -> duet.v1.Row
-	16, // 16: duet.v1.QueryRequest.ParamsEntry.value:type_name -> duet.v1.Value
-	1,  // 17: duet.v1.ViewService.ListViews:input_type -> duet.v1.ListViewsRequest
-	3,  // 18: duet.v1.ViewService.GetView:input_type -> duet.v1.GetViewRequest
-	5,  // 19: duet.v1.ViewService.Query:input_type -> duet.v1.QueryRequest
-	7,  // 20: duet.v1.ViewService.Verify:input_type -> duet.v1.VerifyRequest
-	2,  // 21: duet.v1.ViewService.ListViews:output_type -> duet.v1.ListViewsResponse
-	4,  // 22: duet.v1.ViewService.GetView:output_type -> duet.v1.GetViewResponse
-	6,  // 23: duet.v1.ViewService.Query:output_type -> duet.v1.QueryResponse
-	8,  // 24: duet.v1.ViewService.Verify:output_type -> duet.v1.VerifyResponse
-	21, // [21:25] is the sub-list for method output_type
-	17, // [17:21] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	11, // 5: duet.v1.QueryResponse.columns:type_name -> duet.v1.Column
+	13, // 6: duet.v1.QueryResponse.rows:type_name -> duet.v1.Row
+	12, // 7: duet.v1.QueryResponse.proof:type_name -> duet.v1.Proof
+	14, // 8: duet.v1.QueryResponse.objects:type_name -> google.protobuf.Struct
+	9,  // 9: duet.v1.VerifyResponse.differences:type_name -> duet.v1.VerifyDifference
+	11, // 10: duet.v1.VerifyResponse.columns:type_name -> duet.v1.Column
+	12, // 11: duet.v1.VerifyResponse.proof:type_name -> duet.v1.Proof
+	15, // 12: duet.v1.VerifyResponse.elapsed:type_name -> google.protobuf.Duration
+	13, // 13: duet.v1.VerifyDifference.merged:type_name -> duet.v1.Row
+	13, // 14: duet.v1.VerifyDifference.recomputed:type_name -> duet.v1.Row
+	16, // 15: duet.v1.QueryRequest.ParamsEntry.value:type_name -> duet.v1.Value
+	1,  // 16: duet.v1.ViewService.ListViews:input_type -> duet.v1.ListViewsRequest
+	3,  // 17: duet.v1.ViewService.GetView:input_type -> duet.v1.GetViewRequest
+	5,  // 18: duet.v1.ViewService.Query:input_type -> duet.v1.QueryRequest
+	7,  // 19: duet.v1.ViewService.Verify:input_type -> duet.v1.VerifyRequest
+	2,  // 20: duet.v1.ViewService.ListViews:output_type -> duet.v1.ListViewsResponse
+	4,  // 21: duet.v1.ViewService.GetView:output_type -> duet.v1.GetViewResponse
+	6,  // 22: duet.v1.ViewService.Query:output_type -> duet.v1.QueryResponse
+	8,  // 23: duet.v1.ViewService.Verify:output_type -> duet.v1.VerifyResponse
+	20, // [20:24] is the sub-list for method output_type
+	16, // [16:20] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_duet_v1_view_proto_init() }

@@ -29,17 +29,17 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// ViewService answers from the views: the batch half's generation merged with
+// ViewService answers queries of views: the batch half's generation merged with
 // what the live half has counted since.
 type ViewServiceClient interface {
-	// ListViews lists every view, also those that cannot answer now.
+	// ListViews lists every view, including those that cannot answer.
 	ListViews(ctx context.Context, in *ListViewsRequest, opts ...grpc.CallOption) (*ListViewsResponse, error)
-	// GetView describes one view and says how fresh it is.
+	// GetView describes one view and its freshness.
 	GetView(ctx context.Context, in *GetViewRequest, opts ...grpc.CallOption) (*GetViewResponse, error)
-	// Query answers from one view, within limits.
+	// Query returns rows of one view.
 	Query(ctx context.Context, in *QueryRequest, opts ...grpc.CallOption) (*QueryResponse, error)
-	// Verify computes a view again with plain DuckDB from the archive's files and
-	// the tail of the log, outside of the merge, and compares.
+	// Verify computes a view again with plain DuckDB, from the archive's files and
+	// the tail of the log and without the merge, and compares.
 	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (*VerifyResponse, error)
 }
 
@@ -95,17 +95,17 @@ func (c *viewServiceClient) Verify(ctx context.Context, in *VerifyRequest, opts 
 // All implementations should embed UnimplementedViewServiceServer
 // for forward compatibility.
 //
-// ViewService answers from the views: the batch half's generation merged with
+// ViewService answers queries of views: the batch half's generation merged with
 // what the live half has counted since.
 type ViewServiceServer interface {
-	// ListViews lists every view, also those that cannot answer now.
+	// ListViews lists every view, including those that cannot answer.
 	ListViews(context.Context, *ListViewsRequest) (*ListViewsResponse, error)
-	// GetView describes one view and says how fresh it is.
+	// GetView describes one view and its freshness.
 	GetView(context.Context, *GetViewRequest) (*GetViewResponse, error)
-	// Query answers from one view, within limits.
+	// Query returns rows of one view.
 	Query(context.Context, *QueryRequest) (*QueryResponse, error)
-	// Verify computes a view again with plain DuckDB from the archive's files and
-	// the tail of the log, outside of the merge, and compares.
+	// Verify computes a view again with plain DuckDB, from the archive's files and
+	// the tail of the log and without the merge, and compares.
 	Verify(context.Context, *VerifyRequest) (*VerifyResponse, error)
 }
 

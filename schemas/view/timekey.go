@@ -21,6 +21,9 @@ type timeKey struct {
 	day    bool // the column is business_date
 	zone   *time.Location
 	starts time.Duration
+	column string // of the stream, as SQL that casts a TIMESTAMP to its type: CAST(%s AS DATE) AS "d"
+	bucket string // SQL of the key over the column, which gives a bucket's start; "" if it is no bucket
+	width  string // of a bucket, an INTERVAL: "1 hour"
 }
 
 // findTimeKey selects the key with the narrowest buckets over the event time or,
@@ -48,6 +51,15 @@ func (x *compilation) findTimeKey(v *View) {
 		if s := x.stream; s.Zone != nil {
 			t.zone, t.starts = s.Zone, s.DayStarts
 			t.local, t.day = column == s.EventTime+"_local", column == "business_date"
+		}
+		if bucket != "" {
+			if texts, err := x.c.print([]node{k}); err == nil {
+				t.bucket, t.width = texts[0], bucket
+				t.column = "CAST(%s AS TIMESTAMP) AS " + duck.Ident(column)
+				if x.columnKind(column) == project.Date {
+					t.column = "CAST(%s AS DATE) AS " + duck.Ident(column)
+				}
+			}
 		}
 		v.times = t
 	}
@@ -222,6 +234,58 @@ func (v *View) timeBounds(since, until *time.Time) ([]string, error) {
 	}
 	return conds, nil
 }
+
+// CheckBounds refuses a since or until inside a bucket, with the nearest bounds
+// of buckets: an answer would hold the bucket whole or not at all, and neither is
+// what was asked for. A time key that is no bucket takes every time. The error is
+// a *ConditionError.
+func (v *View) CheckBounds(since, until *time.Time) error {
+	t := v.times
+	if t == nil || t.bucket == "" {
+		return nil
+	}
+	const layout = "2006-01-02 15:04:05.999999"
+	for _, b := range []struct {
+		option string
+		at     *time.Time
+	}{{"since", since}, {"until", until}} {
+		if b.at == nil || b.at.Year() < 1 || b.at.Year() > 9998 {
+			continue // FinalSQL refuses the year
+		}
+		wall := t.wall(*b.at)
+		start := func(at string) string {
+			return "(SELECT CAST(" + t.bucket + " AS TIMESTAMP) FROM (SELECT " + fmt.Sprintf(t.column, at) + ") AS " + rowAlias + ")"
+		}
+		var lower, upper time.Time
+		if err := v.compiler.db.QueryRow("SELECT lower, "+start("lower + INTERVAL '"+t.width+"'")+" FROM (SELECT "+start("TIMESTAMP '"+wall.Format(layout)+"'")+" AS lower)").Scan(&lower, &upper); err != nil {
+			return fmt.Errorf("view %s: the bucket of %s: %w", v.Name, wall.Format(layout), err)
+		}
+		if lower.Equal(wall) {
+			continue
+		}
+		short := func(at time.Time) string { return strings.TrimSuffix(at.Format(layout), " 00:00:00") }
+		return &ConditionError{Option: b.option, Reason: fmt.Sprintf("%s lies inside the bucket of %s that begins at %s", short(wall), t.width, short(lower)),
+			Remedy: fmt.Sprintf("write %s or %s", short(lower), short(upper))}
+	}
+	return nil
+}
+
+// Instant returns the instant at which the clock of the time key shows wall,
+// whatever wall's location is: in the stream's zone for local times, and in UTC
+// otherwise. A business date begins when its day does.
+func (v *View) Instant(wall time.Time) time.Time {
+	zone := time.UTC
+	if t := v.times; t != nil && (t.local || t.day) {
+		zone = t.zone
+		if t.day {
+			wall = wall.Add(t.starts)
+		}
+	}
+	return time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), wall.Second(), wall.Nanosecond(), zone)
+}
+
+// HasHaving reports whether the view's SELECT has a HAVING.
+func (v *View) HasHaving() bool { return v.having != nil }
 
 func eventTimeName(s *project.Stream) string {
 	if s.EventTime == "" {

@@ -13,7 +13,7 @@ import (
 	"duet/serving/reason"
 )
 
-// conditionError is what the compiler says about a request's options.
+// conditionError converts the compiler's error about a request's options.
 func conditionError(err error) error {
 	var bad *view.ConditionError
 	if !errors.As(err, &bad) {
@@ -35,8 +35,8 @@ func conditionError(err error) error {
 	}
 }
 
-// evaluation is what DuckDB says while it computes an answer: about a condition
-// if the request has one, else about the view's own SELECT.
+// evaluation converts DuckDB's error in computing an answer. It is about the
+// request's condition if it has one, else about the view's own SELECT.
 func (e *Engine) evaluation(ctx context.Context, v View, req *duetv1.QueryRequest, err error) error {
 	var known *reason.Error
 	if errors.As(err, &known) || ctx.Err() != nil {

@@ -12,6 +12,7 @@ import (
 
 	"duet/internal/base/duck"
 	"duet/schemas/duetv1"
+	"duet/schemas/project"
 	"duet/serving/reason"
 )
 
@@ -21,9 +22,9 @@ var (
 )
 
 // bind writes the parameters into a condition: each $name outside of strings,
-// quoted names and comments becomes the literal of its value. The result is
-// still only text: the compiler parses it and lets scalar expressions pass, so
-// a value can be nothing but a value. used collects the names seen.
+// quoted names and comments becomes the literal of its value. The compiler then
+// parses the text and accepts scalar expressions only, so a value stays a value.
+// used collects the names seen.
 func bind(field, cond string, params map[string]*duetv1.Value, used map[string]bool) (string, error) {
 	if !strings.Contains(cond, "$") {
 		return cond, nil
@@ -60,8 +61,8 @@ func bind(field, cond string, params map[string]*duetv1.Value, used map[string]b
 	return out.String(), nil
 }
 
-// opaque is the length of the string, quoted name or comment that s begins
-// with; 0 if it begins with none. An unfinished one reaches to the end.
+// opaque returns the length of the string, quoted name or comment that s begins
+// with; 0 if it begins with none. An unfinished one extends to the end.
 func opaque(s string, afterWord bool) int {
 	until := func(from int, end string) int {
 		if n := strings.Index(s[from:], end); n >= 0 {
@@ -71,7 +72,7 @@ func opaque(s string, afterWord bool) int {
 	}
 	switch {
 	case s[0] == '\'' || s[0] == '"':
-		return until(1, s[:1]) // a doubled quote begins a string right behind
+		return until(1, s[:1]) // a doubled quote starts the next string
 	case !afterWord && len(s) > 1 && (s[0] == 'e' || s[0] == 'E') && s[1] == '\'':
 		for i := 2; i < len(s); i++ {
 			switch s[i] {
@@ -112,7 +113,7 @@ func isWord(c byte) bool {
 	return c == '_' || c >= utf8.RuneSelf || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
 
-// literal is v as SQL text.
+// literal returns v as SQL text.
 func literal(v *duetv1.Value) (string, error) {
 	switch k := v.GetKind().(type) {
 	case nil:
@@ -150,7 +151,7 @@ func literal(v *duetv1.Value) (string, error) {
 		parts := make([]string, len(k.ListValue.Values))
 		for i, e := range k.ListValue.Values {
 			if _, nested := e.GetKind().(*duetv1.Value_ListValue); nested {
-				return "", reason.New(reason.ConditionInvalid, "a list of lists is not taken")
+				return "", reason.New(reason.ConditionInvalid, "a list of lists is not supported")
 			}
 			lit, err := literal(e)
 			if err != nil {
@@ -160,7 +161,7 @@ func literal(v *duetv1.Value) (string, error) {
 		}
 		return "(" + strings.Join(parts, ", ") + ")", nil
 	}
-	return "", reason.New(reason.ConditionInvalid, "bytes are not taken")
+	return "", reason.New(reason.ConditionInvalid, "bytes are not supported")
 }
 
 func decimalLiteral(s string) (string, error) {
@@ -187,12 +188,20 @@ func localLiteral(s string) (string, error) {
 	return "", reason.New(reason.ConditionInvalid, "%q is not a date, time or timestamp: write 2026-11-21, 14:00:00 or 2026-11-21T14:00:00", clip(s))
 }
 
-// clip shortens a text of a client for an error.
+// clip shortens a client's text for an error.
 func clip(s string) string {
 	if len(s) > 80 {
 		s = strings.ToValidUTF8(s[:80], "") + "..."
 	}
 	return s
+}
+
+// DidYouMean names what a client may have meant by a name that does not exist.
+func DidYouMean(name string, names []string) string {
+	if near := project.Nearest(name, names); near != "" {
+		return "did you mean " + near + "? There are " + listOr(names, "none")
+	}
+	return "there are " + listOr(names, "none")
 }
 
 func listOr(names []string, none string) string {

@@ -36,6 +36,7 @@ const (
 	DefaultRows = 1_000
 	MaxRows     = 10_000
 	maxText     = 16 << 10 // bytes of a condition
+	maxBound    = 64 << 10 // bytes of a condition with its parameters' values
 	maxNames    = 256      // names in group_by, order_by, params
 )
 
@@ -112,7 +113,7 @@ func (e *Engine) view(name string) (View, error) {
 		if !project.ValidName(name) {
 			return View{}, reason.Field(reason.ArgumentInvalid, "view", "%q is not a name: names are lower-case letters, digits and _, beginning with a letter, up to 63 characters", clip(name))
 		}
-		return View{}, reason.New(reason.ViewUnknown, "view %q: there is no such view; there are %s", name, listOr(e.Names(), "none"))
+		return View{}, reason.New(reason.ViewUnknown, "view %q: there is no such view; %s", name, DidYouMean(name, e.Names()))
 	}
 	return v, nil
 }
@@ -166,7 +167,12 @@ func (e *Engine) Query(ctx context.Context, req *duetv1.QueryRequest) (*duetv1.Q
 			return nil, e.evaluation(ctx, v, req, err)
 		}
 		src.proof.InexactColumns = inexact(cols)
-		return &duetv1.QueryResponse{Columns: columns(v.Project, cols), Rows: rows, Truncated: more, Proof: src.proof}, nil
+		out := &duetv1.QueryResponse{Columns: columns(v.Project, cols), Rows: rows, Truncated: more, Proof: src.proof}
+		out.Notes = notes(v, req, out)
+		if req.GetFormat() == formatObjects {
+			out.Objects, out.Rows = objects(out.Columns, out.Rows), nil
+		}
+		return out, nil
 	})
 }
 
@@ -317,6 +323,9 @@ func (e *Engine) options(v View, req *duetv1.QueryRequest) (view.Options, int, e
 		if err != nil {
 			return view.Options{}, 0, err
 		}
+		if len(text) > maxBound {
+			return fail("params", "%s has %d bytes with the values of its parameters; at most %d are allowed", c.field, len(text), maxBound)
+		}
 		*c.dst = text
 	}
 	for name := range req.GetParams() {
@@ -328,24 +337,47 @@ func (e *Engine) options(v View, req *duetv1.QueryRequest) (view.Options, int, e
 		}
 	}
 	var err error
-	if opts.Since, err = instant("since", req.GetSince()); err != nil {
+	if opts.Since, err = instant(v, "since", req.GetSince()); err != nil {
 		return view.Options{}, 0, err
 	}
-	if opts.Until, err = instant("until", req.GetUntil()); err != nil {
+	if opts.Until, err = instant(v, "until", req.GetUntil()); err != nil {
 		return view.Options{}, 0, err
+	}
+	if err := v.Compiled.CheckBounds(opts.Since, opts.Until); err != nil {
+		return view.Options{}, 0, conditionError(err)
+	}
+	switch req.GetFormat() {
+	case "", formatValues, formatObjects:
+	default:
+		return fail("format", "%q is not a form of rows; write %s or %s", clip(req.GetFormat()), formatValues, formatObjects)
 	}
 	return opts, limit, nil
 }
 
-func instant(field string, t *timestamppb.Timestamp) (*time.Time, error) {
-	if t == nil {
+// Forms of rows.
+const (
+	formatValues  = "VALUES"
+	formatObjects = "OBJECTS"
+)
+
+// wallLayouts are times without an offset: the time key's own wall clock.
+var wallLayouts = []string{time.DateOnly, "2006-01-02 15:04", "2006-01-02T15:04", time.DateTime, "2006-01-02T15:04:05"}
+
+// instant parses a bound of the time key; "" is nil.
+func instant(v View, field, text string) (*time.Time, error) {
+	if text == "" {
 		return nil, nil
 	}
-	if err := t.CheckValid(); err != nil {
-		return nil, reason.Field(reason.ArgumentInvalid, field, "not a valid timestamp (years 1 to 9999)")
+	if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		return &at, nil
 	}
-	at := t.AsTime()
-	return &at, nil
+	for _, layout := range wallLayouts {
+		if wall, err := time.Parse(layout, text); err == nil {
+			at := v.Compiled.Instant(wall)
+			return &at, nil
+		}
+	}
+	return nil, reason.Field(reason.ArgumentInvalid, field, "%q is not a time; write a date such as 2026-11-21, a date and a time such as 2026-11-21 14:00, or RFC 3339 such as 2026-11-21T14:00:00Z", clip(text))
 }
 
 // orders parses "column", "column asc" and "column desc". A column's name may

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"duet/schemas"
 	"duet/schemas/duetv1"
@@ -71,14 +72,6 @@ func plain(t *testing.T, f *querytest.Fixture, text string) []string {
 	return out
 }
 
-func stamp(s string) *timestamppb.Timestamp {
-	t, err := time.Parse(time.RFC3339, s)
-	if err != nil {
-		panic(err)
-	}
-	return timestamppb.New(t)
-}
-
 func TestAnswersEqualTheSelect(t *testing.T) {
 	f := querytest.New(t)
 	e := f.Engine(nil)
@@ -113,7 +106,7 @@ func TestAnswersEqualTheSelect(t *testing.T) {
 			"SELECT " + hour + " AS hour, sum(quantity * price), count(*), sum(price*10000)::BIGINT / (count(*) * 10000), sum(quantity), sum(weight) FROM events WHERE country IN ('France', 'Côte d''Ivoire') OR country IS NULL GROUP BY ALL HAVING count(*) > 50 ORDER BY hour DESC",
 		},
 		"buckets that begin in a time range": {
-			&duetv1.QueryRequest{View: "sales", GroupBy: []string{"hour"}, Since: stamp("2026-11-21T00:30:00Z"), Until: stamp("2026-11-21T03:00:00Z"), OrderBy: []string{"hour"}},
+			&duetv1.QueryRequest{View: "sales", GroupBy: []string{"hour"}, Since: "2026-11-21 01:00", Until: "2026-11-21T04:00:00+01:00", OrderBy: []string{"hour"}},
 			"SELECT " + hour + " AS hour, sum(quantity * price), count(*), sum(price*10000)::BIGINT / (count(*) * 10000), sum(quantity), sum(weight) FROM events WHERE sold_at >= TIMESTAMP '2026-11-21 01:00:00' AND sold_at < TIMESTAMP '2026-11-21 03:00:00' GROUP BY ALL ORDER BY hour",
 		},
 		"as published by an earlier generation": {
@@ -206,11 +199,11 @@ func TestNotBeforeWaitsUntilTheDeadline(t *testing.T) {
 func TestAStatementThatRunsOnIsAbandoned(t *testing.T) {
 	f := querytest.New(t)
 	e := f.Engine(func(c *query.Config) { c.Concurrent, c.Abandoned = 1, 2 })
-	slow := querytest.Slow("sales")
+	stuck, release := f.Stuck("sales")
 	abandon := func() {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		_, err := e.Query(ctx, slow)
+		_, err := e.Query(ctx, stuck)
 		wants(t, err, reason.DeadlineOver, "")
 	}
 	for n := range 2 {
@@ -228,6 +221,7 @@ func TestAStatementThatRunsOnIsAbandoned(t *testing.T) {
 	defer cancel()
 	_, err := e.Query(ctx, &duetv1.QueryRequest{View: "everything"})
 	wants(t, err, reason.DeadlineOver, "")
+	release()
 	if _, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "everything"}); err != nil {
 		t.Fatal(err)
 	}
@@ -329,8 +323,12 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		"parameter without value":   {&duetv1.QueryRequest{View: "sales", Where: "country = $x"}, reason.ConditionInvalid, "where"},
 		"value without parameter":   {&duetv1.QueryRequest{View: "sales", Params: map[string]*duetv1.Value{"x": {}}}, reason.ArgumentInvalid, "params"},
 		"condition that raises":     {&duetv1.QueryRequest{View: "sales", Where: "CAST(country AS INTEGER) = 1"}, reason.ConditionInvalid, "where"},
-		"since without time key":    {&duetv1.QueryRequest{View: "everything", Since: stamp("2026-11-21T00:00:00Z")}, reason.ArgumentInvalid, "since"},
-		"since outside time":        {&duetv1.QueryRequest{View: "sales", Since: &timestamppb.Timestamp{Seconds: 1 << 50}}, reason.ArgumentInvalid, "since"},
+		"since without time key":    {&duetv1.QueryRequest{View: "everything", Since: "2026-11-21"}, reason.ArgumentInvalid, "since"},
+		"since that is no time":     {&duetv1.QueryRequest{View: "sales", Since: "yesterday"}, reason.ArgumentInvalid, "since"},
+		"until inside a bucket":     {&duetv1.QueryRequest{View: "sales", Until: "2026-11-21 00:30"}, reason.ArgumentInvalid, "until"},
+		"parameters without bound":  {&duetv1.QueryRequest{View: "sales", Where: "levenshtein(country, $x) > 0", Params: map[string]*duetv1.Value{"x": {Kind: &duetv1.Value_StringValue{StringValue: strings.Repeat("x", 1<<20)}}}}, reason.ArgumentInvalid, "params"},
+		"unknown form of rows":      {&duetv1.QueryRequest{View: "sales", Format: "objects"}, reason.ArgumentInvalid, "format"},
+		"since outside time":        {&duetv1.QueryRequest{View: "sales", Since: "9999-01-01"}, reason.ArgumentInvalid, "since"},
 		"generation of another SQL": {&duetv1.QueryRequest{View: "everything", AsOfGeneration: 1}, reason.DefinitionDiffers, ""},
 		"as of and not before":      {&duetv1.QueryRequest{View: "sales", AsOfGeneration: 1, NotBefore: "x"}, reason.ArgumentInvalid, "not_before"},
 		"long condition":            {&duetv1.QueryRequest{View: "sales", Where: strings.Repeat(" ", 1<<20)}, reason.ArgumentInvalid, "where"},
@@ -445,7 +443,7 @@ func TestViewsAreDescribedAlsoWhenTheyCannotAnswer(t *testing.T) {
 	for _, v := range views {
 		problems[v.GetName()] = v.GetProblem()
 	}
-	if len(views) != 4 || problems["sales"] != "" || !strings.Contains(problems["countries"], "rebuil") || !strings.Contains(problems["small"], "suspended") {
+	if len(views) != 5 || problems["sales"] != "" || !strings.Contains(problems["countries"], "rebuil") || !strings.Contains(problems["small"], "suspended") {
 		t.Fatal(problems)
 	}
 	for name, answers := range map[string]bool{"sales": true, "countries": false, "small": false} {
@@ -462,5 +460,83 @@ func TestViewsAreDescribedAlsoWhenTheyCannotAnswer(t *testing.T) {
 	var suspended *store.SuspendedError
 	if _, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "small"}); !errors.As(err, &suspended) {
 		t.Error(err)
+	}
+}
+
+// A bound inside a bucket is refused with the nearest that are not.
+func TestBoundsInsideABucketAreRefused(t *testing.T) {
+	f := querytest.New(t)
+	e := f.Engine(nil)
+	for bound, want := range map[string]string{
+		"2026-11-21 10:30":          "since: 2026-11-21 10:30:00 lies inside the bucket of 1 hour that begins at 2026-11-21 10:00:00. write 2026-11-21 10:00:00 or 2026-11-21 11:00:00",
+		"2026-11-21T00:00:00+05:30": "since: 2026-11-20 18:30:00 lies inside the bucket of 1 hour that begins at 2026-11-20 18:00:00. write 2026-11-20 18:00:00 or 2026-11-20 19:00:00",
+		"2026-11-21T23:59:59Z":      "since: 2026-11-21 23:59:59 lies inside the bucket of 1 hour that begins at 2026-11-21 23:00:00. write 2026-11-21 23:00:00 or 2026-11-22",
+	} {
+		_, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "sales", Since: bound})
+		if err == nil || err.Error() != want {
+			t.Errorf("%s: %v", bound, err)
+		}
+	}
+	for _, bound := range []string{"2026-11-21", "2026-11-21 10:00", "2026-11-21T10:00", "2026-11-21T10:00:00", "2026-11-21T10:00:00Z", "2026-11-21T10:00:00+01:00"} {
+		if _, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "sales", Since: bound}); err != nil {
+			t.Errorf("%s: %v", bound, err)
+		}
+	}
+}
+
+func TestNamesThatAreNearlyRight(t *testing.T) {
+	e := querytest.Open(t).Engine(nil)
+	_, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "slaes"})
+	if err == nil || !strings.Contains(err.Error(), "did you mean sales?") {
+		t.Error(err)
+	}
+}
+
+// An answer says what its reader could misread.
+func TestNotes(t *testing.T) {
+	f := querytest.New(t)
+	e := f.Engine(nil)
+	for name, c := range map[string]struct {
+		req  *duetv1.QueryRequest
+		want string
+	}{
+		"rows":             {&duetv1.QueryRequest{View: "sales"}, ""},
+		"no row":           {&duetv1.QueryRequest{View: "sales", Since: "2027-01-01"}, "no row meets the condition; the newest event of orders is of 2026-11-21 08:16:40"},
+		"no row by having": {&duetv1.QueryRequest{View: "sales", Having: "lines > 1000000"}, "no row meets the condition; the newest event of orders is of 2026-11-21 08:16:40"},
+		"having":           {&duetv1.QueryRequest{View: "busy"}, ""},
+		"having, rolled up": {&duetv1.QueryRequest{View: "busy", Total: true},
+			"the HAVING of view busy is applied after the rows are rolled up: it filters the rows of this answer, not those of the view"},
+	} {
+		got, err := e.Query(t.Context(), c.req)
+		if err != nil || strings.Join(got.GetNotes(), "; ") != c.want {
+			t.Errorf("%s: %v, %v", name, got.GetNotes(), err)
+		}
+	}
+}
+
+func TestRowsByName(t *testing.T) {
+	f := querytest.New(t)
+	e := f.Engine(nil)
+	req := &duetv1.QueryRequest{View: "sales", OrderBy: []string{"hour", "country"}, Limit: 5, Where: "country IS NULL OR country = 'France'"}
+	rows, err := e.Query(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Format = "OBJECTS"
+	byName, err := e.Query(t.Context(), req)
+	if err != nil || len(byName.GetRows()) != 0 || len(byName.GetObjects()) != 5 || !byName.GetTruncated() {
+		t.Fatal(byName, err)
+	}
+	for i, o := range byName.GetObjects() {
+		for j, c := range rows.GetColumns() {
+			want, got := query.Text(rows.GetRows()[i].GetValues()[j]), o.GetFields()[c.GetName()]
+			text := got.GetStringValue()
+			if _, ok := got.GetKind().(*structpb.Value_NumberValue); ok {
+				text = strconv.FormatFloat(got.GetNumberValue(), 'g', -1, 64)
+			}
+			if text != want {
+				t.Errorf("%s: %v, want %s", c.GetName(), got, want)
+			}
+		}
 	}
 }

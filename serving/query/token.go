@@ -11,16 +11,17 @@ import (
 	"duet/serving/reason"
 )
 
-// Token is what the opaque token of an answer or an append says: nothing older
-// than this generation and these positions. Its bytes, in base64 for URLs:
+// Token is the content of the opaque token of an answer or an append: a
+// generation and positions. As not_before it asks for answers that are not older.
+// Its bytes, in base64 for URLs:
 //
 //	+---------+------------+-------+==============================+---------+
 //	| version | generation | lanes | lane ordinal sequence  log   | CRC-32C |
 //	| 1 byte  | uvarint    | uvar. | uvarint each         8 bytes | 4 bytes |
 //	+---------+------------+-------+==============================+---------+
 //
-// log is the XXH3 of the incarnation's id: a token of another log is refused,
-// not waited for.
+// log is the XXH3 of the incarnation's id, so that a token of another log is
+// refused.
 type Token struct {
 	Generation uint64
 	Through    schemas.Cut
@@ -28,7 +29,7 @@ type Token struct {
 
 const tokenVersion = 1
 
-// maxToken bounds what is decoded, characters.
+// maxToken is the largest number of characters that is decoded.
 const maxToken = 512
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -52,7 +53,7 @@ func (t Token) String() string {
 // a [reason.TokenInvalid] for field not_before.
 func ParseToken(s string, inc schemas.Incarnation) (Token, error) {
 	refuse := func(why string) (Token, error) {
-		return Token{}, reason.Field(reason.TokenInvalid, "not_before", "%s; use the token of an append or of an answer of this server, as it was given", why)
+		return Token{}, reason.Field(reason.TokenInvalid, "not_before", "%s; use the token of an append or of an answer of this server, unchanged", why)
 	}
 	if len(s) > maxToken {
 		return refuse("longer than a token can be")
@@ -91,7 +92,7 @@ func ParseToken(s string, inc schemas.Incarnation) (Token, error) {
 	return t, nil
 }
 
-// decoder reads numbers off b; bad is set once b is too short.
+// decoder reads numbers from b; bad is set if b is too short.
 type decoder struct {
 	b   []byte
 	bad bool

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	duckdb "github.com/duckdb/duckdb-go/v2"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"duet/schemas/duetv1"
@@ -22,9 +23,9 @@ const (
 	timestampLayout = "2006-01-02T15:04:05.999999999"
 )
 
-// ToValue turns what the driver scanned from a column of SQL type typ into a
-// Value, exactly: decimals and integers beyond 64 bits become strings with all
-// declared decimals.
+// ToValue converts what the driver scanned from a column of SQL type typ, exactly:
+// decimals and integers beyond 64 bits become strings with all declared
+// decimals.
 func ToValue(v any, typ string) (*duetv1.Value, error) {
 	switch x := v.(type) {
 	case nil:
@@ -98,8 +99,8 @@ func localValue(s string) *duetv1.Value {
 	return &duetv1.Value{Kind: &duetv1.Value_LocalValue{LocalValue: s}}
 }
 
-// timeValue: only a TIMESTAMP WITH TIME ZONE is an instant. The driver gives
-// infinities as the ends of the range.
+// timeValue converts a time. Only a TIMESTAMP WITH TIME ZONE is an instant. The
+// driver returns infinities as the ends of the range.
 func timeValue(t time.Time, typ string) *duetv1.Value {
 	if us := t.UnixMicro(); us == math.MaxInt64 || us == -math.MaxInt64 {
 		if us > 0 {
@@ -118,7 +119,7 @@ func timeValue(t time.Time, typ string) *duetv1.Value {
 	return localValue(t.Format(timestampLayout))
 }
 
-// FormatDecimal prints unscaled * 10^-scale with exactly scale decimals.
+// FormatDecimal formats unscaled * 10^-scale with exactly scale decimals.
 func FormatDecimal(unscaled *big.Int, scale int) string {
 	s := unscaled.String()
 	if scale == 0 {
@@ -139,7 +140,8 @@ func formatUUID(b []byte) string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
-// formatInterval prints months, days and time of day apart, as they are kept.
+// formatInterval formats months, days and time of day separately, as they are
+// stored.
 func formatInterval(i duckdb.Interval) string {
 	var parts []string
 	if i.Months != 0 {
@@ -162,7 +164,7 @@ func formatInterval(i duckdb.Interval) string {
 	return strings.Join(parts, " ")
 }
 
-// size is roughly how many bytes v takes in an answer.
+// size estimates the bytes of v in an answer.
 func size(v *duetv1.Value) int {
 	switch k := v.Kind.(type) {
 	case *duetv1.Value_StringValue:
@@ -183,7 +185,46 @@ func size(v *duetv1.Value) int {
 	return 12
 }
 
-// Text prints a value as a person reads it; NULL as "".
+// objects converts rows to objects by column name.
+func objects(cols []*duetv1.Column, rows []*duetv1.Row) []*structpb.Struct {
+	out := make([]*structpb.Struct, len(rows))
+	for i, r := range rows {
+		out[i] = &structpb.Struct{Fields: make(map[string]*structpb.Value, len(cols))}
+		for j, v := range r.GetValues() {
+			out[i].Fields[cols[j].GetName()] = plainValue(v)
+		}
+	}
+	return out
+}
+
+// plainValue converts a value to JSON. What a double cannot hold exactly becomes
+// a string.
+func plainValue(v *duetv1.Value) *structpb.Value {
+	const exact = 1 << 53
+	switch k := v.GetKind().(type) {
+	case nil:
+		return structpb.NewNullValue()
+	case *duetv1.Value_BoolValue:
+		return structpb.NewBoolValue(k.BoolValue)
+	case *duetv1.Value_IntValue:
+		if -exact <= k.IntValue && k.IntValue <= exact {
+			return structpb.NewNumberValue(float64(k.IntValue))
+		}
+	case *duetv1.Value_DoubleValue:
+		if !math.IsNaN(k.DoubleValue) && !math.IsInf(k.DoubleValue, 0) {
+			return structpb.NewNumberValue(k.DoubleValue)
+		}
+	case *duetv1.Value_ListValue:
+		list := &structpb.ListValue{}
+		for _, e := range k.ListValue.GetValues() {
+			list.Values = append(list.Values, plainValue(e))
+		}
+		return structpb.NewListValue(list)
+	}
+	return structpb.NewStringValue(Text(v))
+}
+
+// Text formats a value for people; NULL is "".
 func Text(v *duetv1.Value) string {
 	switch k := v.GetKind().(type) {
 	case *duetv1.Value_BoolValue:

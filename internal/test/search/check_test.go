@@ -11,7 +11,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"duet/schemas/duetv1"
 )
@@ -134,11 +133,11 @@ func (w *world) checkOptions(ctx context.Context, r *rand.Rand, name string, v *
 	for k, key := range v.keys {
 		if col := full.GetColumns()[k]; col.GetRole() == duetv1.ColumnRole_COLUMN_ROLE_TIME && key.time && chance(r, 50) {
 			since := time.Date(2026, time.Month(1+r.IntN(4)), 1, 0, 0, 0, 0, time.UTC)
-			req.Since = timestamppb.New(since)
+			req.Since = since.Format(time.DateOnly)
 			and = append(and, "("+key.sql+") >= "+literal(since))
 			if chance(r, 50) {
 				until := since.AddDate(0, 1+r.IntN(2), 0)
-				req.Until = timestamppb.New(until)
+				req.Until = until.Format(time.RFC3339)
 				and = append(and, "("+key.sql+") < "+literal(until))
 			}
 		}

@@ -59,27 +59,27 @@ const (
 
 // BatchServiceClient is a client for the duet.v1.BatchService service.
 type BatchServiceClient interface {
-	// StartRun starts a run, or queues one behind the running one, and answers at
-	// once. The same request_id is the same run.
+	// StartRun starts a run, or queues one behind the running one, and returns
+	// without waiting for it. Calls with the same request_id start one run.
 	StartRun(context.Context, *duetv1.StartRunRequest) (*duetv1.StartRunResponse, error)
-	// GetRun tells how a run stands.
+	// GetRun returns the state of a run.
 	GetRun(context.Context, *duetv1.GetRunRequest) (*duetv1.GetRunResponse, error)
 	// ListRuns lists runs, the latest first.
 	ListRuns(context.Context, *duetv1.ListRunsRequest) (*duetv1.ListRunsResponse, error)
 	// Rollback publishes a kept generation's numbers under a new number and
-	// pauses the schedule. Events after its cut are counted by the live half.
+	// pauses the schedule. The live half counts the events after its cut.
 	Rollback(context.Context, *duetv1.RollbackRequest) (*duetv1.RollbackResponse, error)
-	// Pause holds the schedule, across restarts.
+	// Pause stops the schedule, also across restarts.
 	Pause(context.Context, *duetv1.PauseRequest) (*duetv1.PauseResponse, error)
-	// Resume lets the schedule run again.
+	// Resume starts the schedule again.
 	Resume(context.Context, *duetv1.ResumeRequest) (*duetv1.ResumeResponse, error)
-	// Pin keeps a generation whatever the policy says.
+	// Pin keeps a generation, whatever the keep policy says.
 	Pin(context.Context, *duetv1.PinRequest) (*duetv1.PinResponse, error)
-	// Unpin leaves a generation to the policy again.
+	// Unpin returns a generation to the keep policy.
 	Unpin(context.Context, *duetv1.UnpinRequest) (*duetv1.UnpinResponse, error)
 	// ListGenerations lists the kept generations, the latest first.
 	ListGenerations(context.Context, *duetv1.ListGenerationsRequest) (*duetv1.ListGenerationsResponse, error)
-	// GetReconciliation returns a run's comparison of both halves.
+	// GetReconciliation returns a run's reconciliation of both halves.
 	GetReconciliation(context.Context, *duetv1.GetReconciliationRequest) (*duetv1.GetReconciliationResponse, error)
 }
 
@@ -263,27 +263,27 @@ func (c *batchServiceClient) GetReconciliation(ctx context.Context, req *duetv1.
 
 // BatchServiceHandler is an implementation of the duet.v1.BatchService service.
 type BatchServiceHandler interface {
-	// StartRun starts a run, or queues one behind the running one, and answers at
-	// once. The same request_id is the same run.
+	// StartRun starts a run, or queues one behind the running one, and returns
+	// without waiting for it. Calls with the same request_id start one run.
 	StartRun(context.Context, *duetv1.StartRunRequest) (*duetv1.StartRunResponse, error)
-	// GetRun tells how a run stands.
+	// GetRun returns the state of a run.
 	GetRun(context.Context, *duetv1.GetRunRequest) (*duetv1.GetRunResponse, error)
 	// ListRuns lists runs, the latest first.
 	ListRuns(context.Context, *duetv1.ListRunsRequest) (*duetv1.ListRunsResponse, error)
 	// Rollback publishes a kept generation's numbers under a new number and
-	// pauses the schedule. Events after its cut are counted by the live half.
+	// pauses the schedule. The live half counts the events after its cut.
 	Rollback(context.Context, *duetv1.RollbackRequest) (*duetv1.RollbackResponse, error)
-	// Pause holds the schedule, across restarts.
+	// Pause stops the schedule, also across restarts.
 	Pause(context.Context, *duetv1.PauseRequest) (*duetv1.PauseResponse, error)
-	// Resume lets the schedule run again.
+	// Resume starts the schedule again.
 	Resume(context.Context, *duetv1.ResumeRequest) (*duetv1.ResumeResponse, error)
-	// Pin keeps a generation whatever the policy says.
+	// Pin keeps a generation, whatever the keep policy says.
 	Pin(context.Context, *duetv1.PinRequest) (*duetv1.PinResponse, error)
-	// Unpin leaves a generation to the policy again.
+	// Unpin returns a generation to the keep policy.
 	Unpin(context.Context, *duetv1.UnpinRequest) (*duetv1.UnpinResponse, error)
 	// ListGenerations lists the kept generations, the latest first.
 	ListGenerations(context.Context, *duetv1.ListGenerationsRequest) (*duetv1.ListGenerationsResponse, error)
-	// GetReconciliation returns a run's comparison of both halves.
+	// GetReconciliation returns a run's reconciliation of both halves.
 	GetReconciliation(context.Context, *duetv1.GetReconciliationRequest) (*duetv1.GetReconciliationResponse, error)
 }
 

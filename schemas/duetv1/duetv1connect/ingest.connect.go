@@ -45,14 +45,15 @@ const (
 
 // IngestServiceClient is a client for the duet.v1.IngestService service.
 type IngestServiceClient interface {
-	// Append appends events to a stream. It answers when the log has synced
-	// them: all of the request, or nothing. What each event's verdict is
-	// (accepted, duplicate, rejected) is decided after that; see GetAccount.
+	// Append appends events to a stream, all of the request or nothing. It returns
+	// when the log has synced them. The verdict of each event (accepted, duplicate,
+	// rejected) is decided after that; see GetAccount.
 	Append(context.Context, *duetv1.AppendRequest) (*duetv1.AppendResponse, error)
-	// AppendStream answers each request once, in their order. Requests may be
-	// sent ahead of the answers.
+	// AppendStream answers each request once, in order. Requests may be sent ahead
+	// of the answers. A stream without requests is ended after five minutes
+	// (STREAM_IDLE).
 	AppendStream(context.Context) (*connect.BidiStreamForClientSimple[duetv1.AppendStreamRequest, duetv1.AppendStreamResponse], error)
-	// GetAccount tells what became of the events of one session, counted since
+	// GetAccount returns what became of the events of one session, counted since
 	// the server started.
 	GetAccount(context.Context, *duetv1.GetAccountRequest) (*duetv1.GetAccountResponse, error)
 }
@@ -121,14 +122,15 @@ func (c *ingestServiceClient) GetAccount(ctx context.Context, req *duetv1.GetAcc
 
 // IngestServiceHandler is an implementation of the duet.v1.IngestService service.
 type IngestServiceHandler interface {
-	// Append appends events to a stream. It answers when the log has synced
-	// them: all of the request, or nothing. What each event's verdict is
-	// (accepted, duplicate, rejected) is decided after that; see GetAccount.
+	// Append appends events to a stream, all of the request or nothing. It returns
+	// when the log has synced them. The verdict of each event (accepted, duplicate,
+	// rejected) is decided after that; see GetAccount.
 	Append(context.Context, *duetv1.AppendRequest) (*duetv1.AppendResponse, error)
-	// AppendStream answers each request once, in their order. Requests may be
-	// sent ahead of the answers.
+	// AppendStream answers each request once, in order. Requests may be sent ahead
+	// of the answers. A stream without requests is ended after five minutes
+	// (STREAM_IDLE).
 	AppendStream(context.Context, *connect.BidiStream[duetv1.AppendStreamRequest, duetv1.AppendStreamResponse]) error
-	// GetAccount tells what became of the events of one session, counted since
+	// GetAccount returns what became of the events of one session, counted since
 	// the server started.
 	GetAccount(context.Context, *duetv1.GetAccountRequest) (*duetv1.GetAccountResponse, error)
 }

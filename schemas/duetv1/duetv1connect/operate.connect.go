@@ -50,17 +50,17 @@ const (
 
 // OperateServiceClient is a client for the duet.v1.OperateService service.
 type OperateServiceClient interface {
-	// GetStatus tells whether it is up and well.
+	// GetStatus returns the health and state of the server.
 	GetStatus(context.Context, *duetv1.GetStatusRequest) (*duetv1.GetStatusResponse, error)
-	// ListRejects lists refused events, the latest first, with their reasons.
+	// ListRejects lists rejected events, the latest first, with their reasons.
 	ListRejects(context.Context, *duetv1.ListRejectsRequest) (*duetv1.ListRejectsResponse, error)
-	// Inspect shows what is stored, as it is stored.
+	// Inspect returns what is stored, as it is stored.
 	Inspect(context.Context, *duetv1.InspectRequest) (*duetv1.InspectResponse, error)
 	// StartScrub starts to read and verify every file of the archive and of the
-	// kept generations from the disk, and answers at once. If such a scrub runs
-	// already, it is the one returned.
+	// kept generations from the disk, and returns without waiting for it. If a scrub
+	// is running, it returns that one.
 	StartScrub(context.Context, *duetv1.StartScrubRequest) (*duetv1.StartScrubResponse, error)
-	// GetScrub returns the scrub that runs and the last one that ended.
+	// GetScrub returns the running scrub and the last one that ended.
 	GetScrub(context.Context, *duetv1.GetScrubRequest) (*duetv1.GetScrubResponse, error)
 }
 
@@ -164,17 +164,17 @@ func (c *operateServiceClient) GetScrub(ctx context.Context, req *duetv1.GetScru
 
 // OperateServiceHandler is an implementation of the duet.v1.OperateService service.
 type OperateServiceHandler interface {
-	// GetStatus tells whether it is up and well.
+	// GetStatus returns the health and state of the server.
 	GetStatus(context.Context, *duetv1.GetStatusRequest) (*duetv1.GetStatusResponse, error)
-	// ListRejects lists refused events, the latest first, with their reasons.
+	// ListRejects lists rejected events, the latest first, with their reasons.
 	ListRejects(context.Context, *duetv1.ListRejectsRequest) (*duetv1.ListRejectsResponse, error)
-	// Inspect shows what is stored, as it is stored.
+	// Inspect returns what is stored, as it is stored.
 	Inspect(context.Context, *duetv1.InspectRequest) (*duetv1.InspectResponse, error)
 	// StartScrub starts to read and verify every file of the archive and of the
-	// kept generations from the disk, and answers at once. If such a scrub runs
-	// already, it is the one returned.
+	// kept generations from the disk, and returns without waiting for it. If a scrub
+	// is running, it returns that one.
 	StartScrub(context.Context, *duetv1.StartScrubRequest) (*duetv1.StartScrubResponse, error)
-	// GetScrub returns the scrub that runs and the last one that ended.
+	// GetScrub returns the running scrub and the last one that ended.
 	GetScrub(context.Context, *duetv1.GetScrubRequest) (*duetv1.GetScrubResponse, error)
 }
 

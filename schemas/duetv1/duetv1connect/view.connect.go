@@ -45,14 +45,14 @@ const (
 
 // ViewServiceClient is a client for the duet.v1.ViewService service.
 type ViewServiceClient interface {
-	// ListViews lists every view, also those that cannot answer now.
+	// ListViews lists every view, including those that cannot answer.
 	ListViews(context.Context, *duetv1.ListViewsRequest) (*duetv1.ListViewsResponse, error)
-	// GetView describes one view and says how fresh it is.
+	// GetView describes one view and its freshness.
 	GetView(context.Context, *duetv1.GetViewRequest) (*duetv1.GetViewResponse, error)
-	// Query answers from one view, within limits.
+	// Query returns rows of one view.
 	Query(context.Context, *duetv1.QueryRequest) (*duetv1.QueryResponse, error)
-	// Verify computes a view again with plain DuckDB from the archive's files and
-	// the tail of the log, outside of the merge, and compares.
+	// Verify computes a view again with plain DuckDB, from the archive's files and
+	// the tail of the log and without the merge, and compares.
 	Verify(context.Context, *duetv1.VerifyRequest) (*duetv1.VerifyResponse, error)
 }
 
@@ -140,14 +140,14 @@ func (c *viewServiceClient) Verify(ctx context.Context, req *duetv1.VerifyReques
 
 // ViewServiceHandler is an implementation of the duet.v1.ViewService service.
 type ViewServiceHandler interface {
-	// ListViews lists every view, also those that cannot answer now.
+	// ListViews lists every view, including those that cannot answer.
 	ListViews(context.Context, *duetv1.ListViewsRequest) (*duetv1.ListViewsResponse, error)
-	// GetView describes one view and says how fresh it is.
+	// GetView describes one view and its freshness.
 	GetView(context.Context, *duetv1.GetViewRequest) (*duetv1.GetViewResponse, error)
-	// Query answers from one view, within limits.
+	// Query returns rows of one view.
 	Query(context.Context, *duetv1.QueryRequest) (*duetv1.QueryResponse, error)
-	// Verify computes a view again with plain DuckDB from the archive's files and
-	// the tail of the log, outside of the merge, and compares.
+	// Verify computes a view again with plain DuckDB, from the archive's files and
+	// the tail of the log and without the merge, and compares.
 	Verify(context.Context, *duetv1.VerifyRequest) (*duetv1.VerifyResponse, error)
 }
 
