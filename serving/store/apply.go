@@ -228,7 +228,9 @@ func (w *writer) fold(ctx context.Context, m *moment, stream, tail string, made 
 }
 
 // foldInto runs one view's partial SQL over the new rows of tail. The statement
-// stays prepared; its parameter is the live-through before those rows.
+// stays prepared; its parameter is the live-through before those rows. It is
+// always planned in a transaction that has added rows to tail, because then DuckDB
+// has no statistics by which it might leave out a filter; see inTransaction.
 func (w *writer) foldInto(ctx context.Context, v *definition, live, tail string) (int64, error) {
 	from := "(SELECT * FROM " + duck.Ident(tail) + " WHERE " + schemas.ColAt + " > $1)"
 	st, err := w.statement(ctx, live+" "+tail, "INSERT INTO "+duck.Ident(live)+" "+v.partial(from))

@@ -53,7 +53,7 @@ func (g *rig) abandon(n int) {
 
 // Statements that cannot be interrupted keep no reader: queries, the archive,
 // exports and status go on beside them, and so does what is applied.
-func TestStatementsThatCannotBeInterruptedHoldUpNobody(t *testing.T) {
+func TestStatementsThatCannotBeInterruptedHoldUpNothing(t *testing.T) {
 	g := newRig(t, Config{Readers: 2})
 	ctx := context.Background()
 	g.apply(100)
@@ -84,7 +84,7 @@ func TestStatementsThatCannotBeInterruptedHoldUpNobody(t *testing.T) {
 	}
 	g.check()
 	if st, err := g.s.Stats(ctx); err != nil || st.Moments != 1 {
-		t.Errorf("%d moments are kept though nobody reads (%v)", st.Moments, err)
+		t.Errorf("%d moments are kept without a reader (%v)", st.Moments, err)
 	}
 }
 
