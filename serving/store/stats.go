@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"duet/internal/base/duck"
 	"duet/schemas"
 )
 
@@ -76,7 +77,9 @@ func (r *tableRows) keep(named map[string]bool) {
 func (s *Store) Stats(ctx context.Context) (Stats, error) {
 	st := Stats{MemoryLimit: s.cfg.MemoryLimit, Tail: s.Tail(), Readers: s.queries.use()}
 	var err error
-	if st.Memory, err = s.memory(ctx); err != nil {
+	if st.Memory, err = s.memory(ctx); duck.OutOfMemory(err) {
+		st.Memory = st.MemoryLimit
+	} else if err != nil {
 		return Stats{}, err
 	}
 	m := s.moments.now()
