@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// The test binary is also the process that is killed: with childEnv set to
-// "mode dir" it opens the log in dir and does as the mode says, telling on
-// stdout what was acknowledged.
+// childEnv makes the test binary the process that a test kills or traces. Its value
+// is "mode dir": the process opens the log in dir, does what the mode says, and
+// prints what was acknowledged.
 const childEnv = "DUET_EVENTLOG_CHILD"
 
 func child(spec string) int {
@@ -97,9 +97,8 @@ func childRecord(producer string, number uint64) []byte {
 	return fmt.Appendf(nil, "%s-%d", producer, number)
 }
 
-// childDisk makes every write to a file fail, as a full disk does, and then
-// lets them through again; the log must refuse, hold what it acknowledged, and
-// heal by itself.
+// childDisk makes all writes to files fail, as a full disk does, and then succeed
+// again. The log must refuse, keep what it acknowledged, and recover by itself.
 func childDisk(l *Log, dir string) int {
 	signal.Ignore(syscall.SIGXFSZ)
 	fail := func(format string, args ...any) int {
@@ -127,7 +126,7 @@ func childDisk(l *Log, dir string) int {
 	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &whole); err != nil {
 		return fail("%v", err)
 	}
-	// The next record but one is torn in the middle.
+	// The next record but one is torn.
 	full := syscall.Rlimit{Cur: uint64(st.Size()) + 1500, Max: whole.Max}
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &full); err != nil {
 		return fail("%v", err)

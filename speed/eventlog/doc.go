@@ -57,7 +57,7 @@
 // older copy fails one of the two and is refused with a *[RefusedError] (H6). The
 // high-water mark is renewed each second while the log grows, by [Log.MarkHigh],
 // and by [Log.Close]. A block file that was cut short behind the mark looks like
-// one that a kill left, and cannot be told from it.
+// one that a kill left, and cannot be distinguished from it.
 //
 // # What is promised
 //

@@ -50,8 +50,10 @@ func highPath(dir string) string        { return filepath.Join(dir, "highwater.j
 func storePath(dir string) string       { return filepath.Join(dir, "jetstream") }
 
 // blocksPath returns the folder of the server's block files.
-func blocksPath(dir string) string {
-	return filepath.Join(storePath(dir), "jetstream", "$G", "streams", streamName, "msgs")
+func blocksPath(dir string) string { return blocksOf(storePath(dir)) }
+
+func blocksOf(store string) string {
+	return filepath.Join(store, "jetstream", "$G", "streams", streamName, "msgs")
 }
 
 // readSealed reads a sealed JSON file. found is false if it does not exist. A file

@@ -13,8 +13,8 @@ import (
 	"duet/schemas"
 )
 
-// A log that is full of trimmable messages is well: it is the archive's repair
-// copy.
+// A log that is full of messages that can be trimmed is healthy: they are kept to
+// repair the archive.
 func TestHealthDegradesByWhatCannotBeTrimmed(t *testing.T) {
 	cfg := config(t, 1<<20)
 	l := mustOpen(t, cfg)
@@ -28,11 +28,11 @@ func TestHealthDegradesByWhatCannotBeTrimmed(t *testing.T) {
 			n++
 		}
 	}
-	want := func(level Level, tells ...string) {
+	want := func(level Level, words ...string) {
 		t.Helper()
 		got, why := l.Health()
-		if got != level || slices.ContainsFunc(tells, func(s string) bool { return !strings.Contains(why, s) }) {
-			t.Fatalf("health is %s (%s), want %s %q", got, why, level, tells)
+		if got != level || slices.ContainsFunc(words, func(s string) bool { return !strings.Contains(why, s) }) {
+			t.Fatalf("health is %s (%s), want %s %q", got, why, level, words)
 		}
 	}
 	fillTo(48)

@@ -89,12 +89,12 @@ func TestControlRecordsStopAtTheWholeLimit(t *testing.T) {
 	mustAppend(t, l, "orders", []byte("again"))
 }
 
-// The store's own limit must not be met before ours; if it is, the log must
-// count on.
+// sendReserved refuses before the server's limit is reached. If the server refuses
+// all the same, the chain of sequences must go on.
 func TestARefusalByTheStoreLeavesTheChainWhole(t *testing.T) {
 	l := mustOpen(t, config(t, MinBytes))
 	l.mu.Lock()
-	l.used = -1 << 30 // so that nothing is refused before it is sent
+	l.used = -1 << 30 // so that sendReserved refuses nothing
 	l.mu.Unlock()
 	stored := 0
 	for {
@@ -159,7 +159,7 @@ func TestMessagesLargerThanTheLimitAreRefused(t *testing.T) {
 	}
 }
 
-func TestNamesThatAreNoNamesAreRefused(t *testing.T) {
+func TestInvalidNamesAreRefused(t *testing.T) {
 	l := mustOpen(t, config(t, 1<<20))
 	d := NewAppender(l, nil)
 	defer d.Close()
@@ -176,13 +176,13 @@ func TestNamesThatAreNoNamesAreRefused(t *testing.T) {
 		}
 	}
 	if _, err := l.Control(context.Background(), beginKind, nil); err == nil {
-		t.Error("a second begin record was taken")
+		t.Error("a second begin record was stored")
 	}
 }
 
-// A full disk shows as an answer that never came; who is refused is told why
-// the log cannot be written now.
-func TestARefusalTellsWhatHoldsTheRepairUp(t *testing.T) {
+// The first sign of a full disk is an answer that does not come. The error of a
+// refused publish must be the present cause, which the repair found.
+func TestARefusalNamesWhatTheRepairWaitsFor(t *testing.T) {
 	cfg := config(t, 1<<20)
 	l := mustOpen(t, cfg)
 	obstacle := filepath.Join(cfg.Dir, "probe.tmp")

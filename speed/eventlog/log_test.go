@@ -50,7 +50,7 @@ func mustAppend(t testing.TB, l *Log, stream string, body []byte) schemas.Positi
 	return at
 }
 
-// readAll reads what the log holds behind a position.
+// readAll returns the messages behind a position.
 func readAll(t testing.TB, l *Log, after schemas.Position) ([]Message, error) {
 	t.Helper()
 	r, err := l.Read(context.Background(), after)

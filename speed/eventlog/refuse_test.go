@@ -13,10 +13,11 @@ import (
 	"duet/schemas/event"
 )
 
-// smallBlocks is a limit for which the store makes blocks of 32 kB.
+// smallBlocks is a byte limit for which the server makes blocks of 32 kB.
 const smallBlocks = 120_000
 
-// filled makes a log with n events of 1,000 bytes in small blocks, closed.
+// filled returns the configuration of a closed log with n events of 1,000 bytes in
+// small blocks.
 func filled(t testing.TB, n int) Config {
 	t.Helper()
 	cfg := config(t, smallBlocks)
@@ -58,9 +59,9 @@ func blockFiles(t testing.TB, dir string) []string {
 	return files
 }
 
-// wantRefused checks that Open fails with a kind and an error that tells, twice:
-// a refusal must not heal itself.
-func wantRefused(t *testing.T, cfg Config, kind error, tells ...string) {
+// wantRefused checks that Open fails, twice, with an error of a kind that contains
+// words: a refused log must stay refused.
+func wantRefused(t *testing.T, cfg Config, kind error, words ...string) {
 	t.Helper()
 	for range 2 {
 		l, err := Open(context.Background(), cfg)
@@ -71,9 +72,9 @@ func wantRefused(t *testing.T, cfg Config, kind error, tells ...string) {
 		if !errors.Is(err, kind) {
 			t.Fatalf("error %v, want %v", err, kind)
 		}
-		for _, s := range tells {
+		for _, s := range words {
 			if !strings.Contains(err.Error(), s) {
-				t.Fatalf("error %q does not tell %q", err, s)
+				t.Fatalf("error %q does not contain %q", err, s)
 			}
 		}
 	}
@@ -86,7 +87,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func TestALogThatIsNotTheOneItWasIsRefused(t *testing.T) {
+func TestALogThatIsNotTheSameIsRefused(t *testing.T) {
 	t.Run("store is gone", func(t *testing.T) {
 		cfg := filled(t, 10)
 		must(t, os.RemoveAll(storePath(cfg.Dir)))
@@ -172,12 +173,12 @@ func TestALogThatIsNotTheOneItWasIsRefused(t *testing.T) {
 	})
 }
 
-func TestTheOldestBlockIsMissed(t *testing.T) {
+func TestAMissingOldestBlockIsAGap(t *testing.T) {
 	cfg := filled(t, 90)
 	must(t, os.Remove(filepath.Join(blockDir(cfg.Dir), "1.blk")))
 	l, err := Open(context.Background(), cfg)
 	var gap *GapError
-	if err == nil { // the store looks like one that was trimmed: whoever reads finds out
+	if err == nil { // the store looks trimmed; reading from the start fails
 		defer l.Close()
 		if l.First() == schemas.NewPosition(1, 1) {
 			t.Fatal("nothing is missing")
@@ -189,7 +190,7 @@ func TestTheOldestBlockIsMissed(t *testing.T) {
 	}
 }
 
-func TestTheArchiveMustNotBeAheadOfTheLog(t *testing.T) {
+func TestALogBehindTheArchiveIsRefused(t *testing.T) {
 	l := mustOpen(t, config(t, 1<<20))
 	for i := range 5 {
 		mustAppend(t, l, "orders", body(i, 10))
@@ -214,7 +215,7 @@ func TestTheArchiveMustNotBeAheadOfTheLog(t *testing.T) {
 	}
 }
 
-func TestANewLogBeginsOnlyByCommandAndSaysWhatIsLost(t *testing.T) {
+func TestRenewBeginsANewLogAndReturnsWhatIsLost(t *testing.T) {
 	cfg := filled(t, 60)
 	l := mustOpen(t, cfg)
 	records := [][]byte{[]byte("{}"), []byte("{}")}
@@ -262,7 +263,35 @@ func TestANewLogBeginsOnlyByCommandAndSaysWhatIsLost(t *testing.T) {
 	}
 }
 
-func TestACreationCutShortIsTakenUp(t *testing.T) {
+func TestAnInterruptedRenewCanBeRepeated(t *testing.T) {
+	cfg := filled(t, 20)
+	must(t, os.Truncate(filepath.Join(blockDir(cfg.Dir), "1.blk"), 9000))
+	archived := schemas.NewPosition(1, 2)
+	first, err := Lost(cfg, archived, 0)
+	must(t, err)
+	disarm := failAt("eventlog.begin.record", errors.New("cut short"))
+	_, err = Renew(context.Background(), cfg, first)
+	disarm()
+	if err == nil {
+		t.Fatal("Renew was not interrupted")
+	}
+	wantRefused(t, cfg, ErrRecreated, "duet log adopt")
+	second, err := Lost(cfg, archived, 0)
+	must(t, err)
+	if second.Ordinal != first.Ordinal || second.Messages != first.Messages || second.Known <= archived || second.Store == first.Store {
+		t.Fatalf("the second try gives up %+v, the first %+v", second, first)
+	}
+	ad, err := Renew(context.Background(), cfg, second)
+	must(t, err)
+	if l := mustOpen(t, cfg); l.Incarnation() != ad.Incarnation || l.Continues() != archived {
+		t.Fatalf("%+v", l.Incarnation())
+	}
+	if _, err := os.Stat(first.Store); err != nil {
+		t.Fatalf("the lost store: %v", err)
+	}
+}
+
+func TestAnInterruptedCreationIsCompleted(t *testing.T) {
 	for _, point := range []string{"eventlog.begin.created", "eventlog.begin.record"} {
 		cfg := config(t, 1<<20)
 		disarm := failAt(point, errors.New("cut short"))

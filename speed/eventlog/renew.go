@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/nats-io/nuid"
 
@@ -61,11 +62,27 @@ func Lost(cfg Config, archived schemas.Position, used uint32) (Loss, error) {
 	return loss, nil
 }
 
-// count counts the readable records of the store's block files behind Archived.
+// count counts the readable records of block files behind Archived, in the store
+// and in those that an interrupted Renew of the same incarnation has moved.
 func (loss *Loss) count(dir string, inc schemas.Incarnation) error {
-	paths, err := filepath.Glob(filepath.Join(blocksPath(dir), "*.blk"))
+	moved := fmt.Sprintf("%s.lost-%d-", filepath.Base(storePath(dir)), inc.Ordinal)
+	names, err := os.ReadDir(dir)
 	if err != nil {
 		return err
+	}
+	var paths []string
+	for _, n := range names {
+		store := filepath.Join(dir, n.Name())
+		if store != storePath(dir) && !strings.HasPrefix(n.Name(), moved) {
+			continue
+		}
+		blocks, err := os.ReadDir(blocksOf(store))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, b := range blocks {
+			paths = append(paths, filepath.Join(blocksOf(store), b.Name()))
+		}
 	}
 	for _, path := range paths {
 		var index int
@@ -127,11 +144,6 @@ func Renew(ctx context.Context, cfg Config, loss Loss) (schemas.Adoption, error)
 			return none, err
 		}
 	}
-	// The mark goes before the incarnation file is replaced: it names a message of
-	// the old log.
-	if err := os.Remove(highPath(cfg.Dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return none, err
-	}
 	if err := durable.OS.MkdirAll(cfg.Dir); err != nil {
 		return none, err
 	}
@@ -143,6 +155,11 @@ func Renew(ctx context.Context, cfg Config, loss Loss) (schemas.Adoption, error)
 	id := nuid.Next()
 	if _, err := eng.js.CreateStream(ctx, streamConfig(cfg, id)); err != nil {
 		return none, fmt.Errorf("create the log: %w", err)
+	}
+	// The mark goes before the incarnation file is replaced, because it names a
+	// message of the old log.
+	if err := os.Remove(highPath(cfg.Dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return none, err
 	}
 	f, err := begin(ctx, cfg, eng, id, loss.Ordinal, &continues{After: loss.Archived, GivenUp: loss.Known})
 	if err != nil {
