@@ -120,6 +120,27 @@ func TestScrubFindsWhatVerifyTrusts(t *testing.T) {
 
 func lastTwo(n uint64) string { return string([]byte{'0' + byte(n/10), '0' + byte(n%10)}) }
 
+// A file that cannot be looked at is reported, and the files after it are scrubbed.
+func TestScrubGoesOnAfterAFileThatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir, options{noLoop: true, world: batchtest.Config{Seed: 3}})
+	s.mustAppend(t, 50)
+	s.mustArchive(t)
+	files := s.archive.Current().Files
+	first, last := filepath.Join(dir, "archive", files[0].Path), filepath.Join(dir, "archive", files[len(files)-1].Path)
+	if err := os.Remove(first); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Base(first), first); err != nil { // a loop
+		t.Fatal(err)
+	}
+	flipInPlace(t, last)
+	damaged, n := scrubbed(t, s.archive)
+	if n != 1+len(files) || len(damaged) != 2 || damaged[0].Path != first || damaged[1].Path != last || damaged[0].Repaired {
+		t.Fatalf("%d of %d files scrubbed, damaged %+v", n, 1+len(files), damaged)
+	}
+}
+
 // clock is a wall clock under the test's control. Each After reports how long it
 // wants to sleep and ends when the test advances the clock.
 type clock struct {

@@ -58,10 +58,10 @@ func (a *Archive) Scrub(ctx context.Context, after Mark, visit func(Scrubbed) er
 			s.Release()
 			return nil
 		}
-		done, err := a.scrubFile(ctx, f)
+		done := a.scrubFile(ctx, f)
 		s.Release()
-		if err != nil {
-			return err
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		after = done.Next
 		if err := visit(done); err != nil {
@@ -80,8 +80,9 @@ func (m *Manifest) firstAfter(mark Mark) (File, bool) {
 	return File{}, false
 }
 
-// scrubFile verifies one file from the disk, and repairs it if it can.
-func (a *Archive) scrubFile(ctx context.Context, f File) (Scrubbed, error) {
+// scrubFile verifies one file from the disk, and repairs it if it can. A file
+// that cannot be looked at counts as damaged, so that the others are verified.
+func (a *Archive) scrubFile(ctx context.Context, f File) Scrubbed {
 	a.mu.Lock()
 	delete(a.verified, f.Path)
 	a.mu.Unlock()
@@ -90,20 +91,14 @@ func (a *Archive) scrubFile(ctx context.Context, f File) (Scrubbed, error) {
 	_ = durable.Evict(done.Path)
 	done.Damage = a.verify(f)
 	var damage *durable.DamageError
-	if done.Damage == nil {
-		return done, nil
-	}
 	if !errors.As(done.Damage, &damage) {
-		return Scrubbed{}, done.Damage
+		return done
 	}
 	err := a.repair(ctx, f, done.Damage)
-	if ctx.Err() != nil {
-		return Scrubbed{}, context.Cause(ctx)
-	}
 	if done.Repaired = err == nil; !done.Repaired {
 		done.Damage = err // also says why the repair failed
 	}
-	return done, nil
+	return done
 }
 
 // scrubManifests reads the current manifest's chain from the disk. If it is
@@ -136,14 +131,12 @@ func (a *Archive) scrubManifests() Scrubbed {
 	return done
 }
 
-// Size returns the number and size of the files that a scrub after a mark reads,
-// without the manifests.
-func (m *Manifest) Size(after Mark) (files int, bytes int64) {
+// Size returns the bytes that a scrub after a mark reads, without the manifests.
+func (m *Manifest) Size(after Mark) (bytes int64) {
 	for _, f := range m.Files {
 		if !after.covers(f) {
-			files++
 			bytes += f.Bytes
 		}
 	}
-	return files, bytes
+	return bytes
 }

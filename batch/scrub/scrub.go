@@ -87,24 +87,20 @@ type Config struct {
 	After func(time.Duration) <-chan time.Time
 	// Damaged is called for each damaged file; may be nil.
 	Damaged func(Damage)
-	// Failed is called when a pass cannot go on; it is tried again an hour later.
-	// May be nil.
+	// Failed is called when the state cannot be written: a restart repeats more of
+	// the pass. May be nil.
 	Failed func(error)
 }
 
 // saveEvery bounds the work that is repeated after a restart.
 const saveEvery = time.Minute
 
-// retryAfter is the pause after a pass that failed.
-const retryAfter = time.Hour
-
 // Scrubber runs passes in the background. Safe for concurrent use.
 type Scrubber struct {
 	lifecycle.Base
-	cfg    Config
-	asked  chan struct{} // holds one token: Run was called
-	saved  time.Time     // when the state was last written; only the service's goroutine uses it
-	failed time.Time     // when a pass failed; as saved
+	cfg   Config
+	asked chan struct{} // holds one token: Run was called
+	saved time.Time     // when the state was last written; only the service's goroutine uses it
 
 	mu    sync.Mutex // guards the fields below
 	state state
@@ -149,16 +145,8 @@ func (s *Scrubber) Start(ctx context.Context) error {
 			if err := s.wait(ctx); err != nil {
 				return err
 			}
-			err := s.pass(ctx)
-			switch {
-			case ctx.Err() != nil:
-				return context.Cause(ctx)
-			case errors.Is(err, errAsked):
-			case err != nil:
-				s.failed = s.cfg.Now()
-				if s.cfg.Failed != nil {
-					s.cfg.Failed(err)
-				}
+			if err := s.pass(ctx); err != nil && !errors.Is(err, errAsked) {
+				return err
 			}
 		}
 	})
@@ -218,10 +206,7 @@ func (s *Scrubber) wait(ctx context.Context) error {
 	for {
 		s.mu.Lock()
 		now, due := s.cfg.Now(), time.Time{}
-		switch {
-		case !s.failed.IsZero():
-			due = s.failed.Add(retryAfter)
-		case s.state.Current == nil && s.state.Last != nil:
+		if s.state.Current == nil && s.state.Last != nil {
 			due = s.state.Last.Ended.Add(s.cfg.Every)
 		}
 		if !now.Before(due) {
@@ -229,14 +214,12 @@ func (s *Scrubber) wait(ctx context.Context) error {
 				s.begin()
 			}
 			s.mu.Unlock()
-			s.failed = time.Time{}
 			return nil
 		}
 		s.mu.Unlock()
 		select {
 		case <-s.cfg.After(min(due.Sub(now), time.Hour)): // the wall clock may be set meanwhile
 		case <-s.asked:
-			s.failed = time.Time{}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -246,13 +229,14 @@ func (s *Scrubber) wait(ctx context.Context) error {
 // errAsked ends a pass because Run began another.
 var errAsked = errors.New("scrub: another pass was asked for")
 
-// pass does the current pass, from its mark on.
+// pass does the current pass, from its mark on. It fails only with errAsked, or
+// when ctx ends.
 func (s *Scrubber) pass(ctx context.Context) error {
+	generations := s.generationBytes()
 	s.mu.Lock()
 	p := s.state.Current
 	number, mark := p.Number, p.Mark
-	_, archived := s.cfg.Archive.Current().Size(mark)
-	p.TotalBytes = p.Bytes + archived + s.generationBytes()
+	p.TotalBytes = p.Bytes + s.cfg.Archive.Current().Size(mark) + generations
 	s.mu.Unlock()
 	err := s.cfg.Archive.Scrub(ctx, mark, func(f archive.Scrubbed) error {
 		return s.note(ctx, number, f.Next, f.Bytes, Damage{Path: f.Path, Problem: text(f.Damage), Repaired: f.Repaired})
@@ -260,16 +244,23 @@ func (s *Scrubber) pass(ctx context.Context) error {
 	if err == nil {
 		err = s.generations(ctx, number)
 	}
-	if err != nil {
-		return errors.Join(err, s.save())
+	if err == nil {
+		s.mu.Lock()
+		if p := s.state.Current; p.Number == number {
+			p.Ended, p.Mark = s.cfg.Now().UTC(), archive.Mark{}
+			s.state.Last, s.state.Current, s.full = p, nil, false
+		}
+		s.mu.Unlock()
 	}
-	s.mu.Lock()
-	if p := s.state.Current; p.Number == number {
-		p.Ended, p.Mark = s.cfg.Now().UTC(), archive.Mark{}
-		s.state.Last, s.state.Current, s.full = p, nil, false
+	s.trySave()
+	return err
+}
+
+// trySave writes the state. A failure must not stop the scrub.
+func (s *Scrubber) trySave() {
+	if err := s.save(); err != nil && s.cfg.Failed != nil {
+		s.cfg.Failed(err)
 	}
-	s.mu.Unlock()
-	return s.save()
 }
 
 func text(err error) string {
@@ -301,9 +292,7 @@ func (s *Scrubber) note(ctx context.Context, number uint64, mark archive.Mark, b
 		s.cfg.Damaged(d)
 	}
 	if s.cfg.Now().Sub(s.saved) >= saveEvery {
-		if err := s.save(); err != nil {
-			return err
-		}
+		s.trySave()
 	}
 	if full {
 		return nil
@@ -401,9 +390,9 @@ func (s *Scrubber) save() error {
 	if err == nil {
 		err = s.cfg.Files.WriteFile(s.cfg.Path, data)
 	}
+	s.saved = s.cfg.Now() // also after a failure, which is tried again saveEvery later
 	if err != nil {
 		return fmt.Errorf("scrub: %w", err)
 	}
-	s.saved = s.cfg.Now()
 	return nil
 }

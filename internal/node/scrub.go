@@ -14,7 +14,9 @@ func (n *Node) openScrubber(context.Context) (err error) {
 		Damaged: func(d scrub.Damage) {
 			n.logger.Error("a scrub found a damaged file", "path", d.Path, "problem", d.Problem, "repaired", d.Repaired)
 		},
-		Failed: func(err error) { n.logger.Error("the scrub failed; it continues in an hour", "error", err) },
+		Failed: func(err error) {
+			n.logger.Error("how far the scrub is cannot be written; a restart repeats it", "error", err)
+		},
 	})
 	return err
 }
