@@ -91,7 +91,7 @@ func (i *ingestCommand) send(ctx context.Context, t *terminal, c *client.Client,
 			_, why := explain(err, t.addr)
 			line.show("waiting: " + why)
 		},
-		Note: func(note string) { fmt.Fprintln(t.err, "note: "+note) },
+		Note: func(note string) { fmt.Fprintln(t.err, "note: "+printable(note)) },
 	})
 	line.clear()
 	if err != nil {

@@ -53,7 +53,7 @@ func (i *initCommand) Run(t *terminal) error {
 		fmt.Fprintln(t.out, "wrote "+path)
 	}
 	for _, note := range notes {
-		fmt.Fprintln(t.err, "note: "+note)
+		fmt.Fprintln(t.err, "note: "+printable(note))
 	}
 	duet := program()
 	fmt.Fprintf(t.out, "\nNext:\n  %s check --project %s\n  %s up --project %s\n", duet, i.Dir, duet, i.Dir)

@@ -66,6 +66,9 @@ func printStatus(t *terminal, s *duetv1.GetStatusResponse) error {
 	for _, problem := range s.GetProblems() {
 		fmt.Fprintln(t.out, "  ! "+printable(problem))
 	}
+	if changed := s.GetProjectChangedFiles(); len(changed) > 0 {
+		fmt.Fprintf(t.out, "project  %s differ from what the server runs; restart it to apply them\n", printable(strings.Join(changed, ", ")))
+	}
 	log, live, archive, batch := s.GetLog(), s.GetLive(), s.GetArchive(), s.GetBatch()
 	fmt.Fprintf(t.out, "log      from %s to %s, %s of %s\n", positionText([]*duetv1.Position{log.GetFirst()}), positionText([]*duetv1.Position{log.GetLast()}), size(log.GetUsedBytes()), size(log.GetLimitBytes()))
 	if lost := lossesText(log.GetAdoptions()); lost != "" {

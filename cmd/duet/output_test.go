@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"duet/schemas/duetv1"
 )
@@ -169,27 +168,6 @@ func TestControlCharactersAreReplaced(t *testing.T) {
 	}
 	if strings.ContainsAny(out.String(), "\x1b\u009b") || strings.Count(out.String(), "\n") != 3 {
 		t.Errorf("%q", out.String())
-	}
-}
-
-func TestTimesOfTheCommandLine(t *testing.T) {
-	for s, want := range map[string]string{
-		"2026-11-21":                "2026-11-21T00:00:00Z",
-		"2026-11-21 14:05:06":       "2026-11-21T14:05:06Z",
-		"2026-11-21T14:05:06":       "2026-11-21T14:05:06Z",
-		"2026-11-21 14:05":          "2026-11-21T14:05:00Z",
-		"2026-11-21T14:00:00+01:00": "2026-11-21T13:00:00Z",
-		"2026-11-21T14:00:00.25Z":   "2026-11-21T14:00:00.25Z",
-	} {
-		got, err := instant(s)
-		if err != nil || got.Format(time.RFC3339Nano) != want {
-			t.Errorf("%s: %s, %v; want %s", s, got.Format(time.RFC3339Nano), err, want)
-		}
-	}
-	for _, s := range []string{"", "yesterday", "21.11.2026", "2026-02-30", "2026-11-21T25:00:00Z"} {
-		if _, err := instant(s); err == nil {
-			t.Errorf("%q was accepted", s)
-		}
 	}
 }
 

@@ -15,8 +15,8 @@ type queryCommand struct {
 	Total     bool          `help:"One row over everything." xor:"grouping"`
 	Where     *string       `help:"Condition on keys." placeholder:"SQL"`
 	Having    *string       `help:"Condition on keys and measures, after grouping." placeholder:"SQL"`
-	Since     string        `help:"Only buckets of the time key from this time on: RFC 3339, or YYYY-MM-DD[ HH:MM[:SS]] on the clock of the time key." placeholder:"TIME"`
-	Until     string        `help:"Only buckets before this time." placeholder:"TIME"`
+	Since     *string       `help:"Only buckets of the time key from this time on: RFC 3339, or YYYY-MM-DD[ HH:MM[:SS]] on the clock of the time key." placeholder:"TIME"`
+	Until     *string       `help:"Only buckets before this time." placeholder:"TIME"`
 	OrderBy   []string      `help:"Columns to order by." placeholder:"COLUMN"`
 	Desc      bool          `help:"Descending order."`
 	Limit     int32         `help:"Maximum number of rows, 1 to 10000." default:"1000"`
@@ -40,17 +40,20 @@ func (q *queryCommand) request() (*duetv1.QueryRequest, error) {
 	request := &duetv1.QueryRequest{
 		View: q.View, GroupBy: q.By, Total: q.Total, Limit: q.Limit, NotBefore: q.NotBefore,
 	}
-	for _, condition := range []struct {
+	for _, filter := range []struct {
 		flag string
 		text *string
 		into *string
-	}{{"--where", q.Where, &request.Where}, {"--having", q.Having, &request.Having}} {
-		if condition.text == nil {
+	}{
+		{"--where", q.Where, &request.Where}, {"--having", q.Having, &request.Having},
+		{"--since", q.Since, &request.Since}, {"--until", q.Until, &request.Until},
+	} {
+		if filter.text == nil {
 			continue
 		}
-		// A script's variable that is unset must not mean all rows.
-		if *condition.into = *condition.text; strings.TrimSpace(*condition.text) == "" {
-			return nil, usageError("%s is empty: write a condition, or omit it for all rows", condition.flag)
+		// A script's unset variable must not mean all rows.
+		if *filter.into = *filter.text; strings.TrimSpace(*filter.text) == "" {
+			return nil, usageError("%s is empty: write a value, or omit the flag for all rows", filter.flag)
 		}
 	}
 	if q.AsOf != nil {
@@ -61,18 +64,6 @@ func (q *queryCommand) request() (*duetv1.QueryRequest, error) {
 			column += " desc"
 		}
 		request.OrderBy = append(request.OrderBy, column)
-	}
-	for _, bound := range []struct {
-		flag, value string
-		into        *string
-	}{{"--since", q.Since, &request.Since}, {"--until", q.Until, &request.Until}} {
-		if bound.value == "" {
-			continue
-		}
-		if _, err := instant(bound.value); err != nil {
-			return nil, usageError("%s: %v", bound.flag, err)
-		}
-		*bound.into = bound.value
 	}
 	return request, nil
 }
@@ -105,7 +96,7 @@ func (q *queryCommand) Run(ctx context.Context, t *terminal) error {
 		rows += fmt.Sprintf(" (--limit %d; there are more)", q.Limit)
 	}
 	for _, note := range answer.GetNotes() {
-		fmt.Fprintln(t.err, "note: "+note)
+		fmt.Fprintln(t.err, "note: "+printable(note))
 	}
 	fmt.Fprintf(t.err, "%s; %s\n", rows, proofLine(answer.GetProof()))
 	return nil

@@ -268,6 +268,23 @@ func TestStatusIsNoUnlessAllIsWell(t *testing.T) {
 	}
 }
 
+func TestStatusAndQueryNameChangedFiles(t *testing.T) {
+	a := &answers{
+		status: &duetv1.GetStatusResponse{Health: duetv1.Health_HEALTH_OK, StartTime: timestamppb.Now(), ProjectChangedFiles: []string{"streams/orders.yaml", "views/revenue.sql"}},
+		query: func(*duetv1.QueryRequest) (*duetv1.QueryResponse, error) {
+			return &duetv1.QueryResponse{Notes: []string{"red\x1b[31m"}}, nil
+		},
+	}
+	code, out, _ := a.ask(t, "status")
+	if want := "\nproject  streams/orders.yaml, views/revenue.sql differ from what the server runs; restart it to apply them\n"; code != 0 || !strings.Contains(out, want) {
+		t.Errorf("code %d: lacks %q:\n%s", code, want, out)
+	}
+	_, _, errs := a.ask(t, "query", "revenue")
+	if want := "note: red\ufffd[31m\n"; !strings.HasPrefix(errs, want) {
+		t.Errorf("%q, want %q", errs, want)
+	}
+}
+
 func TestRejectsListsReasons(t *testing.T) {
 	for _, args := range [][]string{{"rejects"}, {"rejects", "list"}, {"rejects", "--stream", "orders"}} {
 		code, out, errs := (&answers{}).ask(t, args...)
@@ -427,11 +444,11 @@ func TestReconcileTakesTheBeginningOfARunID(t *testing.T) {
 }
 
 func TestEmptyConditionsAreRefused(t *testing.T) {
-	for _, flag := range []string{"--where", "--having"} {
+	for _, flag := range []string{"--where", "--having", "--since", "--until"} {
 		for _, condition := range []string{"", "  "} {
 			a := &answers{query: func(*duetv1.QueryRequest) (*duetv1.QueryResponse, error) { return &duetv1.QueryResponse{}, nil }}
 			code, _, errs := a.ask(t, "query", "revenue", flag+"="+condition)
-			if want := "duet: " + flag + " is empty: write a condition, or omit it for all rows\n"; code != exitUsage || errs != want {
+			if want := "duet: " + flag + " is empty: write a value, or omit the flag for all rows\n"; code != exitUsage || errs != want {
 				t.Errorf("%s=%q: code %d: %q, want %q", flag, condition, code, errs, want)
 			}
 		}

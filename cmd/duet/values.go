@@ -218,14 +218,3 @@ func numeric(sqlType string) bool {
 	}
 	return false
 }
-
-// instant parses a time of the command line: RFC 3339, or a date or a date and
-// time in UTC.
-func instant(s string) (time.Time, error) {
-	for _, layout := range []string{time.RFC3339Nano, time.DateOnly, time.DateTime, "2006-01-02T15:04:05", "2006-01-02 15:04"} {
-		if t, err := time.ParseInLocation(layout, s, time.UTC); err == nil {
-			return t.UTC(), nil
-		}
-	}
-	return time.Time{}, usageError("%q is not a time: write RFC 3339 (2026-11-21T14:00:00+01:00), or YYYY-MM-DD or YYYY-MM-DD HH:MM:SS in UTC", s)
-}
