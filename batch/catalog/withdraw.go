@@ -25,6 +25,24 @@ func (e *UnservableError) Error() string {
 // Unwrap returns the cause.
 func (e *UnservableError) Unwrap() error { return e.Err }
 
+// NoneServableError reports that no generation can take the place of the newest one.
+type NoneServableError struct {
+	Withdrawn uint64  // the newest
+	Causes    []error // why each earlier one cannot be served, newest first
+}
+
+// Error returns the number and the causes.
+func (e *NoneServableError) Error() string {
+	text := fmt.Sprintf("no generation before %d can be served: restore the data folder from a copy", e.Withdrawn)
+	for _, cause := range e.Causes {
+		text += "; " + cause.Error()
+	}
+	return text
+}
+
+// Unwrap returns the causes.
+func (e *NoneServableError) Unwrap() []error { return e.Causes }
+
 // A Withdrawal undoes the newest publication when no process serves: it publishes
 // a generation with an earlier one's cells. As numbers only grow (H9), the
 // withdrawn number is not used again, and the new generation says which it is.
@@ -100,7 +118,7 @@ func PlanWithdrawal(cfg Config, servable func(*Generation) error) (*Withdrawal, 
 		w.To = g
 	}
 	if w.To == nil {
-		return nil, errors.Join(append([]error{fmt.Errorf("no generation before %d can be served: restore the data folder from a copy", w.Withdrawn)}, causes...)...)
+		return nil, &NoneServableError{Withdrawn: w.Withdrawn, Causes: causes}
 	}
 	slices.Sort(w.kept)
 	return w, nil

@@ -107,8 +107,12 @@ func (n *Node) withRemedy(ctx context.Context, err error) error {
 		return err
 	}
 	w, perr := planWithdrawal(ctx, n.data, n.lane.archive)
-	if perr != nil {
+	var none *catalog.NoneServableError
+	if errors.As(perr, &none) {
 		return fmt.Errorf("%w; %w", err, perr)
+	}
+	if perr != nil { // what stops the start stops a withdrawal too
+		return err
 	}
 	return fmt.Errorf("%w; or serve the numbers of generation %d again by withdrawing generation %d: duet batch unpublish --data %s", err, w.To.Number, w.Withdrawn, n.data.path)
 }
