@@ -22,8 +22,8 @@ import (
 	"duet/schemas/view"
 )
 
-// compile checks every view of a project; no warning is expected of what is
-// packaged or scaffolded.
+// compile compiles every view of a project. Packaged and scaffolded views cause no
+// warnings.
 func compile(t *testing.T, p *project.Project) {
 	t.Helper()
 	c, err := view.NewCompiler(p.Streams)
@@ -74,7 +74,7 @@ func TestThePackagedProjectCompiles(t *testing.T) {
 	compile(t, p)
 }
 
-// scaffolded gives the project that a sample file gives.
+// scaffolded returns the project scaffolded from a sample file.
 func scaffolded(t *testing.T, name string, open func() (io.ReadCloser, error)) *project.Project {
 	t.Helper()
 	files, _, err := scaffold.Scaffold(name, open)
@@ -111,7 +111,7 @@ func TestScaffoldedProjectsCompile(t *testing.T) {
 	}
 }
 
-// ledger sums what a sequencer accepted.
+// ledger adds up accepted events.
 type ledger struct {
 	account schemas.Account
 	revenue *big.Int // of quantity * unit_price, unscaled
@@ -210,7 +210,7 @@ func TestEveryLineOfTheRetailFileIsAcceptedOnce(t *testing.T) {
 	}
 }
 
-// The loader and the decoder must refuse the same formats.
+// The loader and the decoder refuse the same formats.
 func TestFormatsAgreeWithTheDecoder(t *testing.T) {
 	parts := []string{"%Y", "%m", "%d", "%H", "%M", "%S", "%f", "%y", "%b", "%B", "%j", "%I", "%p", "%z", "%Z", "%s", "%a", "%u", "%g", "%n", "%F", "%T", "%R", "%D", "%c", "%x", "%X", "%-d", "%-Y", "%%", "%Q", "%", " ", "x"}
 	bases := []string{"", "%Y-%m-%d", "%d.%m.%Y %H:%M", "%H:%M:%S", "%I:%M", "%Y%j"}

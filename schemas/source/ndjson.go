@@ -54,6 +54,9 @@ const sampleRecords = 100
 // columns. It reads no more of the input than the first line that is not blank, and
 // then looks at the lines in memory: a pipe must not wait for more.
 func (r *Reader) checkNDJSON(w *window, s *project.Stream) error {
+	if len(s.Columns) == 0 {
+		return nil // duet init reads a file before there is a stream
+	}
 	declared := map[string]bool{}
 	for _, c := range s.Columns {
 		declared[from(c)] = true

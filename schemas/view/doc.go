@@ -21,7 +21,7 @@
 //	allow.txt     the allow-list; everything else is refused
 //	shape.go      the clauses; GROUP BY
 //	resolve.go    the expressions: allow-list, columns, aliases, aggregates
-//	growth.go     the size and the cost of expressions, which DuckDB does not limit
+//	growth.go, cost.go, guard.go   the size and cost of expressions, which DuckDB does not limit
 //	plancheck.go  the second check, over the bound plan; warnings about expressions that can raise
 //	aggregate.go, variance.go   cells, merges and formulas
 //	assemble.go   printed expressions, types, definition, oracle, self-check

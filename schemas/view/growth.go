@@ -2,44 +2,42 @@ package view
 
 import (
 	"fmt"
-	"math"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-
-	"duet/internal/base/duck"
 )
 
-// DuckDB's memory limit does not cover texts inside an expression, and it looks for
-// an interrupt only between vectors of 2,048 rows. Nested functions such as bin()
-// therefore end the process within seconds, and functions such as levenshtein()
-// hold a reader for hours, whatever limits and deadlines say. So the size and the
-// cost of every expression are bounded before it is bound or executed.
+// DuckDB's memory limit does not cover texts inside an expression, and it checks for
+// an interrupt only between vectors of 2,048 rows. Nested calls of a function such as
+// bin() therefore exhaust the machine's memory within seconds, and functions such as
+// levenshtein() occupy a reader for hours, whatever the limits and deadlines. So the
+// size and the cost of every expression are bounded before it is bound or executed.
 //
 // The bound of a text is linear in the texts that the expression reads:
 //
 //	bytes <= Σ factor(column) · bytes of the column + fixed
 //
-// It follows from the allow-list, which gives each function a [growth], and from
-// constant arguments; an argument that decides the size of a result must be a
-// constant. Adding the bounds of all results gives the bytes that an expression
-// makes for one row. Where they are too many whatever the data is, the expression is
-// refused. Where that depends on the data, the expression becomes
+// It follows from the [growth] of each function in the allow-list and from constant
+// arguments; an argument that determines the size of a result must be a constant. The
+// sum of the bounds of all results is the number of bytes that the expression makes
+// for one row. An expression that makes too many whatever the data is refused. If
+// that depends on the data, the expression becomes
 //
 //	CASE WHEN <bytes> > limit OR <steps> > limit THEN error(...) ELSE <expression> END
 //
-// so that a text that is too long is an evaluation error, which ends the query or
-// suspends the view, and never exhausts memory.
+// so that a text that is too long is an evaluation error, which fails the query or
+// suspends the view, and does not exhaust memory.
 
 // Limits of an expression, for one row.
 const (
-	// conditionBytes is what all texts that a client's condition makes may have.
-	// A vector of 2,048 rows then needs at most 128 MiB.
+	// conditionBytes is the maximum size of all texts that a client's condition
+	// makes. A vector of 2,048 rows needs at most 128 MiB.
 	conditionBytes = 64 << 10
-	// viewBytes is what the texts of one expression of a view may have if it grows.
-	// Expressions that do not are bounded by the events themselves: they make
-	// linearBytes bytes for each byte of an event's texts.
+	// viewBytes is the maximum size of the texts that one expression of a view makes
+	// if it grows. One that does not makes at most linearBytes bytes for each byte of
+	// an event's texts, and is bounded by the size of the events.
 	viewBytes   = 256 << 10
 	linearBytes = 4
 	// usualText is a length of texts for which an accepted expression must make few
@@ -58,11 +56,11 @@ const (
 	valueBytes = 16
 )
 
-// class says how the size of a function's result depends on its arguments.
+// class is how the size of a function's result depends on its arguments.
 type class uint8
 
 const (
-	fixed    class = iota + 1 // a value of fixed size or a text of at most fixedBytes
+	fixed    class = iota + 1 // a value of fixed size, or a text of at most fixedBytes
 	linear                    // at most factor times its arguments, for a small factor
 	growing                   // at most factor times its arguments, for a large factor
 	computed                  // by computedSize, from constant arguments
@@ -70,13 +68,14 @@ const (
 
 var classes = map[string]class{"fixed": fixed, "linear": linear, "growing": growing, "computed": computed}
 
-// growth is the type of a function of the allow-list.
+// growth bounds the result of a function and its cost, as the allow-list has it.
 type growth struct {
 	class  class
 	factor float64 // of linear and growing
-	steps  string  // how the cost depends on the arguments, a key of stepsOf; "" if linear
+	steps  string  // how the cost depends on the arguments, product, search, pattern or regexp; "" if linear
 }
 
+// parseGrowth parses what follows a function's name in the allow-list.
 func parseGrowth(text string) (growth, bool) {
 	fields := strings.Fields(text)
 	if len(fields) == 0 {
@@ -108,6 +107,7 @@ type size struct {
 	levels  int  // nested growing functions
 }
 
+// times returns the size of factor such values.
 func (s size) times(factor float64) size {
 	out := size{fixed: s.fixed * factor, wide: s.wide, levels: s.levels}
 	for c, f := range s.factors {
@@ -116,6 +116,7 @@ func (s size) times(factor float64) size {
 	return out
 }
 
+// plus returns the size of both values together.
 func (s size) plus(other size) size {
 	out := s.times(1)
 	out.fixed += other.fixed
@@ -126,6 +127,7 @@ func (s size) plus(other size) size {
 	return out
 }
 
+// or returns the size of either value.
 func (s size) or(other size) size {
 	out := s.times(1)
 	out.fixed = max(s.fixed, other.fixed)
@@ -143,7 +145,7 @@ func (s *size) set(column string, factor float64) {
 	s.factors[column] = factor
 }
 
-// asText is the size of the value as VARCHAR. A byte of a BLOB becomes \x00, and
+// asText returns the size of the value as VARCHAR. A byte of a BLOB becomes \x00, and
 // the elements of a list are quoted.
 func (s size) asText() size {
 	if !s.wide {
@@ -154,7 +156,7 @@ func (s size) asText() size {
 	return out
 }
 
-// at is the bound for texts of one length.
+// at returns the bound for texts of one length.
 func (s size) at(length float64) float64 {
 	total := s.fixed
 	for _, f := range s.factors {
@@ -163,6 +165,7 @@ func (s size) at(length float64) float64 {
 	return total
 }
 
+// factor returns the greatest factor of a column.
 func (s size) factor() float64 {
 	most := 0.0
 	for _, f := range s.factors {
@@ -171,51 +174,20 @@ func (s size) factor() float64 {
 	return most
 }
 
-// sql is the bound as SQL.
+// sql returns the bound as SQL.
 func (s size) sql() string {
 	terms := []string{number(s.fixed)}
-	for _, c := range sortedKeys(s.factors) {
+	for _, c := range slices.Sorted(maps.Keys(s.factors)) {
 		terms = append(terms, number(s.factors[c])+" * coalesce("+c+", 0)")
 	}
 	return "(" + strings.Join(terms, " + ") + ")"
 }
 
-func sortedKeys(m map[string]float64) []string {
-	var keys []string
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
-}
-
-// number is a DOUBLE literal that DuckDB does not read as a DECIMAL.
+// number returns a literal that is a DOUBLE, not a DECIMAL.
 func number(f float64) string { return "CAST('" + ftoa(f) + "' AS DOUBLE)" }
 
-// steps is the cost of one call: weight · Π sizes.
-type steps struct {
-	weight float64
-	sizes  []size
-}
-
-func (s steps) at(length float64) float64 {
-	total := s.weight
-	for _, size := range s.sizes {
-		total *= max(size.at(length), 1)
-	}
-	return total
-}
-
-func (s steps) sql() string {
-	terms := []string{number(s.weight)}
-	for _, size := range s.sizes {
-		terms = append(terms, size.sql())
-	}
-	return strings.Join(terms, " * ")
-}
-
-// fault is why an expression is refused.
-type fault struct {
+// refusal is why an expression is refused.
+type refusal struct {
 	at             node
 	reason, remedy string
 }
@@ -231,14 +203,14 @@ type measure struct {
 	worst node // the largest result
 	costs []steps
 
-	worstBytes float64 // of worst, over texts of usualText bytes
-	grown      string  // a function that grows, "" if none
-	fault      *fault  // the first
+	worstBytes float64  // of worst, over texts of usualText bytes
+	grown      string   // a function that grows, "" if none
+	fault      *refusal // the first
 }
 
 func (m *measure) refuse(n node, reason, remedy string) {
 	if m.fault == nil {
-		m.fault = &fault{n, reason, remedy}
+		m.fault = &refusal{n, reason, remedy}
 	}
 }
 
@@ -375,7 +347,7 @@ func label(name string) string {
 	return name
 }
 
-// computedSize is the size of a result that constant arguments decide.
+// computedSize returns the size of a result that constant arguments determine.
 func (m *measure) computedSize(n node, name string, args []node, sizes []size, sum size) (size, growth) {
 	limited := growth{class: linear}
 	constant := func(i int, what string) (int, bool) {
@@ -384,7 +356,7 @@ func (m *measure) computedSize(n node, name string, args []node, sizes []size, s
 		}
 		c, ok := constantInt(args[i])
 		if !ok {
-			m.refuse(n, "the "+what+" of "+name+"() must be a constant: it decides how long the text becomes", "write a number")
+			m.refuse(n, "the "+what+" of "+name+"() must be a constant: it determines how long the text becomes", "write a number")
 		}
 		return max(c, 0), ok
 	}
@@ -435,7 +407,7 @@ func (m *measure) computedSize(n node, name string, args []node, sizes []size, s
 				}
 				return out, growth{class: growing}
 			}
-			m.refuse(args[2], "the replacement of regexp_replace() must be a constant: it decides how long the text becomes", "write the text itself")
+			m.refuse(args[2], "the replacement of regexp_replace() must be a constant: it determines how long the text becomes", "write the text itself")
 		}
 	case "format", "printf":
 		return m.formatted(n, name, args, sum)
@@ -443,14 +415,14 @@ func (m *measure) computedSize(n node, name string, args []node, sizes []size, s
 	return sum, limited
 }
 
-// replaced is the size of replace(text, from, to).
+// replaced returns the size of replace(text, from, to).
 func (m *measure) replaced(n node, args []node, sizes []size) (size, growth) {
 	if len(args) != 3 {
 		return size{}, growth{class: linear}
 	}
 	to, ok := constantText(args[2])
 	if !ok {
-		m.refuse(args[2], "the replacement of replace() must be a constant: it decides how long the text becomes", "write the text itself")
+		m.refuse(args[2], "the replacement of replace() must be a constant: it determines how long the text becomes", "write the text itself")
 		return sizes[0], growth{class: linear}
 	}
 	from := 1
@@ -469,15 +441,15 @@ var (
 	width       = regexp.MustCompile(`[0-9]+`)
 )
 
-// formatted is the size of format() and printf(): each placeholder gives one
-// argument, or its width.
+// formatted returns the size of format() and printf(): each placeholder becomes one
+// argument, padded to its width.
 func (m *measure) formatted(n node, name string, args []node, sum size) (size, growth) {
 	text, ok := "", false
 	if len(args) > 0 {
 		text, ok = constantText(args[0])
 	}
 	if !ok {
-		m.refuse(n, "the format of "+name+"() must be a constant: it decides how long the text becomes", "write the format itself, or concat(a, b)")
+		m.refuse(n, "the format of "+name+"() must be a constant: it determines how long the text becomes", "write the format itself, or concat(a, b)")
 		return sum, growth{class: linear}
 	}
 	out := size{fixed: float64(len(text))}
@@ -496,93 +468,7 @@ func (m *measure) formatted(n node, name string, args []node, sum size) (size, g
 	return out, growth{class: linear}
 }
 
-// cost adds the cost of a call that is more than linear.
-func (m *measure) cost(n node, name string, g growth, args []node, sizes []size) {
-	if g.steps == "" || len(args) < 2 {
-		return
-	}
-	add := func(weight float64, sizes ...size) {
-		m.costs = append(m.costs, steps{weight, sizes})
-	}
-	switch g.steps {
-	case "product": // every byte with every other
-		for _, s := range sizes[:2] {
-			if s.levels > 0 || s.factor() > 2 {
-				m.refuse(n, label(name)+" over a text that has grown costs too much", "give it columns or constants")
-			}
-		}
-		add(1, sizes[0], sizes[1])
-	case "search": // usually linear, at worst every byte with every other, in a tight loop
-		add(0.01, sizes[0], sizes[1])
-	case "pattern":
-		m.patternCost(n, name, args, sizes, add)
-	case "regexp":
-		pattern, ok := constantText(args[1])
-		if !ok {
-			m.refuse(args[1], "the pattern of "+label(name)+" must be a constant", "write the pattern itself; to look for a text write contains(a, b)")
-			return
-		}
-		repeats := 1.0
-		for _, counts := range repetition.FindAllStringSubmatch(pattern, -1) {
-			for _, c := range counts[1:] {
-				if count, err := strconv.ParseFloat(c, 64); err == nil {
-					repeats *= max(count, 1)
-				}
-			}
-		}
-		add(0.01*repeats*max(float64(len(pattern)), 1), sizes[0])
-	}
-}
-
-var repetition = regexp.MustCompile(`\{([0-9]+)(?:,([0-9]*))?\}`)
-
-// patternCost is the cost of LIKE, ILIKE and GLOB. DuckDB tries each wildcard that
-// is not the last at every byte, by recursion, so that the cost is the length of the
-// text to the power of their number. A LIKE whose constant pattern has % alone is
-// matched in one pass.
-func (m *measure) patternCost(n node, name string, args []node, sizes []size, add func(float64, ...size)) {
-	pattern, ok := constantText(args[1])
-	if !ok {
-		m.refuse(n, "the pattern of "+patternName(name)+" must be a constant", "write the pattern itself; to look for a text write contains(a, b) or starts_with(a, b)")
-		return
-	}
-	wildcard := "%"
-	if name == "~~~" {
-		wildcard = "*"
-	}
-	insensitive := strings.Contains(name, "*") && name != "~~~" || strings.Contains(name, "ilike")
-	if insensitive {
-		m.made = m.made.plus(sizes[0].times(2)) // texts in lower case
-	}
-	if (name == "~~" || name == "!~~") && !strings.Contains(pattern, "_") {
-		return
-	}
-	count := 0
-	for i, part := range strings.Split(strings.TrimRight(pattern, wildcard), wildcard) {
-		if i > 0 && part != "" {
-			count++
-		}
-	}
-	each := make([]size, 0, count)
-	for range count {
-		each = append(each, sizes[0])
-	}
-	if count > 1 {
-		add(float64(len(pattern)), each...)
-	}
-}
-
-func patternName(function string) string {
-	switch {
-	case function == "~~~":
-		return "GLOB"
-	case strings.Contains(function, "*") || strings.Contains(function, "ilike"):
-		return "ILIKE"
-	}
-	return "LIKE"
-}
-
-// constantText is the text of a constant.
+// constantText returns the text of a VARCHAR constant.
 func constantText(n node) (string, bool) {
 	if n.text("class") != "CONSTANT" {
 		return "", false
@@ -591,7 +477,7 @@ func constantText(n node) (string, bool) {
 	return text, ok && n.node("value").node("type").text("id") == "VARCHAR"
 }
 
-// constantInt is the value of a whole number, signed or not.
+// constantInt returns the value of an integer constant, with or without a sign.
 func constantInt(n node) (int, bool) {
 	if n.text("class") == "FUNCTION" && n.text("function_name") == "-" && len(n.nodes("children")) == 1 {
 		i, ok := constantInt(n.nodes("children")[0])
@@ -602,147 +488,4 @@ func constantInt(n node) (int, bool) {
 	}
 	i, err := strconv.Atoi(fmt.Sprint(n.node("value")["value"]))
 	return i, err == nil
-}
-
-// lengthOf returns measure.length for columns with these types; qualified is what
-// precedes their names.
-func lengthOf(types map[string]string, qualified string) func(node) (string, bool) {
-	return func(n node) (string, bool) {
-		names := n.strings("column_names")
-		name := names[len(names)-1]
-		switch types[name] {
-		case "VARCHAR":
-			return "strlen(" + qualified + duck.Ident(name) + ")", false
-		case "BLOB":
-			return "octet_length(" + qualified + duck.Ident(name) + ")", true
-		}
-		return "", false
-	}
-}
-
-// limits of one expression, for one row.
-type limits struct{ bytes, steps float64 }
-
-// tooLarge returns why the expression is refused whatever the data is, nil if it is
-// not.
-func (m *measure) tooLarge(n node, limit limits) *fault {
-	if m.fault != nil {
-		return m.fault
-	}
-	if m.made.at(usualText) > limit.bytes {
-		reason := fmt.Sprintf("makes more than %.0f bytes of text a row from texts of %d bytes", limit.bytes, usualText)
-		if m.made.fixed > limit.bytes {
-			reason = fmt.Sprintf("makes more than %.0f bytes of text a row", limit.bytes)
-		}
-		return &fault{m.worst, reason, "write fewer or other functions, or compute the text before the event is sent"}
-	}
-	total := 0.0
-	for _, s := range m.costs {
-		total += s.at(usualWord)
-	}
-	if total > limit.steps {
-		return &fault{n, "costs too much: the distance of texts, and a pattern with wildcards, take a product of their lengths", "write fewer of them or shorter patterns, or compare with =, contains() or starts_with()"}
-	}
-	return nil
-}
-
-// guarded returns the expression's SQL with the check that its bounds need, if any.
-func (m *measure) guarded(sql, what, typ string, limit limits) string {
-	var over, costs []string
-	if m.made.at(maxText) > limit.bytes {
-		over = append(over, m.made.sql()+" > "+number(limit.bytes))
-	}
-	total := 0.0
-	for _, s := range m.costs {
-		total += s.at(maxText)
-		costs = append(costs, s.sql())
-	}
-	if total > limit.steps {
-		over = append(over, strings.Join(costs, " + ")+" > "+number(limit.steps))
-	}
-	if len(over) == 0 {
-		return sql
-	}
-	message := fmt.Sprintf("%s: a text is too long for this expression: it may make %.0f bytes of text a row and compare %.0f pairs of bytes", what, min(limit.bytes, viewBytes), limit.steps)
-	raise := "CAST(error(" + duck.Literal(message) + ") AS " + typ + ")"
-	return "CASE WHEN " + strings.Join(over, " OR ") + " THEN " + raise + " ELSE " + sql + " END"
-}
-
-// viewLimits are the limits of an expression of a view.
-func (m *measure) viewLimits() limits {
-	if m.grown == "" && m.made.factor() <= linearBytes && m.made.fixed <= viewBytes {
-		return limits{math.Inf(1), maxSteps}
-	}
-	return limits{viewBytes, maxSteps}
-}
-
-// checkGrowth refuses expressions that are too large whatever the events are. It
-// comes before anything is bound, because binding evaluates constant arguments.
-func (x *compilation) checkGrowth() {
-	exprs := slices.Clone(x.keys)
-	for _, it := range x.items {
-		exprs = append(exprs, it.expr)
-	}
-	for _, e := range append(exprs, x.where, x.having) {
-		if e == nil {
-			continue
-		}
-		m := x.rowMeasure(e)
-		if f := m.tooLarge(e, m.viewLimits()); f != nil {
-			x.fail(f.at.firstAt(), f.reason, f.remedy)
-		}
-	}
-}
-
-// rowMeasure measures an expression over the stream's columns.
-func (x *compilation) rowMeasure(e node) *measure {
-	types := map[string]string{}
-	for _, c := range streamColumns(x.stream) {
-		types[c.Name] = c.Type.SQL()
-	}
-	m := &measure{length: lengthOf(types, duck.Ident(rowAlias)+".")}
-	m.expression(e)
-	return m
-}
-
-// guardRows guards the expressions over the stream's columns.
-func (x *compilation) guardRows(v *View, keySQL []string, keyTypes []sqlType) {
-	guard := func(e node, sql *string, typ string) {
-		if e != nil {
-			m := x.rowMeasure(e)
-			*sql = m.guarded(*sql, "view "+x.def.Name, typ, m.viewLimits())
-		}
-	}
-	for i, k := range x.keys {
-		guard(k, &keySQL[i], keyTypes[i].name)
-	}
-	for _, a := range x.aggs {
-		for j := range a.args {
-			guard(a.args[j], &a.argSQL[j], a.argType[j].name)
-		}
-		guard(a.filter, &a.filterSQL, "BOOLEAN")
-	}
-	guard(x.where, &v.where, "BOOLEAN")
-}
-
-// guardFinals guards the expressions over keys and aggregates.
-func (x *compilation) guardFinals(v *View, keyTypes []sqlType) {
-	types := map[string]string{}
-	for i, t := range keyTypes {
-		types["k"+itoa(i)] = t.name
-	}
-	for i, a := range x.aggs {
-		types["a"+itoa(i)] = a.typ.name
-	}
-	guard := func(f *finalColumn, typ string) {
-		m := &measure{length: lengthOf(types, "")}
-		m.expression(f.tree)
-		f.sql = m.guarded(f.sql, "view "+x.def.Name, typ, m.viewLimits())
-	}
-	for i := range v.columns {
-		guard(&v.columns[i], v.columns[i].typ.name)
-	}
-	if v.having != nil {
-		guard(v.having, "BOOLEAN")
-	}
 }

@@ -15,7 +15,7 @@ import (
 	"duet/schemas/project"
 )
 
-// scaffold gives the files and notes for a sample's text.
+// scaffold returns the files and notes for a sample's text.
 func scaffold(t testing.TB, name, text string) (map[string]string, []string) {
 	t.Helper()
 	files, notes, err := Scaffold(name, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil })
@@ -25,7 +25,7 @@ func scaffold(t testing.TB, name, text string) (map[string]string, []string) {
 	return files, notes
 }
 
-// columns gives the columns of the one stream as its file has them, without comments.
+// columns returns the columns of the only stream as in its file, without comments.
 func columns(t testing.TB, files map[string]string) []string {
 	t.Helper()
 	p, faults := project.FromFiles(definitions(files))
