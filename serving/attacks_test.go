@@ -65,7 +65,7 @@ func (r *rig) others(t *testing.T) {
 }
 
 // dial opens a further connection to the gRPC port.
-func (r *rig) dial(t *testing.T) *grpc.ClientConn {
+func (r *rig) dial(t testing.TB) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient(r.GRPCAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

@@ -38,6 +38,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childRole) != "" {
 		os.Exit(recompute.Main(os.Args[len(os.Args)-1], os.Stdin, os.Stdout))
 	}
+	if addr := os.Getenv(clientsRole); addr != "" {
+		os.Exit(clientsMain(addr))
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -51,7 +54,7 @@ var quiet = slog.New(slog.DiscardHandler)
 // querytest.Fixture.
 type rig struct {
 	*Server
-	t        *testing.T
+	t        testing.TB
 	fixture  *querytest.Fixture
 	log      *eventlog.Log
 	live     *speed.Live
@@ -80,7 +83,7 @@ func (r *rig) must(err error) {
 
 // listening returns a rig whose server has no platform yet. change may adjust
 // its config.
-func listening(t *testing.T, change func(*Config)) *rig {
+func listening(t testing.TB, change func(*Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, fixture: querytest.New(t)}
 	cfg := Config{
@@ -116,7 +119,7 @@ func (r *rig) stop() {
 }
 
 // attached returns a rig with a platform that has not been opened yet.
-func attached(t *testing.T, change func(*Config)) *rig {
+func attached(t testing.TB, change func(*Config)) *rig {
 	t.Helper()
 	r := listening(t, change)
 	dir := t.TempDir()
@@ -130,7 +133,7 @@ func attached(t *testing.T, change func(*Config)) *rig {
 }
 
 // opened returns a rig that answers calls.
-func opened(t *testing.T, change func(*Config)) *rig {
+func opened(t testing.TB, change func(*Config)) *rig {
 	t.Helper()
 	r := attached(t, change)
 	r.open()

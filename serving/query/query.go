@@ -62,8 +62,9 @@ type Config struct {
 
 	MaxBytes   int              // of an answer; defaults to 4 MiB
 	Deadline   time.Duration    // the longest time of a call; defaults to 30 s
-	Concurrent int              // read transactions of calls at a time; defaults to 8
-	Abandoned  int              // statements that may outlive their call; defaults to 8
+	Concurrent int              // short statements at a time; defaults to the number of processors, at least 2
+	Long       int              // statements that run longer than Overtime, or outlive their call; defaults to 8
+	Overtime   time.Duration    // how long a statement is a short one; defaults to 1 s
 	Waiting    int              // calls that wait for a position at a time; defaults to 256
 	Now        func() time.Time // defaults to time.Now
 }
@@ -85,10 +86,13 @@ func New(cfg Config) *Engine {
 		cfg.Deadline = 30 * time.Second
 	}
 	if cfg.Concurrent == 0 {
-		cfg.Concurrent = defaultConcurrent
+		cfg.Concurrent = defaultConcurrent()
 	}
-	if cfg.Abandoned == 0 {
-		cfg.Abandoned = defaultAbandoned
+	if cfg.Long == 0 {
+		cfg.Long = defaultLong
+	}
+	if cfg.Overtime == 0 {
+		cfg.Overtime = time.Second
 	}
 	if cfg.Waiting == 0 {
 		cfg.Waiting = 256

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"duet/internal/base/durable"
 	"duet/schemas"
 	"duet/schemas/duetv1"
 	"duet/serving/query"
@@ -198,7 +200,7 @@ func TestNotBeforeWaitsUntilTheDeadline(t *testing.T) {
 // with the deadline, and the next call gets its slot.
 func TestAStatementThatRunsOnIsAbandoned(t *testing.T) {
 	f := querytest.New(t)
-	e := f.Engine(func(c *query.Config) { c.Concurrent, c.Abandoned = 1, 2 })
+	e := f.Engine(func(c *query.Config) { c.Concurrent, c.Long = 1, 2 })
 	stuck, release := f.Stuck("sales")
 	abandon := func() {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -230,6 +232,29 @@ func TestAStatementThatRunsOnIsAbandoned(t *testing.T) {
 	cancel()
 	_, err = e.Query(gone, &duetv1.QueryRequest{View: "sales"})
 	wants(t, err, reason.Cancelled, "")
+}
+
+// A statement that runs for long gives its slot to the next call.
+func TestLongStatementsHoldNobodyUp(t *testing.T) {
+	f := querytest.New(t)
+	e := f.Engine(func(c *query.Config) { c.Concurrent, c.Long, c.Overtime = 1, 1, 20*time.Millisecond })
+	stuck, release := f.Stuck("sales")
+	ended := make(chan error, 1)
+	go func() {
+		_, err := e.Query(t.Context(), stuck)
+		ended <- err
+	}()
+	for e.Running() == 0 {
+		runtime.Gosched()
+	}
+	if _, err := e.Query(t.Context(), &duetv1.QueryRequest{View: "everything"}); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	var damage *durable.DamageError
+	if err := <-ended; !errors.As(err, &damage) {
+		t.Errorf("the stuck query: %v", err)
+	}
 }
 
 func TestPositionsBeyondTheLogAreRefused(t *testing.T) {

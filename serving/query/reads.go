@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -13,29 +15,31 @@ import (
 	"duet/serving/store"
 )
 
-// Readers is the largest number of the store's readers that an engine with the
-// default limits occupies: those of calls, and those of abandoned statements.
-const Readers = defaultConcurrent + defaultAbandoned
+// defaultLong is the default of Config.Long.
+const defaultLong = 8
 
-const (
-	defaultConcurrent = 8
-	defaultAbandoned  = 8
-)
+// defaultConcurrent returns the default of Config.Concurrent: queries are bound
+// by the processor, and more of them at a time would only delay appends.
+func defaultConcurrent() int { return max(2, runtime.GOMAXPROCS(0)) }
+
+// Readers returns the largest number of the store's readers that an engine with
+// the default limits occupies.
+func Readers() int { return defaultConcurrent() + defaultLong }
 
 // reads bounds what calls occupy of the store.
 type reads struct {
-	slots     *semaphore.Weighted // read transactions of calls
-	abandons  *semaphore.Weighted // transactions that outlive their call
+	slots     *semaphore.Weighted // statements in their first Config.Overtime
+	long      *semaphore.Weighted // statements that run longer, or outlive their call
 	waiters   *semaphore.Weighted // calls that wait for a position
-	running   atomic.Int64        // transactions, of calls and abandoned
+	running   atomic.Int64        // statements, abandoned ones included
 	abandoned atomic.Int64
 }
 
 func newReads(cfg Config) reads {
 	return reads{
-		slots:    semaphore.NewWeighted(int64(cfg.Concurrent)),
-		abandons: semaphore.NewWeighted(int64(cfg.Abandoned)),
-		waiters:  semaphore.NewWeighted(int64(cfg.Waiting)),
+		slots:   semaphore.NewWeighted(int64(cfg.Concurrent)),
+		long:    semaphore.NewWeighted(int64(cfg.Long)),
+		waiters: semaphore.NewWeighted(int64(cfg.Waiting)),
 	}
 }
 
@@ -46,13 +50,16 @@ func (e *Engine) Abandoned() int { return int(e.reads.abandoned.Load()) }
 // Running returns the number of read transactions, abandoned ones included.
 func (e *Engine) Running() int { return int(e.reads.running.Load()) }
 
-// read runs f in a read transaction, once there is a slot for one.
+// read runs f in a read transaction, once there is a slot for one. A slot is for
+// short statements: one that runs longer than Config.Overtime gives its slot to
+// the next call, so that long statements do not hold up short ones.
 //
-// When ctx ends, read returns at once and frees the slot. The statement is
-// interrupted, but DuckDB notices that between vectors only, which can take
-// minutes: until then f runs on and occupies its reader. f must therefore write
-// to nothing but its result. Config.Abandoned bounds such statements; beyond it,
-// a statement keeps its slot until it ends.
+// When ctx ends, read returns at once. The statement is interrupted, but DuckDB
+// notices that between vectors only, which can take minutes: until then f runs on
+// and occupies its reader. f must therefore write to nothing but its result.
+//
+// Config.Long bounds the statements that gave up their slot. Beyond it, a
+// statement keeps its slot until it ends.
 func read[T any](ctx context.Context, e *Engine, token Token, f func(*store.Snapshot) (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -81,29 +88,35 @@ func read[T any](ctx context.Context, e *Engine, token Token, f func(*store.Snap
 			return err
 		})
 	}()
-	select {
-	case r := <-done:
-		e.reads.slots.Release(1)
-		if r.err != nil {
-			return none, e.ended(ctx, r.err)
+	held := e.reads.slots
+	giveSlot := func() {
+		if held == e.reads.slots && e.reads.long.TryAcquire(1) {
+			held.Release(1)
+			held = e.reads.long
 		}
-		return r.value, nil
-	case <-ctx.Done():
-		free := e.reads.abandons.TryAcquire(1)
-		if free {
-			e.reads.slots.Release(1)
-		}
-		e.reads.abandoned.Add(1)
-		go func() {
-			<-done
-			e.reads.abandoned.Add(-1)
-			if free {
-				e.reads.abandons.Release(1)
-			} else {
-				e.reads.slots.Release(1)
+	}
+	overtime := time.NewTimer(e.cfg.Overtime)
+	defer overtime.Stop()
+	for {
+		select {
+		case r := <-done:
+			held.Release(1)
+			if r.err != nil {
+				return none, e.ended(ctx, r.err)
 			}
-		}()
-		return none, e.over(ctx, "the query was still running", context.Cause(ctx))
+			return r.value, nil
+		case <-overtime.C:
+			giveSlot()
+		case <-ctx.Done():
+			giveSlot()
+			e.reads.abandoned.Add(1)
+			go func() {
+				<-done
+				e.reads.abandoned.Add(-1)
+				held.Release(1)
+			}()
+			return none, e.over(ctx, "the query was still running", context.Cause(ctx))
+		}
 	}
 }
 

@@ -99,7 +99,7 @@ func Open(t testing.TB) *Fixture {
 	t.Cleanup(func() { f.Oracle.Close() })
 	f.exec("CREATE TABLE events (country VARCHAR, price DECIMAL(18,4), quantity INTEGER, weight DOUBLE, sold_at TIMESTAMP, _duet_extra VARCHAR, _duet_at BIGINT, _duet_record INTEGER)")
 	schema := event.NewSchema(f.Project.Streams[0])
-	f.Store, err = store.Open(store.Config{Readers: query.Readers + 2, Log: slog.New(slog.DiscardHandler), MemoryLimit: 1 << 30, TempDir: filepath.Join(f.dir, "spill")}, []*event.Schema{schema}, compiled)
+	f.Store, err = store.Open(store.Config{Readers: query.Readers() + 2, Log: slog.New(slog.DiscardHandler), MemoryLimit: 1 << 30, TempDir: filepath.Join(f.dir, "spill")}, []*event.Schema{schema}, compiled)
 	f.must(err)
 	t.Cleanup(func() { f.must(f.Store.Close()) })
 	f.Archive, err = archive.Open(t.Context(), archive.Config{Dir: filepath.Join(f.dir, "archive"), Incarnation: Incarnation})
