@@ -12,6 +12,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 
@@ -58,8 +59,13 @@ type DB struct {
 	connector *duckdb.Connector
 }
 
-// Open starts an instance with the fixed settings and cfg's limits.
+// Open starts an instance with the fixed settings and cfg's limits. It fails if the
+// environment would replace DuckDB's own zone data, on which AT TIME ZONE depends: the
+// engine's version stands for it.
 func Open(cfg Config) (*DB, error) {
+	if dir := os.Getenv("ICU_TIMEZONE_FILES_DIR"); dir != "" {
+		return nil, fmt.Errorf("duckdb: open: ICU_TIMEZONE_FILES_DIR is %s, which would replace DuckDB's zone data: unset it", dir)
+	}
 	threads := max(cfg.Threads, 1)
 	dsn := cfg.Path + "?autoinstall_known_extensions=false&autoload_known_extensions=false&threads=" + strconv.Itoa(threads)
 	connector, err := duckdb.NewConnector(dsn, nil)

@@ -71,3 +71,12 @@ func TestEngineVersionIsThatOfTheLinkedLibrary(t *testing.T) {
 		t.Fatalf("the linked library is DuckDB %s, but EngineVersion is %s: set EngineVersion to %[1]s", linked, EngineVersion)
 	}
 }
+
+// ICU_TIMEZONE_FILES_DIR would replace the zone data of the linked DuckDB.
+func TestOpenRefusesOtherZoneData(t *testing.T) {
+	t.Setenv("ICU_TIMEZONE_FILES_DIR", t.TempDir())
+	if db, err := Open(Config{}); err == nil {
+		db.Close()
+		t.Error("a DuckDB opens with zone data from outside of it")
+	}
+}
