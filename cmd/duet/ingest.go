@@ -203,7 +203,7 @@ func (i *ingestCommand) dryRunFile(t *terminal, s *project.Stream, decoder *even
 	}
 	defer reader.Close()
 	for _, note := range reader.Notes() {
-		fmt.Fprintf(t.err, "note: %s: %s\n", name, note)
+		fmt.Fprintf(t.err, "note: %s: %s\n", name, printable(note))
 	}
 	var rows [][]string
 	for {

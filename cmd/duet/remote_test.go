@@ -357,12 +357,15 @@ func TestEveryFieldHasAFlag(t *testing.T) {
 		{"status"},
 		{"inspect", "log", "from=1"},
 	} {
-		a.requests = nil
 		a.ask(t, args...)
-		if len(a.requests) == 0 {
+		a.mu.Lock()
+		requests := a.requests
+		a.requests = nil
+		a.mu.Unlock()
+		if len(requests) == 0 {
 			t.Errorf("%v made no call", args)
 		}
-		for _, request := range a.requests {
+		for _, request := range requests {
 			request.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
 				name := string(field.Name())
 				used[name] = true
