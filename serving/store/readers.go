@@ -131,11 +131,13 @@ func (p *readers) read(ctx context.Context, f func(*Snapshot) error) error {
 	sn := &Snapshot{conn: r, ctx: ctx, grace: s.interruptGrace}
 	defer func() {
 		sn.end()
+		if sn.pending == nil {
+			sn.rollback()
+		}
 		if sn.pending != nil {
 			p.abandon(sn, began)
 			return
 		}
-		sn.rollback()
 		s.moments.end(began)
 		p.free <- r
 	}()
@@ -167,11 +169,19 @@ func (sn *Snapshot) begin(s *Store, began int64) error {
 	return nil
 }
 
+// rollback ends the transaction. It may have to be abandoned, too: a query whose
+// interrupt came before it had begun can go on inside the ROLLBACK.
 func (sn *Snapshot) rollback() {
 	if sn.conn.conn == nil {
 		return
 	}
-	if _, err := sn.conn.conn.ExecContext(context.WithoutCancel(sn.ctx), "ROLLBACK"); err != nil {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(sn.ctx), sn.grace)
+	defer cancel()
+	st := sn.wait(ctx, func(ctx context.Context, conn *duck.Conn) (st statement) {
+		_, st.err = conn.ExecContext(ctx, "ROLLBACK")
+		return st
+	})
+	if st.err != nil && sn.pending == nil {
 		sn.conn.close()
 	}
 }
@@ -216,7 +226,10 @@ func (sn *Snapshot) run(ctx context.Context, execute func(context.Context, *duck
 	if sn.pending != nil {
 		return statement{err: context.Cause(sn.ctx)}
 	}
-	ctx = sn.bind(ctx)
+	return sn.wait(sn.bind(ctx), execute)
+}
+
+func (sn *Snapshot) wait(ctx context.Context, execute func(context.Context, *duck.Conn) statement) statement {
 	done := make(chan statement, 1)
 	conn := sn.conn.conn
 	go func() { done <- execute(ctx, conn) }()
