@@ -96,9 +96,7 @@ func (a *api) streamStatus(ctx context.Context, p *platform, definitions bool, r
 	}
 	res.StoreMemoryBytes = st.Memory
 	for _, v := range st.Views {
-		if controlTotals(v.View) {
-			continue
-		}
+
 		res.Views = append(res.Views, &duetv1.ViewStatus{Name: v.View, PartialRows: v.BatchRows + v.LiveRows, Problem: v.Problem})
 	}
 	res.Streams = nil

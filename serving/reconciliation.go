@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 
 	"duet/batch"
 	"duet/batch/archive"
@@ -48,41 +47,20 @@ func (a *api) GetReconciliation(_ context.Context, req *duetv1.GetReconciliation
 	for _, s := range rep.Streams {
 		out.Totals = append(out.Totals, totals(s)...)
 	}
-	for _, v := range shown(rep) {
+	for _, v := range rep.Views {
 		out.Views = append(out.Views, viewCheck(v))
 	}
 	return out, nil
 }
 
-// controlTotals reports whether a view holds control totals and is not the
-// project's.
-func controlTotals(view string) bool { return strings.HasPrefix(view, "_duet_") }
-
-// shown returns the views of a report that the project defines. Those that hold
-// control totals are included only where the halves differ.
-func shown(rep *recompute.Report) []recompute.ViewCheck {
-	var out []recompute.ViewCheck
-	for _, v := range rep.Views {
-		if !controlTotals(v.View) || v.Verdict != recompute.Equal {
-			out = append(out, v)
-		}
-	}
-	return out
-}
-
 // verdict summarizes a report in a sentence.
 func verdict(rep *recompute.Report) string {
 	var groups, cells int64
-	var views uint64
 	for _, v := range rep.Views {
-		if controlTotals(v.View) {
-			continue
-		}
-		views++
 		groups += v.Groups
 		cells += v.Cells
 	}
-	size := count(views, "view") + ", " + count(uint64(groups), "group") + ", " + count(uint64(cells), "cell")
+	size := count(uint64(len(rep.Views)), "view") + ", " + count(uint64(groups), "group") + ", " + count(uint64(cells), "cell")
 	switch {
 	case rep.Verdict == recompute.Equal && groups == 0 && idle(rep):
 		return "equal: nothing happened in the span"

@@ -206,15 +206,12 @@ func runOf(r batch.Run) *duetv1.Run {
 	return out
 }
 
-// generation converts a generation; views that hold control totals are left
-// out.
+// generation converts a generation.
 func generation(g *catalog.Generation) *duetv1.Generation {
 	out := &duetv1.Generation{Number: g.Number, Cut: query.Positions(g.Cut), PublishTime: stamp(g.Published), Run: g.Run, RollbackOf: g.Of}
 	for _, v := range g.Views {
 		out.Bytes += v.Bytes
-		if controlTotals(v.Name) {
-			continue
-		}
+
 		out.Views = append(out.Views, &duetv1.GenerationView{View: v.Name, Definition: v.Definition, Groups: v.Rows})
 	}
 	return out

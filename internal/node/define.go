@@ -15,8 +15,8 @@ type definitions struct {
 	project  *project.Project
 	compiler *view.Compiler
 	views    []*view.View // of the project, in its order
-	totals   []*view.View // control totals, one for each stream: see totals.go
-	schemas  map[string]*event.Schema
+
+	schemas map[string]*event.Schema
 }
 
 // define loads and compiles a project. It returns project.Faults if the project
@@ -50,11 +50,6 @@ func define(fsys fs.FS, logger *slog.Logger) (_ definitions, err error) {
 	}
 	for _, s := range p.Streams {
 		d.schemas[s.Name] = event.NewSchema(s)
-		t, err := compileTotals(d.compiler, s)
-		if err != nil {
-			return definitions{}, err
-		}
-		d.totals = append(d.totals, t)
 	}
 	return d, nil
 }
@@ -66,9 +61,4 @@ func (d *definitions) streamSchemas() []*event.Schema {
 		out = append(out, d.schemas[s.Name])
 	}
 	return out
-}
-
-// allViews returns the project's views and the control totals.
-func (d *definitions) allViews() []*view.View {
-	return append(append([]*view.View{}, d.views...), d.totals...)
 }

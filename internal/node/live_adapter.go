@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"duet/batch"
@@ -155,7 +154,7 @@ func (n *Node) runChanged(r batch.Run) {
 // recomputed returns the views as the batch half computes them.
 func (n *Node) recomputed() []recompute.View {
 	var out []recompute.View
-	for _, v := range append(slices.Clone(n.views), n.totals...) {
+	for _, v := range n.views {
 		r, err := recompute.FromView(v)
 		if err != nil {
 			panic("a compiled view has no SQL: " + err.Error()) // without options nothing is refused

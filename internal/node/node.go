@@ -233,7 +233,7 @@ func (n *Node) openStore(context.Context) (err error) {
 	n.store, err = store.Open(store.Config{
 		MemoryLimit: n.project.Limits.Memory, BlockLog: n.project.Limits.Log / 16, TempDir: n.data.sub("tmp"), MaxGroups: groups, OnSuspend: n.suspended, Log: n.logger,
 		Readers: query.Readers() + 4, // and those of status, rejects, exports and the archiver
-	}, n.streamSchemas(), n.allViews())
+	}, n.streamSchemas(), n.views)
 	return err
 }
 

@@ -121,6 +121,7 @@ type StreamRecord struct {
 type StreamAccount struct {
 	Stream string
 	schemas.Account
+	Sums []ColumnSum // of the accepted events; nil if there are none
 }
 
 // MessageVerdicts sums up what the sequencer decided for one message.
@@ -186,7 +187,11 @@ func (b *Batch) EnvelopesRecord() arrow.RecordBatch {
 func (b *Batch) Accounts() []StreamAccount {
 	out := make([]StreamAccount, 0, len(b.accounts))
 	for _, name := range slices.Sorted(maps.Keys(b.accounts)) {
-		out = append(out, StreamAccount{name, *b.accounts[name]})
+		a := StreamAccount{Stream: name, Account: *b.accounts[name]}
+		if a.Accepted > 0 {
+			a.Sums = b.streams[name].columnSums()
+		}
+		out = append(out, a)
 	}
 	return out
 }
@@ -236,6 +241,9 @@ func (b *Batch) Reset() {
 	clear(b.accounts)
 	clear(b.sessions)
 	clear(b.producers)
+	for _, r := range b.streams {
+		clear(r.sums)
+	}
 	b.messages = b.messages[:0]
 	b.Through, b.Events, b.Bytes = 0, 0, 0
 }
@@ -366,6 +374,7 @@ type rows struct {
 	at      *array.Int64Builder
 	record  *array.Int32Builder
 	texts   []*array.StringBuilder
+	sums    []sum // by Schema.summed, since the last Reset
 	newest  int64 // the latest event time in microseconds, math.MinInt64 if none
 	last    int   // rows of the previous batch
 	bytes   []int // bytes of each text column in the previous batch
@@ -384,7 +393,7 @@ func (b *Batch) rowsOf(s *Schema) *rows {
 		}
 		r.builder.Release()
 	}
-	r = &rows{schema: s, builder: array.NewRecordBuilder(b.alloc, s.arrow), newest: math.MinInt64}
+	r = &rows{schema: s, builder: array.NewRecordBuilder(b.alloc, s.arrow), newest: math.MinInt64, sums: make([]sum, len(s.summed))}
 	for i, t := range s.types {
 		r.columns = append(r.columns, r.builder.Field(i))
 		r.kinds = append(r.kinds, t.Kind)
@@ -451,6 +460,11 @@ func (r *rows) append(d *decoder, at schemas.Position, record int, digest uint64
 			digest = mix(digest, xxh3.Hash(c.text))
 		} else {
 			digest = mix(mix(digest, uint64(c.i)), uint64(c.hi))
+		}
+	}
+	for k, i := range r.schema.summed {
+		if c := &d.cells[i]; c.state == set {
+			r.sums[k].add(c, r.kinds[i] == project.Decimal)
 		}
 	}
 	digest = mix(digest, xxh3.Hash(d.extra))

@@ -275,7 +275,11 @@ func (g *golden) sequence() {
 		if len(verdicts) > 64 {
 			verdicts = fmt.Appendf(nil, "%d accepted, %d duplicate, %d rejected", bytes.Count(verdicts, []byte("a")), bytes.Count(verdicts, []byte("d")), bytes.Count(verdicts, []byte("r")))
 		}
-		g.add(fmt.Sprintf("message %d of %s, %d records", at, stream, records), string(verdicts)+fmt.Sprint(" ", b.Accounts(), b.Sessions(), b.Producers()))
+		var accounts []string
+		for _, a := range b.Accounts() {
+			accounts = append(accounts, fmt.Sprintf("{%s %v}", a.Stream, a.Account))
+		}
+		g.add(fmt.Sprintf("message %d of %s, %d records", at, stream, records), string(verdicts)+fmt.Sprint(" ", accounts, " ", b.Sessions(), b.Producers()))
 	}
 	send := func(stream string, runs []Run, records ...string) {
 		var raw [][]byte

@@ -36,6 +36,7 @@ type Schema struct {
 	zone        *zone // never nil; UTC by default
 	dayStarts   int64 // microseconds
 	futureBound int64 // microseconds; 0 means none
+	summed      []int // columns with a control total
 	id          []int // columns
 	idSeed      uint64
 	window      int
@@ -70,7 +71,7 @@ func NewSchema(s *project.Stream) *Schema {
 		stream: s, eventTime: -1, local: -1, zone: newZone(s.Zone),
 		dayStarts: s.DayStarts.Microseconds(), futureBound: s.FutureBound.Microseconds(), window: s.IDWindow,
 	}
-	sc.root = sc.newNode()
+	sc.root, sc.summed = sc.newNode(), summed(s.Columns)
 	if sc.window <= 0 {
 		sc.window = defaultIDWindow
 	}
