@@ -454,12 +454,15 @@ func (r *rows) append(d *decoder, at schemas.Position, record int, digest uint64
 	for i, b := range r.columns {
 		c := &d.cells[i]
 		appendCell(b, r.kinds[i], c)
-		if c.state != set {
-			digest = mix(digest, uint64(null))
-		} else if len(c.text) > 0 && (r.kinds[i] == project.Varchar || r.kinds[i] == project.UUID) {
+		switch {
+		case c.state != set:
+			digest = mix(digest, digestNull)
+		case r.kinds[i] == project.Varchar || r.kinds[i] == project.UUID:
 			digest = mix(digest, xxh3.Hash(c.text))
-		} else {
-			digest = mix(mix(digest, uint64(c.i)), uint64(c.hi))
+		case r.kinds[i] == project.Decimal:
+			digest = mix(digest, uint64(c.i)^bits.RotateLeft64(uint64(c.hi), 32))
+		default:
+			digest = mix(digest, uint64(c.i))
 		}
 	}
 	for k, i := range r.schema.summed {
@@ -467,8 +470,8 @@ func (r *rows) append(d *decoder, at schemas.Position, record int, digest uint64
 			r.sums[k].add(c, r.kinds[i] == project.Decimal)
 		}
 	}
-	digest = mix(digest, xxh3.Hash(d.extra))
 	if len(d.extra) > 0 {
+		digest = mix(digest, xxh3.Hash(d.extra))
 		r.extra.BinaryBuilder.Append(d.extra)
 	} else {
 		r.extra.AppendNull()

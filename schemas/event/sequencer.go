@@ -93,11 +93,12 @@ func (q *Sequencer) Apply(m Message, b *Batch) {
 	b.messages = append(b.messages, MessageVerdicts{m.Stream, m.At, all, f.digest})
 }
 
-// Verdicts in the digest of [MessageVerdicts].
+// Verdicts and NULL in the digest of [MessageVerdicts].
 const (
 	digestAccepted = 1 + iota
 	digestDuplicate
 	digestRejected
+	digestNull
 )
 
 // fold applies one envelope.
