@@ -34,7 +34,7 @@ func (r *tamperer) Repair(ctx context.Context, f archive.File, path string) erro
 		return err
 	}
 	defer db.Close()
-	_, err = db.ExecContext(ctx, "COPY (WITH good AS (FROM read_parquet("+duck.Literal(good)+")) "+r.change+") TO "+duck.Literal(path)+" (FORMAT parquet)")
+	_, err = db.ExecContext(ctx, "COPY (WITH good AS (FROM "+duck.Parquet(good)+") "+r.change+") TO "+duck.Literal(path)+" (FORMAT parquet)")
 	return err
 }
 

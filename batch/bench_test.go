@@ -140,7 +140,7 @@ func bareSelects(b *testing.B, dir string, stream recompute.StreamJob, threads i
 	defer db.Close()
 	var took time.Duration
 	for _, v := range salesViews {
-		query := fmt.Sprintf(v.plain, "read_parquet("+duck.Literals(paths)+")")
+		query := fmt.Sprintf(v.plain, duck.Parquet(paths...))
 		start := time.Now()
 		if _, err := db.Exec("CREATE TABLE " + v.name + " AS " + query); err != nil {
 			b.Fatal(err)

@@ -133,7 +133,7 @@ func (a *Archive) checkAccounts(ctx context.Context, b Block, files []File) erro
 		switch f.Data {
 		case Rejects, Lines:
 		case Envelopes:
-			envelopes, err := CountEnvelopes(ctx, a.db, "read_parquet("+duck.Literal(a.path(f.Path))+")")
+			envelopes, err := CountEnvelopes(ctx, a.db, duck.Parquet(a.path(f.Path)))
 			if err != nil {
 				return fmt.Errorf("archive: block after %s through %s: count its events: %w", b.From, b.Through, err)
 			}

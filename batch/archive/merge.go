@@ -87,7 +87,7 @@ func (a *Archive) mergeFiles(ctx context.Context, run []File) (File, func(), err
 	tmp := a.tempFile()
 	defer os.Remove(tmp) // already gone after a success
 	// DuckDB preserves insertion order, so rows stay in order of position.
-	copySQL := "COPY (FROM read_parquet(" + duck.Literals(paths) + ")) TO " + duck.Literal(tmp) + " (FORMAT parquet, COMPRESSION zstd)"
+	copySQL := "COPY (FROM " + duck.Parquet(paths...) + ") TO " + duck.Literal(tmp) + " (FORMAT parquet, COMPRESSION zstd)"
 	_, err := a.db.ExecContext(ctx, copySQL)
 	if err == nil {
 		err = fpMerged.Hit()
@@ -113,7 +113,7 @@ func (a *Archive) mergeFiles(ctx context.Context, run []File) (File, func(), err
 func (a *Archive) inOrder(ctx context.Context, path string) error {
 	var misplaced int64
 	query := "SELECT count(*) FROM (SELECT " + schemas.PackedSQL + " AS p, " + schemas.ColRecord + " AS r, lag(p) OVER w AS pp, lag(r) OVER w AS pr " +
-		"FROM read_parquet(" + duck.Literal(path) + ", file_row_number = true) WINDOW w AS (ORDER BY file_row_number)) WHERE pp IS NOT NULL AND (p, r) < (pp, pr)"
+		"FROM read_parquet(" + duck.Literal(path) + ", file_row_number = true, hive_partitioning = false) WINDOW w AS (ORDER BY file_row_number)) WHERE pp IS NOT NULL AND (p, r) < (pp, pr)"
 	if err := a.db.QueryRowContext(ctx, query).Scan(&misplaced); err != nil {
 		return fmt.Errorf("archive: read back %s: %w", path, err)
 	}

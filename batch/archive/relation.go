@@ -11,7 +11,7 @@ import (
 // selectSQL selects rows of archive files with the columns that rows have in
 // memory: the file's columns without the position, then ColAt and ColRecord.
 var selectSQL = "SELECT * EXCLUDE (" + schemas.ColLane + ", " + schemas.ColIncarnation + ", " + schemas.ColSequence + ", " +
-	schemas.ColRecord + ", " + schemas.ColPart + "), " + schemas.PackedSQL + " AS " + schemas.ColAt + ", " + schemas.ColRecord + " FROM read_parquet("
+	schemas.ColRecord + ", " + schemas.ColPart + "), " + schemas.PackedSQL + " AS " + schemas.ColAt + ", " + schemas.ColRecord + " FROM "
 
 // Relation returns a parenthesised SELECT over the rows of files at positions in
 // (after, through], in order of position if the files are and DuckDB preserves
@@ -22,7 +22,7 @@ func Relation(dir string, files []File, after, through schemas.Position) string 
 	var paths []string
 	flush := func(where string) {
 		if len(paths) > 0 {
-			selects = append(selects, selectSQL+duck.Literals(paths)+")"+where)
+			selects = append(selects, selectSQL+duck.Parquet(paths...)+where)
 		}
 		paths = nil
 	}

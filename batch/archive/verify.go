@@ -199,7 +199,7 @@ func (a *Archive) readBack(ctx context.Context, data, path string, from, through
 	refuse := func(err error) (File, error) {
 		return File{}, fmt.Errorf("archive: read back %s of %s: %w", path, data, err)
 	}
-	relation := "read_parquet(" + duck.Literal(path) + ")"
+	relation := duck.Parquet(path)
 	columns, err := describe(ctx, a.db, relation)
 	if err != nil {
 		return refuse(err)

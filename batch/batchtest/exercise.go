@@ -181,7 +181,7 @@ func (e *exercise) draft(cut schemas.Cut) generation {
 		for _, c := range v.Cells {
 			view.Cells = append(view.Cells, c.Name)
 		}
-		e.must(e.db.QueryRow("SELECT count(*) FROM read_parquet(" + duck.Literal(path) + ")").Scan(&view.Rows))
+		e.must(e.db.QueryRow("SELECT count(*) FROM " + duck.Parquet(path)).Scan(&view.Rows))
 		g.Views = append(g.Views, view)
 		g.New[v.Name], g.files[v.Name] = path, path
 	}
@@ -287,7 +287,7 @@ func (e *exercise) agree(after, through schemas.Cut) {
 		if rows == 0 {
 			e.Fatalf("view %s: no cells in (%s, %s]", v.Name, after, through)
 		}
-		got := e.final(v, "FROM read_parquet("+duck.Literal(path)+")")
+		got := e.final(v, "FROM "+duck.Parquet(path))
 		cells, err := e.partial(v, after.Position(), through.Position())
 		e.must(err)
 		if want := e.final(v, cells); got != want {

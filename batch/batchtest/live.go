@@ -190,7 +190,7 @@ func (w *World) load(g *catalog.Generation, files map[string]string) ([]recomput
 			continue
 		}
 		table := w.table("b", gv.Name)
-		if _, err := w.db.Exec("CREATE TABLE " + table + " AS FROM read_parquet(" + duck.Literal(files[gv.Name]) + ")"); err != nil {
+		if _, err := w.db.Exec("CREATE TABLE " + table + " AS FROM " + duck.Parquet(files[gv.Name])); err != nil {
 			return nil, fmt.Errorf("stage view %s: %w", gv.Name, err)
 		}
 		if limit, ok := w.faults.MaxGroups[gv.Name]; ok {

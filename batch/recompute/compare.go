@@ -53,13 +53,13 @@ func (w *worker) compare(ctx context.Context, live Live) (Report, error) {
 func (w *worker) compareView(ctx context.Context, i int, v ViewJob, live LiveView, c *ViewCheck) error {
 	var from []string
 	if live.Path != "" {
-		from = append(from, "SELECT "+names("", v.columns())+" FROM read_parquet("+duck.Literal(live.Path)+")")
+		from = append(from, "SELECT "+names("", v.columns())+" FROM "+duck.Parquet(live.Path))
 	}
 	batch := deltaName(i)
 	if v.Mode == Full {
-		batch = "read_parquet(" + duck.Literal(w.job.Dir+"/"+w.results[i].File) + ")"
+		batch = duck.Parquet(w.job.Dir + "/" + w.results[i].File)
 		if v.Base != "" {
-			from = append(from, "SELECT "+names("", v.columns())+" FROM read_parquet("+duck.Literal(v.Base)+")")
+			from = append(from, "SELECT "+names("", v.columns())+" FROM "+duck.Parquet(v.Base))
 		}
 	}
 	merged := ""

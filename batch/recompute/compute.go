@@ -204,7 +204,7 @@ func (w *worker) compute(ctx context.Context, i int, v ViewJob) error {
 	}
 	from := "SELECT * FROM " + target
 	if v.Base != "" {
-		from = "SELECT * FROM read_parquet(" + duck.Literal(v.Base) + ") UNION ALL " + from
+		from = "SELECT * FROM " + duck.Parquet(v.Base) + " UNION ALL " + from
 	}
 	if err := w.view(ctx, CellsTable, from); err != nil {
 		return err
@@ -285,7 +285,7 @@ func (w *worker) write(ctx context.Context, i int, v ViewJob, r *ViewResult) err
 	if err != nil {
 		return err
 	}
-	after, err := w.fingerprint(ctx, v, "read_parquet("+duck.Literal(path)+")")
+	after, err := w.fingerprint(ctx, v, duck.Parquet(path))
 	if err != nil {
 		return fmt.Errorf("read back %s: %w", path, err)
 	}

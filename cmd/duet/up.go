@@ -88,6 +88,9 @@ func (u *upCommand) Run(ctx context.Context, t *terminal) (err error) {
 			}
 			shop = nil
 		case err := <-n.Failed():
+			if !n.Ready() { // the start was refused, with what to do
+				return no("%w", err)
+			}
 			return err
 		case <-n.Drained():
 			return nil

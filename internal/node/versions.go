@@ -3,11 +3,11 @@ package node
 import (
 	"context"
 	"fmt"
-	"runtime"
 
 	"duet/internal/base/duck"
 	"duet/schemas"
 	"duet/schemas/event"
+	"duet/schemas/project"
 	"duet/speed/eventlog"
 )
 
@@ -15,15 +15,12 @@ import (
 // project. It is part of the definitions record (H11).
 type versions struct {
 	Event  int    `json:"event"`  // event.Version: the decoder, the sequencer and the rules for zones
-	Zones  string `json:"zones"`  // the data of time zones
+	Zones  string `json:"zones"`  // project.ZoneVersion: the data of time zones
 	Engine string `json:"engine"` // duck.EngineVersion
 }
 
-// zoneVersion is the version of Go, which embeds the data of time zones.
-var zoneVersion = runtime.Version()
-
 // currentVersions are those of this executable.
-var currentVersions = versions{Event: event.Version, Zones: zoneVersion, Engine: duck.EngineVersion}
+var currentVersions = versions{Event: event.Version, Zones: project.ZoneVersion(), Engine: duck.EngineVersion}
 
 // decodesLike reports whether both versions decode every event alike. The engine does
 // not matter: it is part of each view's version, and events are not decoded by it.

@@ -96,7 +96,7 @@ func TestRowsKeepTheirValuesThroughDuckDBAndParquet(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "rows.parquet")
 	exec("COPY (FROM rows) TO " + duck.Literal(file) + " (FORMAT parquet, COMPRESSION zstd)")
-	exec("CREATE TABLE again AS FROM read_parquet(" + duck.Literal(file) + ")")
+	exec("CREATE TABLE again AS FROM " + duck.Parquet(file))
 
 	for _, table := range []string{"rows", "again"} {
 		for i, want := range wants {

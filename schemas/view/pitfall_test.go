@@ -137,7 +137,7 @@ func TestCellsSurviveParquet(t *testing.T) {
 	if _, err := os.Stat(path); err != nil {
 		t.Fatal(err)
 	}
-	file := "read_parquet(" + duck.Literal(path) + ")"
+	file := duck.Parquet(path)
 	got, want := e.rows("SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM "+file+")"), e.rows("SELECT column_name, column_type FROM (DESCRIBE cells)")
 	if !slices.Equal(got, want) {
 		t.Errorf("types in the file:\n%s\nof the cells:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

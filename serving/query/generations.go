@@ -54,6 +54,6 @@ func (e *Engine) published(number uint64, name string) (published, error) {
 	}
 	return published{
 		cut: g.Cut.Position(), definition: v.Definition,
-		partials: "(SELECT " + strings.Join(cols, ", ") + " FROM read_parquet(" + duck.Literal(path) + "))",
+		partials: "(SELECT " + strings.Join(cols, ", ") + " FROM " + duck.Parquet(path) + ")",
 	}, nil
 }

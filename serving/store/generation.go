@@ -169,7 +169,7 @@ func (s *Store) load(ctx context.Context, conn *duck.Conn, st *staged, ld load) 
 	if _, err := conn.ExecContext(ctx, "CREATE TABLE "+duck.Ident(table)+" ("+ld.def.cells+")"); err != nil {
 		return resource("stage view "+name, err)
 	}
-	res, err := conn.ExecContext(ctx, "INSERT INTO "+duck.Ident(table)+" BY NAME SELECT * FROM read_parquet("+duck.Literal(ld.file)+")")
+	res, err := conn.ExecContext(ctx, "INSERT INTO "+duck.Ident(table)+" BY NAME SELECT * FROM "+duck.Parquet(ld.file))
 	if err != nil {
 		return resource(fmt.Sprintf("stage view %s of generation %d from %s", name, st.number(), ld.file), err)
 	}

@@ -448,5 +448,5 @@ func archived(set *dataset, files []string, after, through schemas.Position) str
 			names[i] = schemas.PackedSQL + " AS " + n
 		}
 	}
-	return "(SELECT " + strings.Join(names, ", ") + " FROM read_parquet(" + duck.Literals(files) + ") WHERE " + schemas.WithinSQL(after, through) + ")"
+	return "(SELECT " + strings.Join(names, ", ") + " FROM " + duck.Parquet(files...) + " WHERE " + schemas.WithinSQL(after, through) + ")"
 }

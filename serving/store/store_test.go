@@ -415,7 +415,7 @@ func TestExportLiveIsWhatTheSegmentsHold(t *testing.T) {
 		}
 		var got sums
 		g.must(g.s.Read(ctx, func(sn *Snapshot) error {
-			rows, err := sn.Query(ctx, "SELECT coalesce(k0, ''), c0::BIGINT, c1 FROM read_parquet("+duck.Literal(path)+")")
+			rows, err := sn.Query(ctx, "SELECT coalesce(k0, ''), c0::BIGINT, c1 FROM "+duck.Parquet(path))
 			if err != nil {
 				return err
 			}

@@ -141,3 +141,9 @@ func Literals(ss []string) string {
 	}
 	return "[" + strings.Join(q, ", ") + "]"
 }
+
+// Parquet returns a relation of the rows of Parquet files. Only what a file holds
+// counts: a folder called k=v on its path adds no column.
+func Parquet(paths ...string) string {
+	return "read_parquet(" + Literals(paths) + ", hive_partitioning = false)"
+}

@@ -102,7 +102,7 @@ func (b *bench) recompute() error {
 		}
 		job.Views = append(job.Views, recompute.ViewJob{View: r, Mode: recompute.Full})
 	}
-	rows := "(SELECT * FROM read_parquet(" + duck.Literals(paths) + "))"
+	rows := "(SELECT * FROM " + duck.Parquet(paths...) + ")"
 	bare := func() (time.Duration, error) {
 		began := time.Now()
 		for i, v := range views {
@@ -217,7 +217,7 @@ func (b *bench) memory() error {
 		return err
 	}
 	defer db.Close()
-	if _, err := db.Exec("CREATE TABLE cells AS FROM read_parquet(" + duck.Literal(cells) + ")"); err != nil {
+	if _, err := db.Exec("CREATE TABLE cells AS FROM " + duck.Parquet(cells)); err != nil {
 		return err
 	}
 	var plain float64

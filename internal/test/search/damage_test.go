@@ -234,7 +234,7 @@ func (w *world) damagedVerify(ctx context.Context, v *victim, name string) error
 	if spec.raises && w.ledgers[spec.stream].poison > 0 {
 		return nil
 	}
-	res, err := w.views.Verify(ctx, &duetv1.VerifyRequest{View: name})
+	res, err := w.views.Verify(ctx, &duetv1.VerifyRequest{View: name, NotBefore: w.token})
 	if err != nil {
 		w.trace("    verify %s: %v", name, err)
 		return v.named("verify", err)
