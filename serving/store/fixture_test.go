@@ -291,13 +291,6 @@ func (g *rig) rebuild(p published, a Archived) error {
 
 func (a Archived) list(context.Context, schemas.Position) (Archived, error) { return a, nil }
 
-// listArchived is the archive as it is when it is asked.
-func (g *rig) listArchived(context.Context, schemas.Position) (Archived, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.arch, nil
-}
-
 // generation computes a generation at a cut, as the batch half does, from the
 // plain fold.
 func (g *rig) generation(cut schemas.Position) published {

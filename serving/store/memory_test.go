@@ -242,10 +242,13 @@ func (g *rig) countsAll(view string) {
 			return err
 		}
 		var got string
-		if err := scanOne(context.Background(), sn, "SELECT sum(c1)::BIGINT FROM "+from, &got); err == nil && got != fmt.Sprint(len(g.events)) {
-			err = fmt.Errorf("view %s counts %s events, want %d", view, got, len(g.events))
+		if err := scanOne(context.Background(), sn, "SELECT sum(c1)::BIGINT FROM "+from, &got); err != nil {
+			return err
 		}
-		return err
+		if got != fmt.Sprint(len(g.events)) {
+			return fmt.Errorf("view %s counts %s events, want %d", view, got, len(g.events))
+		}
+		return nil
 	}))
 }
 

@@ -118,7 +118,7 @@ func union(tables []string, empty string) string {
 // the snapshot's function returns.
 func (sn *Snapshot) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	st := sn.run(ctx, func(ctx context.Context, conn *duck.Conn) (st statement) {
-		st.rows, st.err = conn.QueryContext(ctx, query, args...)
+		st.rows, st.err = conn.QueryContext(ctx, query, args...) //nolint:rowserrcheck // the caller reads the rows
 		return st
 	})
 	return st.rows, st.err

@@ -180,6 +180,7 @@ func TestEventsAroundARebuildCountOnce(t *testing.T) {
 	}
 	var cuts []schemas.Position
 	moved, number := 0, uint64(0)
+	sh.apply(1) // so that the archive has a file
 	for round := range 14 {
 		acts(12)
 		c := sh.cut()
