@@ -11,10 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"duet/schemas/duetv1"
+	"duet/serving/reason"
 )
 
 // operator runs batch operations while events arrive and the server is killed:
@@ -112,10 +114,12 @@ func (o *operator) rollback(ctx context.Context, batch duetv1.BatchServiceClient
 	return err
 }
 
-// queued drops the error of a run that is refused because another is waiting.
+// queued drops the error of a run that is refused because another one is queued.
 func queued(err error) error {
-	if status.Code(err) == codes.FailedPrecondition && strings.Contains(err.Error(), "waits") {
-		return nil
+	for _, d := range status.Convert(err).Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetReason() == string(reason.RunQueued) {
+			return nil
+		}
 	}
 	return err
 }

@@ -111,7 +111,7 @@ func TestKillAtEveryStep(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 2))
 	c, o := newCluster(t), newOracle(t)
 	l := newLoad(seed, 3)
-	l.gap = 10 * time.Millisecond // steps are what this is about, not load
+	l.gap = 20 * time.Millisecond // steps are what this is about, not load
 	todo := failpoint.All()
 	if testing.Short() {
 		t.Logf("-short: one round over %d steps, reached or not", len(todo)/3)
