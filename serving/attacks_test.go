@@ -207,12 +207,12 @@ func TestAStreamWithoutRequestsEnds(t *testing.T) {
 // A body that does not arrive ends its request; what large bodies hold in memory
 // is bounded, and small ones pass all the same.
 func TestBodiesAreBounded(t *testing.T) {
-	r := opened(t, func(c *Config) { c.MaxBodies, c.BodyTimeout = 600<<10, 2*time.Second })
+	r := opened(t, func(c *Config) { c.MaxBodies, c.BodyTimeout = 600<<10, 10*time.Second })
 	large := strings.Repeat(`{"country":"France"}`+"\n", 15<<10)
 	slow := r.slowBody(t, "/v1/append/orders", len(large), large[:250<<10])
 	// Its first 256 KiB are held as soon as the server has read that much; until
 	// then, and no longer than BodyTimeout, others may be admitted.
-	for deadline := time.Now().Add(2 * time.Second); ; {
+	for deadline := time.Now().Add(9 * time.Second); ; {
 		code, body := r.post(t, "/v1/append/orders", large, nil)
 		if code == 429 && connectReason(t, body) == string(reason.Busy) {
 			break

@@ -11,7 +11,7 @@ import (
 var projectFiles = map[string]string{
 	"duet.yaml": `version: 1
 name: torture
-batch: {incremental: "@every 1s", full: "off"}
+batch: {incremental: "@every 1s", full: "off", keep: {last: 5, daily: 0, monthly: 0}}
 limits: {memory: 1GB, log: 4MB}
 `,
 	"streams/sales.yaml": `event_time: {column: sold_at, zone: Europe/London, day_starts: "04:00"}
