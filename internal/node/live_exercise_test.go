@@ -163,7 +163,7 @@ func (e *exercise) fill() error {
 	return e.lane.log.Trim(e.t.Context(), min(e.lane.archive.Through(), e.store.LiveThrough()))
 }
 
-// A generation that is whole but needs a damaged archive file is told apart from a
+// A generation that is whole but needs a damaged archive file is distinguished from a
 // damaged one. The start names the withdrawal as the remedy, and after it the
 // platform serves every event under a new number (H12, H9).
 func TestAnUnservableGenerationIsWithdrawn(t *testing.T) {
